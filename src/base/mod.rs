@@ -1,0 +1,6 @@
+//! Row 0: what everything stands on. Clock, pseudo-random numbers, small bounded containers.
+//!
+//! Called by every module. Knows no word of the domain and does no I/O.
+
+pub mod clock;
+pub mod prng;

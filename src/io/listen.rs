@@ -1,0 +1,146 @@
+//! Listening sockets and the blocking accept of the acceptor threads.
+//!
+//! Called by `server` (bind, before anything else runs) and `listener::acceptor` (one thread per door). Accepting is a plain blocking
+//! `accept4` on a thread of its own: a dropped accept operation of the runtime leaks descriptors (monoio 0.2.4).
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use super::socket::{raw_address, set_congestion};
+
+/// A bound, listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    fd: OwnedFd,
+    address: SocketAddr,
+}
+
+/// Why an accept gave no connection.
+#[derive(Debug)]
+pub enum AcceptError {
+    /// The listener was shut down: the thread ends.
+    Closed,
+    /// Descriptors or memory have run out: back off.
+    Exhausted(io::Error),
+    /// That one connection failed before it was taken; go on.
+    Lost(io::Error),
+}
+
+impl Listener {
+    /// Binds and listens, with `SO_REUSEADDR` (an address stays bound some milliseconds after a ring's exit).
+    ///
+    /// # Errors
+    /// The kernel's: in use, not permitted, no such congestion control.
+    pub fn bind(address: SocketAddr, backlog: u32, congestion: &str) -> io::Result<Self> {
+        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        // SAFETY: plain system call without pointers.
+        let raw = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+        if raw < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        let one: libc::c_int = 1;
+        let size = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: `one` is readable for `size` bytes during the call.
+        unsafe { libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const one).cast(), size) };
+        if !congestion.is_empty() {
+            set_congestion(raw, congestion)?;
+        }
+        let (storage, length) = raw_address(&address);
+        // SAFETY: `storage` is readable for `length` bytes during the call.
+        if unsafe { libc::bind(raw, (&raw const storage).cast(), length) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: plain system call on our open descriptor.
+        if unsafe { libc::listen(raw, backlog as libc::c_int) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let address = std::net::TcpListener::from(fd.try_clone()?).local_addr()?;
+        Ok(Self { fd, address })
+    }
+
+    /// The address that is bound (the port, if it was asked for as 0).
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for a connection: its descriptor (`CLOEXEC|NONBLOCK`) and the peer's address.
+    ///
+    /// # Errors
+    /// See [`AcceptError`].
+    pub fn accept(&self) -> Result<(OwnedFd, SocketAddr), AcceptError> {
+        let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+        let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: `storage` and `length` are valid for the call.
+        let raw =
+            unsafe { libc::accept4(self.fd.as_raw_fd(), storage.as_mut_ptr().cast(), &raw mut length, flags) };
+        if raw < 0 {
+            let error = io::Error::last_os_error();
+            return Err(match error.raw_os_error() {
+                Some(libc::EINVAL | libc::EBADF) => AcceptError::Closed,
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => AcceptError::Exhausted(error),
+                _ => AcceptError::Lost(error),
+            });
+        }
+        // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        // SAFETY: zeroed above and then filled by the kernel: every bit pattern is a valid sockaddr_storage.
+        let storage = unsafe { storage.assume_init() };
+        Ok((fd, peer_address(&storage)))
+    }
+
+    /// Ends a blocked [`Listener::accept`] with [`AcceptError::Closed`] and refuses new connections.
+    pub fn shutdown(&self) {
+        // SAFETY: plain system call on our open descriptor.
+        unsafe { libc::shutdown(self.fd.as_raw_fd(), libc::SHUT_RDWR) };
+    }
+}
+
+fn peer_address(storage: &libc::sockaddr_storage) -> SocketAddr {
+    if i32::from(storage.ss_family) == libc::AF_INET {
+        // SAFETY: the family says that the kernel wrote a sockaddr_in, which the storage is large and aligned enough for.
+        let raw = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
+        let ip = Ipv4Addr::from(u32::from_be(raw.sin_addr.s_addr));
+        return SocketAddr::new(IpAddr::V4(ip), u16::from_be(raw.sin_port));
+    }
+    // SAFETY: our listeners are IPv4 or IPv6 only, so this is a sockaddr_in6; see above for size and alignment.
+    let raw = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
+    let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
+    SocketAddr::new(IpAddr::V6(ip), u16::from_be(raw.sin6_port))
+}
+
+/// A descriptor kept in reserve: given up when they run out, so that a waiting client can be taken and told so.
+#[derive(Debug)]
+pub struct ReserveFd(Option<File>);
+
+impl ReserveFd {
+    /// Takes the reserve.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    /// Gives the descriptor back to the process.
+    pub fn release(&mut self) {
+        self.0 = None;
+    }
+
+    /// Takes it again, if it was released.
+    pub fn retake(&mut self) {
+        if self.0.is_none() {
+            self.0 = File::open("/dev/null").ok();
+        }
+    }
+}
+
+impl Default for ReserveFd {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,67 @@
+//! What the kernel grants: asked once at start, so that a missing right is one clear sentence and not a strange failure later.
+//!
+//! Called by `server`. Each finding says what is missing and how to grant it.
+
+use std::io;
+
+/// The soft limit of open descriptors after raising it to the hard one.
+///
+/// # Errors
+/// The kernel's.
+pub fn raise_nofile() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let wanted = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+    // SAFETY: `wanted` is valid for the call.
+    if limit.rlim_cur < limit.rlim_max && unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) } < 0 {
+        return Ok(limit.rlim_cur);
+    }
+    Ok(limit.rlim_max)
+}
+
+/// Whether a ring of the size that the shards use can be had; the sentence for the operator if not.
+///
+/// # Errors
+/// One sentence: what is missing and how to grant it.
+pub fn io_uring() -> Result<(), String> {
+    match io_uring::IoUring::new(super::runtime::RING_ENTRIES) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(ring_sentence(&error)),
+    }
+}
+
+fn ring_sentence(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => "this kernel has no io_uring: Linux 5.15 or newer is needed, 6.1 or newer is advised".to_owned(),
+        Some(libc::EPERM | libc::EACCES) => "io_uring is forbidden here: set the sysctl kernel.io_uring_disabled=0, and in a \
+             container allow the io_uring system calls in its seccomp profile"
+            .to_owned(),
+        Some(libc::ENOMEM) => "locked memory is too small for io_uring: raise it (ulimit -l, LimitMEMLOCK= in the unit) to at \
+             least 8 MiB per shard"
+            .to_owned(),
+        _ => format!("io_uring cannot be set up: {error}"),
+    }
+}
+
+/// The TCP congestion control that new sockets get, e.g. `cubic` or `bbr`.
+#[must_use]
+pub fn system_congestion() -> String {
+    std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// Memory of this machine in bytes, or the control group's limit if that is smaller.
+#[must_use]
+pub fn memory_bytes() -> u64 {
+    // SAFETY: plain library call without pointers.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) }.max(0) as u64;
+    let machine = pages * super::memory::PAGE_BYTES as u64;
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let limit = group.and_then(|text| text.trim().parse::<u64>().ok());
+    limit.map_or(machine, |bytes| bytes.min(machine))
+}

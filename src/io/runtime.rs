@@ -1,0 +1,65 @@
+//! One shard's runtime: monoio on `io_uring`, and the few things a task may ask of it.
+//!
+//! Called by `server` (build and run) and by every task (spawn, sleep, deadline). A panic anywhere ends the process
+//! (`panic = "abort"` in the profiles): a shard that is wrong must not serve.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use monoio::time::TimeDriver;
+use monoio::{IoUringDriver, Runtime, RuntimeBuilder};
+
+/// Submission queue entries of a shard's ring. monoio unwraps on a full queue, so it is far larger than what a shard
+/// submits between two turns.
+pub const RING_ENTRIES: u32 = 4096;
+
+/// One shard's runtime; lives and dies on its thread.
+pub struct ShardRuntime(Runtime<TimeDriver<IoUringDriver>>);
+
+impl ShardRuntime {
+    /// Builds the ring with `SINGLE_ISSUER|DEFER_TASKRUN` (kernel 6.1), or without them where the kernel refuses.
+    ///
+    /// # Errors
+    /// The kernel's error when no ring can be had at all (see `probe` for what to tell the operator).
+    pub fn new() -> io::Result<Self> {
+        let mut fast = io_uring::IoUring::builder();
+        fast.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun();
+        let built = RuntimeBuilder::<IoUringDriver>::new()
+            .with_entries(RING_ENTRIES)
+            .uring_builder(fast)
+            .enable_timer()
+            .build();
+        if let Ok(runtime) = built {
+            return Ok(Self(runtime));
+        }
+        RuntimeBuilder::<IoUringDriver>::new()
+            .with_entries(RING_ENTRIES)
+            .enable_timer()
+            .build()
+            .map(Self)
+    }
+
+    /// Runs `main` and every task that it spawns, on this thread, until `main` ends.
+    pub fn block_on<F: Future>(&mut self, main: F) -> F::Output {
+        self.0.block_on(main)
+    }
+}
+
+/// Starts a task on this shard; it runs to its end unless the process stops.
+pub fn spawn<F>(task: F)
+where
+    F: Future<Output = ()> + 'static,
+{
+    drop(monoio::spawn(task));
+}
+
+/// Waits at least `ms` milliseconds (the wheel's grain is 1 ms).
+pub async fn sleep_ms(ms: u64) {
+    monoio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+/// `future`'s output, or `None` when it took longer than `ms`; the future is dropped then, so it must be one that may be.
+pub async fn timeout_ms<F: Future>(ms: u64, future: F) -> Option<F::Output> {
+    monoio::time::timeout(Duration::from_millis(ms), future).await.ok()
+}

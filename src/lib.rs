@@ -1,0 +1,7 @@
+//! Millrace: a transparent caching proxy in front of Amazon S3 and every store that speaks its API.
+//!
+//! Read the modules downwards: each uses only those below it (`tests/tidy.rs` holds that).
+
+pub mod io;
+
+pub mod base;
