@@ -1,0 +1,22 @@
+//! End-to-end tests: a real server process, real sockets, an origin that counts. A
+//! file per topic; each test is named by what it promises, and ends by asking the
+//! server whether it still holds anything.
+//!
+//! `(2A.1)` in a comment cites the list of known failures of caching S3 proxies that
+//! the tests are drawn from, by its section and number.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests live in real time: deadlines, and polls inside wait_for"
+)]
+#![allow(
+    clippy::disallowed_types,
+    reason = "the stub origin's log is shared by its threads"
+)]
+#![allow(missing_docs, reason = "a test's name is its document")]
+#![allow(
+    dead_code,
+    reason = "the harness serves every topic, no topic uses all of it"
+)]
+
+mod harness;
