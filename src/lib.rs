@@ -2,6 +2,10 @@
 //!
 //! Read the modules downwards: each uses only those below it (`tests/tidy.rs` holds that).
 
+pub mod cache;
+
+pub mod ram;
+
 pub mod io;
 
 pub mod base;

@@ -313,6 +313,23 @@ fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
     Ok((code != 0).then(|| io::Error::from_raw_os_error(code)))
 }
 
+/// Queues bytes of `memory` by reference on a blocking stream, as much as its buffer takes at once; for the self-test at start.
+///
+/// # Errors
+/// The connection's.
+pub fn queue_by_reference(
+    stream: &std::net::TcpStream,
+    memory: &Memory,
+    offset: u64,
+    bytes: usize,
+) -> io::Result<usize> {
+    stream.set_nonblocking(true)?;
+    let mut at = offset as libc::off_t;
+    // SAFETY: both descriptors are open; `at` is a valid pointer for the call.
+    let sent = outcome(unsafe { libc::sendfile(stream.as_raw_fd(), memory.fd(), &raw mut at, bytes) })?;
+    Ok(sent.unwrap_or(0))
+}
+
 /// Sets the TCP congestion control of a socket by name; listening sockets pass it to what they accept.
 ///
 /// # Errors

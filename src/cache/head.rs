@@ -1,0 +1,191 @@
+//! What is known of an object's current version: the response head as the origin sent it, its length, its validators, and when the
+//! origin last confirmed it.
+//!
+//! Called by `fill` (made from a validated response), `cache::partition` (stored) and `request` (answered from). Immutable but for its hit
+//! counter; a newer confirmation is a new head. Bytes belong to (object, version), so only a head can be stale.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::ram::extent::FREQUENCY_MAX;
+
+/// The parts a head is made of.
+#[derive(Debug, Clone, Default)]
+pub struct HeadParts {
+    /// Encoded object key.
+    pub key: Box<[u8]>,
+    /// ETag as sent, quotes included.
+    pub etag: Box<[u8]>,
+    /// Bytes of the whole object.
+    pub total: u64,
+    /// Stored header lines in order, each with its CRLF, without checksums.
+    pub lines: Box<[u8]>,
+    /// `x-amz-checksum-*` lines of the whole object, each with its CRLF.
+    pub checksum_lines: Box<[u8]>,
+    /// Whether the origin was asked for checksums of the whole object when it sent this head.
+    pub checksums_known: bool,
+    /// When the origin confirmed it, in monotonic milliseconds.
+    pub confirmed_ms: u64,
+}
+
+/// The head of one version of an object.
+#[derive(Debug)]
+pub struct Head {
+    parts: HeadParts,
+    object: u128,
+    version: u128,
+    frequency: AtomicU8,
+}
+
+/// Digest of a version: ETag and total length.
+#[must_use]
+pub fn version_digest(etag: &[u8], total: u64) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&total.to_le_bytes());
+    hasher.update(etag);
+    let mut out = [0u8; 16];
+    out.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    u128::from_le_bytes(out)
+}
+
+impl Head {
+    /// The head of the object with digest `object`.
+    #[must_use]
+    pub fn new(object: u128, parts: HeadParts) -> Self {
+        let version = version_digest(&parts.etag, parts.total);
+        Self { parts, object, version, frequency: AtomicU8::new(0) }
+    }
+
+    /// Encoded object key.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.parts.key
+    }
+
+    /// Digest of the object's key.
+    #[must_use]
+    pub fn object(&self) -> u128 {
+        self.object
+    }
+
+    /// Digest of ETag and length.
+    #[must_use]
+    pub fn version(&self) -> u128 {
+        self.version
+    }
+
+    /// ETag as the origin sent it.
+    #[must_use]
+    pub fn etag(&self) -> &[u8] {
+        &self.parts.etag
+    }
+
+    /// Bytes of the whole object.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.parts.total
+    }
+
+    /// Stored header lines, without checksums.
+    #[must_use]
+    pub fn lines(&self) -> &[u8] {
+        &self.parts.lines
+    }
+
+    /// Checksum lines of the whole object.
+    #[must_use]
+    pub fn checksum_lines(&self) -> &[u8] {
+        &self.parts.checksum_lines
+    }
+
+    /// Whether an answer that was asked for checksums can be given.
+    #[must_use]
+    pub fn checksums_known(&self) -> bool {
+        self.parts.checksums_known
+    }
+
+    /// Milliseconds since the origin confirmed it.
+    #[must_use]
+    pub fn age_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.parts.confirmed_ms)
+    }
+
+    /// Whether it may be used without asking; the TTL is evaluated now, not when it was stored.
+    #[must_use]
+    pub fn is_fresh(&self, now_ms: u64, ttl_ms: u64) -> bool {
+        self.age_ms(now_ms) < ttl_ms
+    }
+
+    /// Bytes of memory, about.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        let parts = &self.parts;
+        (size_of::<Self>() + 64 + parts.key.len() + parts.etag.len() + parts.lines.len() + parts.checksum_lines.len()) as u64
+    }
+
+    /// A newer head of the same version, with the checksums of `older` if it brings none itself.
+    #[must_use]
+    pub fn inherit(self, older: &Self) -> Self {
+        if self.version != older.version || self.parts.checksums_known || !older.parts.checksums_known {
+            return self;
+        }
+        let mut parts = self.parts.clone();
+        parts.checksum_lines.clone_from(&older.parts.checksum_lines);
+        parts.checksums_known = true;
+        Self { parts, frequency: AtomicU8::new(0), ..self }
+    }
+
+    /// A hit.
+    pub fn touch(&self) {
+        let frequency = self.frequency.load(Ordering::Relaxed);
+        if frequency < FREQUENCY_MAX {
+            self.frequency.store(frequency + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Hits since it was last asked to go.
+    #[must_use]
+    pub fn frequency(&self) -> u8 {
+        self.frequency.load(Ordering::Relaxed)
+    }
+
+    /// Owner only, at eviction.
+    pub fn set_frequency(&self, frequency: u8) {
+        self.frequency.store(frequency, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(etag: &[u8], total: u64) -> HeadParts {
+        HeadParts { etag: etag.into(), total, confirmed_ms: 1000, ..HeadParts::default() }
+    }
+
+    #[test]
+    fn a_version_is_etag_and_length() {
+        let base = Head::new(1, parts(b"\"a\"", 10)).version();
+        assert_eq!(base, Head::new(2, parts(b"\"a\"", 10)).version());
+        assert_ne!(base, Head::new(1, parts(b"\"a\"", 11)).version());
+        assert_ne!(base, Head::new(1, parts(b"\"b\"", 10)).version());
+    }
+
+    #[test]
+    fn the_ttl_is_evaluated_at_the_read() {
+        let head = Head::new(1, parts(b"\"a\"", 10));
+        assert!(head.is_fresh(1999, 1000));
+        assert!(!head.is_fresh(2000, 1000));
+        assert!(!head.is_fresh(1000, 0));
+        assert!(head.is_fresh(500, 1), "a clock that seems to go back gives age 0");
+    }
+
+    #[test]
+    fn checksums_of_the_same_version_are_kept_when_a_newer_head_brings_none() {
+        let older = Head::new(1, HeadParts { checksums_known: true, checksum_lines: (*b"x\r\n").into(), ..parts(b"\"a\"", 10) });
+        let newer = Head::new(1, HeadParts { confirmed_ms: 5000, ..parts(b"\"a\"", 10) }).inherit(&older);
+        assert_eq!(newer.checksum_lines(), b"x\r\n");
+        assert_eq!((newer.age_ms(5001), newer.version()), (1, older.version()));
+        let other = Head::new(1, parts(b"\"b\"", 10)).inherit(&older);
+        assert!(!other.checksums_known());
+    }
+}

@@ -1,0 +1,433 @@
+//! The part of index, slab and eviction that one shard alone writes.
+//!
+//! Called by `shard` for its own messages and fills. All methods are synchronous and single-threaded; every shard reads the result through
+//! [`Index`]. Holds the budget: an extent is given room only if eviction can make it, heads are bounded by count.
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+
+use crate::ram::StripeId;
+use crate::ram::extent::{Extent, ExtentWriter, Readers};
+use crate::ram::progress::FillState;
+use crate::ram::slab::{Arena, PAGE_BYTES, Slab, Slot};
+
+use super::eviction::{Resident, S3Fifo};
+use super::head::Head;
+use super::read_map::{self, MapWriter, ReadMap};
+use super::stamps::{Stamp, Stamps};
+use super::{Extents, Index};
+
+/// Most extents that one stripe may have; beyond it the oldest of the small ones make way.
+pub const EXTENTS_PER_STRIPE_MAX: usize = 128;
+/// Bytes evicted for one extent before a page is emptied by force.
+const EVICT_AHEAD: u64 = 4;
+
+/// What the partition has done, for metrics; counters only grow.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Tally {
+    /// Extents evicted to make room.
+    pub evicted: u64,
+    /// Bytes of them.
+    pub evicted_bytes: u64,
+    /// Times that no room could be made.
+    pub refused: u64,
+    /// Holes punched for slots that had been sent by reference.
+    pub punched: u64,
+    /// Slots lost to refused punches.
+    pub lost: u64,
+    /// Heads dropped by invalidations.
+    pub invalidated: u64,
+}
+
+struct ExtentResident(Weak<Extent>);
+
+impl Resident for ExtentResident {
+    fn frequency(&self) -> Option<u8> {
+        self.0.upgrade().map(|extent| extent.frequency())
+    }
+    fn set_frequency(&self, frequency: u8) {
+        if let Some(extent) = self.0.upgrade() {
+            extent.set_frequency(frequency);
+        }
+    }
+    fn busy(&self) -> bool {
+        self.0.upgrade().is_some_and(|extent| extent.progress().state() == FillState::Filling)
+    }
+}
+
+struct HeadResident(Weak<Head>);
+
+impl Resident for HeadResident {
+    fn frequency(&self) -> Option<u8> {
+        self.0.upgrade().map(|head| head.frequency())
+    }
+    fn set_frequency(&self, frequency: u8) {
+        if let Some(head) = self.0.upgrade() {
+            head.set_frequency(frequency);
+        }
+    }
+    fn busy(&self) -> bool {
+        false
+    }
+}
+
+struct Heads(Arc<Index>);
+impl AsRef<ReadMap<u128, Arc<Head>>> for Heads {
+    fn as_ref(&self) -> &ReadMap<u128, Arc<Head>> {
+        &self.0.heads
+    }
+}
+struct Stripes(Arc<Index>);
+impl AsRef<ReadMap<StripeId, Extents>> for Stripes {
+    fn as_ref(&self) -> &ReadMap<StripeId, Extents> {
+        &self.0.stripes
+    }
+}
+
+/// The answer to a wish for room.
+pub enum Lease {
+    /// Room, and the one right to write it; readers find the extent already.
+    Granted(ExtentWriter),
+    /// Somebody else has these bytes or is fetching them.
+    Have(Arc<Extent>),
+    /// Everything is pinned or being filled: no room now.
+    NoRoom,
+}
+
+/// One shard's writing side.
+pub struct Partition {
+    index: Arc<Index>,
+    heads: MapWriter<u128, Arc<Head>>,
+    stripes: MapWriter<StripeId, Extents>,
+    head_policy: S3Fifo<HeadResident>,
+    policy: S3Fifo<ExtentResident>,
+    slab: Slab,
+    stamps: Arc<Stamps>,
+    heads_max: usize,
+    tally: Tally,
+}
+
+impl Partition {
+    /// A partition with a slab of `ram_bytes` and room for `heads_max` heads.
+    ///
+    /// # Errors
+    /// The kernel's, when the slab cannot be mapped.
+    pub fn new(ram_bytes: u64, heads_max: usize, stamps: Arc<Stamps>) -> io::Result<Self> {
+        let slab = Slab::new(ram_bytes)?;
+        let stripes = (ram_bytes / 16_384) as usize;
+        let index = Arc::new(Index { heads: read_map::table(heads_max), stripes: read_map::table(stripes) });
+        Ok(Self {
+            heads: MapWriter::new(Arc::new(Heads(Arc::clone(&index)))),
+            stripes: MapWriter::new(Arc::new(Stripes(Arc::clone(&index)))),
+            index,
+            head_policy: S3Fifo::default(),
+            policy: S3Fifo::default(),
+            slab,
+            stamps,
+            heads_max,
+            tally: Tally::default(),
+        })
+    }
+
+    /// What every shard may read.
+    #[must_use]
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// The slab's shared side.
+    #[must_use]
+    pub fn arena(&self) -> &Arc<Arena> {
+        self.slab.arena()
+    }
+
+    /// Counters for metrics.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Bytes of slots that are out.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.slab.used_bytes()
+    }
+
+    /// Heads and stripes known.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.heads.len(), self.stripes.len())
+    }
+
+    /// Stores a head, unless its object was invalidated since `stamp`; gives back what is now known of that version.
+    pub fn publish(&mut self, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
+        let object = head.object();
+        if !self.stamps.is_current(object, stamp) {
+            return None;
+        }
+        let older = self.heads.get(object as u64, &object, Arc::clone);
+        let head = Arc::new(match &older {
+            Some(older) => head.inherit(older),
+            None => head,
+        });
+        self.head_policy.insert(HeadResident(Arc::downgrade(&head)), head.weight(), object as u64);
+        self.heads.insert(object as u64, object, Arc::clone(&head));
+        while self.heads.len() > self.heads_max {
+            if !self.evict_head() {
+                break;
+            }
+        }
+        Some(head)
+    }
+
+    fn evict_head(&mut self) -> bool {
+        let Some(victim) = self.head_policy.evict() else { return false };
+        let Some(victim) = victim.0.upgrade() else { return true };
+        let object = victim.object();
+        let current = self.heads.get(object as u64, &object, |head| Arc::ptr_eq(head, &victim));
+        if current == Some(true) {
+            self.heads.remove(object as u64, &object);
+        }
+        true
+    }
+
+    /// Drops what is known of an object and beats every fetch of it that is under way. Its extents are of an old version: nobody finds
+    /// them any more, and eviction takes them in their turn.
+    pub fn invalidate(&mut self, object: u128) {
+        self.stamps.bump(object);
+        if self.heads.remove(object as u64, &object) {
+            self.tally.invalidated += 1;
+        }
+    }
+
+    /// Drops every head whose encoded key satisfies `is`; for a multi-delete that could not be understood.
+    pub fn drop_head_if(&mut self, object: u128, is: impl Fn(&Head) -> bool) -> bool {
+        let matches = self.heads.get(object as u64, &object, |head| is(head)).unwrap_or(false);
+        matches && self.heads.remove(object as u64, &object)
+    }
+
+    /// Room for `window` of a stripe, unless somebody already has or fetches the window's first byte.
+    pub fn lease(&mut self, id: StripeId, window: Range<u32>, readers: &Arc<Readers>) -> Lease {
+        if let Some(extent) = self.index.extent_at(&id, window.start) {
+            return Lease::Have(extent);
+        }
+        let Some(slots) = self.make_room(window.len()) else {
+            self.tally.refused += 1;
+            return Lease::NoRoom;
+        };
+        let (extent, writer) = Extent::create(id, window, slots, self.slab.arena(), readers);
+        self.policy.insert(ExtentResident(Arc::downgrade(&extent)), extent.weight(), extent_fingerprint(&extent));
+        self.link(extent);
+        Lease::Granted(writer)
+    }
+
+    fn link(&mut self, extent: Arc<Extent>) {
+        let id = extent.id();
+        let mut extents: Vec<_> =
+            self.stripes.get(id.hash(), &id, |known| known.to_vec()).unwrap_or_default();
+        extents.retain(|known| known.promised_end() > known.start());
+        if extents.len() >= EXTENTS_PER_STRIPE_MAX {
+            let settled = extents.iter().position(|known| known.progress().state() != FillState::Filling);
+            extents.remove(settled.unwrap_or(0));
+        }
+        let at = extents.partition_point(|known| known.start() <= extent.start());
+        extents.insert(at, extent);
+        self.stripes.insert(id.hash(), id, extents.into_boxed_slice());
+    }
+
+    fn unlink(&mut self, extent: &Arc<Extent>) {
+        let id = extent.id();
+        let Some(mut extents) = self.stripes.get(id.hash(), &id, |known| known.to_vec()) else { return };
+        extents.retain(|known| !Arc::ptr_eq(known, extent));
+        if extents.is_empty() {
+            self.stripes.remove(id.hash(), &id);
+        } else {
+            self.stripes.insert(id.hash(), id, extents.into_boxed_slice());
+        }
+    }
+
+    /// A fill has ended: an extent without a byte is of no use to anybody.
+    pub fn settled(&mut self, extent: &Arc<Extent>) {
+        if extent.promised_end() == extent.start() {
+            self.unlink(extent);
+        }
+    }
+
+    /// Takes home the slots that readers have let go.
+    pub fn collect(&mut self) {
+        let collected = self.slab.collect();
+        self.tally.punched += collected.punched as u64;
+        self.tally.lost += collected.lost as u64;
+    }
+
+    fn make_room(&mut self, bytes: usize) -> Option<Vec<Slot>> {
+        self.collect();
+        if let Some(slots) = self.slab.allocate(bytes) {
+            return Some(slots);
+        }
+        let most = (bytes.max(PAGE_BYTES) as u64) * EVICT_AHEAD;
+        let mut evicted = 0;
+        while evicted < most {
+            let Some(weight) = self.evict_one() else { break };
+            evicted += weight;
+            if let Some(slots) = self.retry(bytes) {
+                return Some(slots);
+            }
+        }
+        self.empty_pages(bytes)
+    }
+
+    fn retry(&mut self, bytes: usize) -> Option<Vec<Slot>> {
+        for _ in 0..4 {
+            read_map::free_retired();
+            self.collect();
+            if let Some(slots) = self.slab.allocate(bytes) {
+                return Some(slots);
+            }
+        }
+        None
+    }
+
+    fn evict_one(&mut self) -> Option<u64> {
+        let victim = self.policy.evict()?;
+        Some(victim.0.upgrade().map_or(0, |extent| self.evict_extent(&extent)))
+    }
+
+    fn evict_extent(&mut self, extent: &Arc<Extent>) -> u64 {
+        let weight = extent.weight();
+        self.unlink(extent);
+        self.tally.evicted += 1;
+        self.tally.evicted_bytes += weight;
+        weight
+    }
+
+    /// Many small extents scattered over many pages can leave no page for a large one: empties the emptiest pages whole.
+    fn empty_pages(&mut self, bytes: usize) -> Option<Vec<Slot>> {
+        for _ in 0..bytes.div_ceil(PAGE_BYTES) {
+            let page = self.slab.emptiest_page()?;
+            let touches = |resident: &ExtentResident| resident.0.upgrade().is_some_and(|e| e.touches_page(page));
+            for victim in self.policy.remove_where(touches) {
+                if let Some(extent) = victim.0.upgrade() {
+                    self.evict_extent(&extent);
+                }
+            }
+            if let Some(slots) = self.retry(bytes) {
+                return Some(slots);
+            }
+        }
+        None
+    }
+}
+
+fn extent_fingerprint(extent: &Extent) -> u64 {
+    extent.id().hash() ^ crate::base::prng::mix64(u64::from(extent.start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::head::HeadParts;
+
+    fn partition(ram_bytes: u64) -> Partition {
+        Partition::new(ram_bytes, 100, Arc::default()).unwrap()
+    }
+    fn id(index: u32) -> StripeId {
+        StripeId { object: 7, version: 8, index }
+    }
+    fn granted(lease: Lease) -> ExtentWriter {
+        match lease {
+            Lease::Granted(writer) => writer,
+            Lease::Have(_) => panic!("somebody has it"),
+            Lease::NoRoom => panic!("no room"),
+        }
+    }
+    fn fill(partition: &mut Partition, id: StripeId, window: Range<u32>) {
+        let mut writer = granted(partition.lease(id, window, &Arc::default()));
+        while writer.remaining() > 0 {
+            let n = writer.room().len();
+            writer.advance(n, |_| {});
+        }
+        writer.finish(|_| {});
+    }
+    fn head(object: u128) -> Head {
+        Head::new(object, HeadParts { key: (*b"k").into(), etag: (*b"\"e\"").into(), total: 1, ..HeadParts::default() })
+    }
+
+    #[test]
+    fn a_second_lease_of_bytes_being_fetched_joins_the_first() {
+        let mut partition = partition(16 << 20);
+        let writer = granted(partition.lease(id(0), 0..100_000, &Arc::default()));
+        assert!(matches!(partition.lease(id(0), 50..100, &Arc::default()), Lease::Have(_)));
+        assert!(matches!(partition.lease(id(0), 100_000..100_100, &Arc::default()), Lease::Granted(_)));
+        drop(writer);
+    }
+
+    #[test]
+    fn the_budget_holds_and_old_bytes_make_way() {
+        let mut partition = partition(4 << 20);
+        for index in 0..50 {
+            fill(&mut partition, id(index), 0..(1 << 20));
+            assert!(partition.used_bytes() <= 4 << 20);
+        }
+        assert!(partition.tally().evicted >= 46);
+        assert!(partition.index().extent_at(&id(49), 0).is_some());
+        assert!(partition.index().extent_at(&id(0), 0).is_none());
+    }
+
+    #[test]
+    fn pinned_bytes_are_never_reused_and_room_is_refused_instead() {
+        let mut partition = partition(2 << 20);
+        fill(&mut partition, id(0), 0..(2 << 20));
+        let pin = partition.index().extent_at(&id(0), 0).unwrap();
+        assert!(matches!(partition.lease(id(1), 0..(1 << 20), &Arc::default()), Lease::NoRoom));
+        drop(pin);
+        fill(&mut partition, id(1), 0..(1 << 20));
+    }
+
+    #[test]
+    fn small_extents_make_way_for_large_ones() {
+        let mut partition = partition(4 << 20);
+        for index in 0..4000 {
+            fill(&mut partition, id(index), 0..1000);
+            if let Some(extent) = partition.index().extent_at(&id(index), 0) {
+                extent.touch();
+            }
+        }
+        fill(&mut partition, id(9999), 0..(2 << 20));
+        assert!(partition.index().extent_at(&id(9999), 0).is_some());
+    }
+
+    #[test]
+    fn a_fetch_that_began_before_an_invalidation_is_not_stored() {
+        let mut partition = partition(2 << 20);
+        let stamp = partition.stamps.now(1);
+        assert!(partition.publish(head(1), stamp).is_some());
+        partition.invalidate(1);
+        assert!(partition.index().head(1, b"k").is_none());
+        assert!(partition.publish(head(1), stamp).is_none());
+        let stamp = partition.stamps.now(1);
+        assert!(partition.publish(head(1), stamp).is_some());
+        assert!(partition.index().head(1, b"other key, same digest").is_none());
+    }
+
+    #[test]
+    fn heads_are_bounded() {
+        let mut partition = partition(2 << 20);
+        for object in 0..1000 {
+            let stamp = partition.stamps.now(object);
+            partition.publish(head(object), stamp);
+        }
+        assert!(partition.counts().0 <= 100);
+    }
+
+    #[test]
+    fn an_extent_without_a_byte_is_forgotten() {
+        let mut partition = partition(2 << 20);
+        let writer = granted(partition.lease(id(0), 0..10, &Arc::default()));
+        let extent = Arc::clone(writer.extent());
+        drop(writer);
+        partition.settled(&extent);
+        assert_eq!(partition.counts().1, 0);
+    }
+}

@@ -1,0 +1,249 @@
+//! A hash table with one writer and any number of readers, none of whom ever waits.
+//!
+//! Called by `cache::Index` (readers on every shard) and `cache::partition` (the one writer). Chained buckets of a fixed number, chosen at
+//! start from the configuration, so there is no moment of growth. Nodes are immutable but for their link; a replaced or removed node
+//! is freed by crossbeam-epoch when no reader can still hold it. Values are cloned or read inside a closure: no guard leaves
+//! this module, so none can be held across an await.
+
+#![allow(unsafe_code, reason = "the one lock-free structure; each block names its reason")]
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam::epoch::{self, Atomic, Guard, Owned, Shared};
+
+struct Node<K, V> {
+    hash: u64,
+    key: K,
+    value: V,
+    next: Atomic<Node<K, V>>,
+}
+
+/// The readable side.
+pub struct ReadMap<K, V> {
+    buckets: Box<[Atomic<Node<K, V>>]>,
+}
+
+impl<K, V> ReadMap<K, V> {
+    fn bucket(&self, hash: u64) -> &Atomic<Node<K, V>> {
+        &self.buckets[(hash as usize) & (self.buckets.len() - 1)]
+    }
+
+    /// Calls `read` with the value of the key that has this `hash` and satisfies `is`.
+    pub fn get<R>(&self, hash: u64, is: impl Fn(&K) -> bool, read: impl FnOnce(&V) -> R) -> Option<R> {
+        let guard = epoch::pin();
+        let mut current = self.bucket(hash).load(Ordering::Acquire, &guard);
+        // SAFETY: nodes are freed only after every guard that was pinned when they were unlinked has gone; ours is pinned.
+        while let Some(node) = unsafe { current.as_ref() } {
+            if node.hash == hash && is(&node.key) {
+                return Some(read(&node.value));
+            }
+            current = node.next.load(Ordering::Acquire, &guard);
+        }
+        None
+    }
+}
+
+impl<K, V> Drop for ReadMap<K, V> {
+    fn drop(&mut self) {
+        for bucket in &self.buckets {
+            // SAFETY: `&mut self`: no reader and no writer is left.
+            let guard = unsafe { epoch::unprotected() };
+            let mut current = bucket.load(Ordering::Relaxed, guard);
+            while !current.is_null() {
+                // SAFETY: every node still linked is owned by this table and visited once.
+                let node = unsafe { current.into_owned() };
+                current = node.next.load(Ordering::Relaxed, guard);
+            }
+        }
+    }
+}
+
+/// The writing side: there is one, and it cannot be cloned.
+pub struct MapWriter<K, V> {
+    map: Arc<dyn AsRef<ReadMap<K, V>> + Send + Sync>,
+    len: usize,
+}
+
+/// A table of at least `buckets` chains.
+#[must_use]
+pub fn table<K, V>(buckets: usize) -> ReadMap<K, V> {
+    let count = buckets.max(16).next_power_of_two();
+    ReadMap { buckets: (0..count).map(|_| Atomic::null()).collect() }
+}
+
+impl<K, V> AsRef<Self> for ReadMap<K, V> {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+/// Where a key's node hangs: the link that points to it, and the node.
+struct Place<'g, K, V> {
+    link: &'g Atomic<Node<K, V>>,
+    node: Shared<'g, Node<K, V>>,
+}
+
+fn find<'g, K, V>(
+    map: &'g ReadMap<K, V>,
+    hash: u64,
+    is: impl Fn(&K) -> bool,
+    guard: &'g Guard,
+) -> Option<Place<'g, K, V>> {
+    let mut link = map.bucket(hash);
+    loop {
+        let node = link.load(Ordering::Acquire, guard);
+        // SAFETY: only this thread unlinks nodes, and the guard keeps unlinked ones alive.
+        let current = unsafe { node.as_ref() }?;
+        if current.hash == hash && is(&current.key) {
+            return Some(Place { link, node });
+        }
+        link = &current.next;
+    }
+}
+
+impl<K: PartialEq + Send + Sync + 'static, V: Send + Sync + 'static> MapWriter<K, V> {
+    /// The writer of a table that `holder` gives access to. Make one per table.
+    pub fn new(holder: Arc<dyn AsRef<ReadMap<K, V>> + Send + Sync>) -> Self {
+        Self { map: holder, len: 0 }
+    }
+
+    /// Entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Reads like any reader.
+    pub fn get<R>(&self, hash: u64, key: &K, read: impl FnOnce(&V) -> R) -> Option<R> {
+        (*self.map).as_ref().get(hash, |k| k == key, read)
+    }
+
+    /// Sets the value of `key`; true if it had one before.
+    pub fn insert(&mut self, hash: u64, key: K, value: V) -> bool {
+        let guard = epoch::pin();
+        let map = (*self.map).as_ref();
+        let place = find(map, hash, |k| *k == key, &guard);
+        let fresh = Owned::new(Node { hash, key, value, next: Atomic::null() });
+        let Some(place) = place else {
+            let bucket = map.bucket(hash);
+            fresh.next.store(bucket.load(Ordering::Relaxed, &guard), Ordering::Relaxed);
+            bucket.store(fresh, Ordering::Release);
+            self.len += 1;
+            return false;
+        };
+        // SAFETY: `find` returned a linked node, which only this thread could unlink.
+        let old = unsafe { place.node.deref() };
+        fresh.next.store(old.next.load(Ordering::Relaxed, &guard), Ordering::Relaxed);
+        place.link.store(fresh, Ordering::Release);
+        // SAFETY: the node is no longer reachable from the table and is retired once.
+        unsafe { guard.defer_destroy(place.node) };
+        true
+    }
+
+    /// Removes `key`; true if it was there.
+    pub fn remove(&mut self, hash: u64, key: &K) -> bool {
+        let guard = epoch::pin();
+        let map = (*self.map).as_ref();
+        let Some(place) = find(map, hash, |k| k == key, &guard) else { return false };
+        // SAFETY: `find` returned a linked node, which only this thread could unlink.
+        let old = unsafe { place.node.deref() };
+        place.link.store(old.next.load(Ordering::Relaxed, &guard), Ordering::Release);
+        // SAFETY: the node is no longer reachable from the table and is retired once.
+        unsafe { guard.defer_destroy(place.node) };
+        self.len -= 1;
+        true
+    }
+}
+
+/// Pushes what this thread retired to where it can be freed, and frees what no reader can hold any more.
+pub fn free_retired() {
+    epoch::pin().flush();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+    struct Counted(Arc<AtomicUsize>);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn it_holds_what_a_plain_map_holds() {
+        let map = Arc::new(table::<u64, u64>(16));
+        let mut writer = MapWriter::new(Arc::clone(&map) as Arc<dyn AsRef<ReadMap<u64, u64>> + Send + Sync>);
+        let (mut model, prng) = (HashMap::new(), crate::base::prng::Prng::new(1));
+        for _ in 0..20_000 {
+            let (key, value) = (prng.below(300) as u64, prng.next_u64());
+            let hash = key % 40;
+            if value % 3 == 0 {
+                assert_eq!(writer.remove(hash, &key), model.remove(&key).is_some());
+            } else {
+                assert_eq!(writer.insert(hash, key, value), model.insert(key, value).is_some());
+            }
+            assert_eq!(writer.len(), model.len());
+            let probe = prng.below(300) as u64;
+            assert_eq!(map.get(probe % 40, |k| *k == probe, |v| *v), model.get(&probe).copied());
+        }
+    }
+
+    #[test]
+    fn every_value_is_dropped_once() {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let map = Arc::new(table::<u64, Counted>(16));
+        let mut writer = MapWriter::new(Arc::clone(&map) as Arc<dyn AsRef<ReadMap<u64, Counted>> + Send + Sync>);
+        for key in 0..100 {
+            writer.insert(key, key % 50, Counted(Arc::clone(&drops)));
+        }
+        for key in 0..25 {
+            writer.remove(key, &key);
+        }
+        drop(writer);
+        drop(map);
+        for _ in 0..1000 {
+            free_retired();
+        }
+        assert_eq!(drops.load(Ordering::Relaxed), 100);
+    }
+
+    #[test]
+    fn readers_on_other_threads_always_see_a_whole_value() {
+        let map = Arc::new(table::<u64, [u64; 8]>(16));
+        let mut writer = MapWriter::new(Arc::clone(&map) as Arc<dyn AsRef<ReadMap<u64, [u64; 8]>> + Send + Sync>);
+        let stop = Arc::new(AtomicBool::new(false));
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let (map, stop) = (Arc::clone(&map), Arc::clone(&stop));
+                std::thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        for key in 0..64u64 {
+                            map.get(key, |k| *k == key, |v| assert!(v.iter().all(|x| *x == v[0] && x % 64 == key)));
+                        }
+                    }
+                })
+            })
+            .collect();
+        for round in 0..50_000u64 {
+            let key = round % 64;
+            if round % 5 == 0 {
+                writer.remove(key, &key);
+            } else {
+                writer.insert(key, key, [(round / 64) * 64 + key; 8]);
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    }
+}

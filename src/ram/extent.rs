@@ -1,0 +1,387 @@
+//! Extents: runs of bytes inside one stripe of one version, in slots of one shard's slab.
+//!
+//! Called by `cache` (the index holds them), `fill` (writes through the one [`ExtentWriter`]) and `request` (reads and sends).
+//! An `Arc<Extent>` is a pin: while it is held the bytes stay. When the last goes, the slots go home, on any thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use super::StripeId;
+use super::progress::{FillState, Progress};
+use super::slab::{Arena, PAGE_BYTES, PUNCH_BYTES, Slot};
+
+/// The most a hit counter says; S3-FIFO needs two bits.
+pub const FREQUENCY_MAX: u8 = 3;
+
+/// Readers of one fill, seen by the fill: it paces itself by the fastest and stops when nobody is left.
+#[derive(Debug, Default)]
+pub struct Readers {
+    count: AtomicU32,
+    furthest: AtomicU64,
+}
+
+impl Readers {
+    /// A reader that follows the fill; leaving is dropping the guard.
+    #[must_use]
+    pub fn join(self: &Arc<Self>) -> Reading {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        Reading(Arc::clone(self))
+    }
+
+    /// How many follow.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// The furthest absolute offset that any reader has taken.
+    #[must_use]
+    pub fn furthest(&self) -> u64 {
+        self.furthest.load(Ordering::Acquire)
+    }
+}
+
+/// One reader's membership.
+#[derive(Debug)]
+pub struct Reading(Arc<Readers>);
+
+impl Reading {
+    /// Says how far this reader has come (absolute offset in the object).
+    pub fn advance(&self, offset: u64) {
+        self.0.furthest.fetch_max(offset, Ordering::AcqRel);
+    }
+
+    /// Whether this membership is of the given fill.
+    #[must_use]
+    pub fn is_of(&self, readers: &Arc<Readers>) -> bool {
+        Arc::ptr_eq(&self.0, readers)
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A run of bytes `[start, start + capacity)` of a stripe, readable below its watermark.
+#[derive(Debug)]
+pub struct Extent {
+    id: StripeId,
+    start: u32,
+    capacity: u32,
+    progress: Progress,
+    readers: Arc<Readers>,
+    frequency: AtomicU8,
+    by_reference: AtomicBool,
+    slots: Box<[Slot]>,
+    kept_slots: AtomicU32,
+    arena: Arc<Arena>,
+}
+
+impl Drop for Extent {
+    fn drop(&mut self) {
+        let kept = *self.kept_slots.get_mut() as usize;
+        self.arena.give_back(self.slots[..kept].to_vec(), *self.by_reference.get_mut());
+    }
+}
+
+/// A contiguous piece of an extent's bytes in the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Offset in the arena's memory.
+    pub offset: u64,
+    /// Bytes, at least one.
+    pub bytes: usize,
+}
+
+impl Extent {
+    /// A new extent in `slots` and its one writer. `readers` is shared by all extents of one fill.
+    #[must_use]
+    pub fn create(
+        id: StripeId,
+        window: std::ops::Range<u32>,
+        slots: Vec<Slot>,
+        arena: &Arc<Arena>,
+        readers: &Arc<Readers>,
+    ) -> (Arc<Self>, ExtentWriter) {
+        let capacity = window.end - window.start;
+        let room: usize = slots.iter().map(|slot| slot.bytes()).sum();
+        assert!(capacity > 0 && room >= capacity as usize, "an extent's slots hold all of it");
+        let extent = Arc::new(Self {
+            id,
+            start: window.start,
+            capacity,
+            progress: Progress::default(),
+            readers: Arc::clone(readers),
+            frequency: AtomicU8::new(0),
+            by_reference: AtomicBool::new(false),
+            kept_slots: AtomicU32::new(slots.len() as u32),
+            slots: slots.into_boxed_slice(),
+            arena: Arc::clone(arena),
+        });
+        let writer = ExtentWriter { extent: Arc::clone(&extent), filled: 0, settled: false };
+        (extent, writer)
+    }
+
+    /// Which stripe it belongs to.
+    #[must_use]
+    pub fn id(&self) -> StripeId {
+        self.id
+    }
+
+    /// First byte's offset in the stripe.
+    #[must_use]
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+
+    /// Offset in the stripe of the end of what it may come to hold.
+    #[must_use]
+    pub fn capacity_end(&self) -> u32 {
+        self.start + self.capacity
+    }
+
+    /// Absolute offset in the object of the first byte.
+    #[must_use]
+    pub fn absolute_start(&self) -> u64 {
+        self.id.base() + u64::from(self.start)
+    }
+
+    /// Offset in the stripe up to which readers may count on bytes, now or (while it fills) later.
+    #[must_use]
+    pub fn promised_end(&self) -> u32 {
+        match self.progress.state() {
+            FillState::Filling => self.capacity_end(),
+            FillState::Done | FillState::Failed => self.start + self.progress.filled(),
+        }
+    }
+
+    /// Watermark, state, and who waits.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The readers that the fill of this extent watches.
+    #[must_use]
+    pub fn readers(&self) -> &Arc<Readers> {
+        &self.readers
+    }
+
+    /// Bytes of memory that it holds.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        let kept = self.kept_slots.load(Ordering::Relaxed) as usize;
+        self.slots[..kept].iter().map(|slot| slot.bytes() as u64).sum()
+    }
+
+    /// Whether any of it lies in that page of its slab.
+    #[must_use]
+    pub fn touches_page(&self, page: u32) -> bool {
+        self.slots.iter().any(|slot| slot.page() == page)
+    }
+
+    /// A hit: two bits are set and nothing moves; a line that is already hot is not written again.
+    pub fn touch(&self) {
+        let frequency = self.frequency.load(Ordering::Relaxed);
+        if frequency < FREQUENCY_MAX {
+            self.frequency.store(frequency + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Hits since it was last asked to go.
+    #[must_use]
+    pub fn frequency(&self) -> u8 {
+        self.frequency.load(Ordering::Relaxed)
+    }
+
+    /// Owner only, at eviction.
+    pub fn set_frequency(&self, frequency: u8) {
+        self.frequency.store(frequency, Ordering::Relaxed);
+    }
+
+    /// The contiguous piece that holds the byte at stripe offset `at`, as far as it is filled and not beyond `end`; `None` when that
+    /// byte is not there (yet).
+    #[must_use]
+    pub fn piece(&self, at: u32, end: u32) -> Option<Piece> {
+        let filled_end = self.start + self.progress.filled();
+        let end = end.min(filled_end);
+        if at < self.start || at >= end {
+            return None;
+        }
+        let position = (at - self.start) as usize;
+        let slot = self.slots[position / PAGE_BYTES];
+        let inside = position % PAGE_BYTES;
+        let bytes = (slot.bytes() - inside).min((end - at) as usize);
+        Some(Piece { offset: (slot.offset() + inside) as u64, bytes })
+    }
+
+    /// The bytes of a piece that [`Extent::piece`] gave.
+    #[must_use]
+    pub fn bytes(&self, piece: Piece) -> &[u8] {
+        let start = piece.offset as usize;
+        assert!(start + piece.bytes <= self.arena.memory.len(), "a piece lies in its arena");
+        // SAFETY: the offset is inside the mapping (asserted).
+        let pointer = unsafe { self.arena.memory.base().add(start) };
+        // SAFETY: the piece lies below the watermark, so its bytes are written and nobody writes them again while `self` lives.
+        unsafe { std::slice::from_raw_parts(pointer, piece.bytes) }
+    }
+
+    /// The memory for sending by reference. The slots will be punched before they are used again.
+    #[must_use]
+    pub fn lend(&self) -> &Arena {
+        debug_assert!(self.slots.iter().all(|slot| slot.bytes() >= PUNCH_BYTES), "only what can be punched is lent");
+        if !self.by_reference.load(Ordering::Relaxed) {
+            self.by_reference.store(true, Ordering::Release);
+        }
+        &self.arena
+    }
+}
+
+/// The right to write one extent, front to back. Dropped without a word it marks the fill as failed.
+#[derive(Debug)]
+pub struct ExtentWriter {
+    extent: Arc<Extent>,
+    filled: u32,
+    settled: bool,
+}
+
+impl ExtentWriter {
+    /// The extent being written.
+    #[must_use]
+    pub fn extent(&self) -> &Arc<Extent> {
+        &self.extent
+    }
+
+    /// Bytes still to come.
+    #[must_use]
+    pub fn remaining(&self) -> u32 {
+        self.extent.capacity - self.filled
+    }
+
+    /// The next contiguous room to write to; empty when the extent is full.
+    #[must_use]
+    pub fn room(&mut self) -> &mut [u8] {
+        let position = self.filled as usize;
+        let left = self.remaining() as usize;
+        if left == 0 {
+            return &mut [];
+        }
+        let slot = self.extent.slots[position / PAGE_BYTES];
+        let inside = position % PAGE_BYTES;
+        let bytes = (slot.bytes() - inside).min(left);
+        let start = slot.offset() + inside;
+        assert!(start + bytes <= self.extent.arena.memory.len(), "a slot lies in its arena");
+        // SAFETY: the offset is inside the mapping (asserted).
+        let pointer = unsafe { self.extent.arena.memory.base().add(start) };
+        // SAFETY: these bytes are above the watermark, so no reader looks at them, and this writer is the only one of the
+        // extent's slots; the borrow of `self` keeps a second slice away.
+        unsafe { std::slice::from_raw_parts_mut(pointer, bytes) }
+    }
+
+    /// Publishes `bytes` more, written to the front of [`ExtentWriter::room`], and calls `wake` for each shard that waits.
+    pub fn advance(&mut self, bytes: usize, wake: impl FnMut(usize)) {
+        assert!(bytes <= self.remaining() as usize, "a writer stays inside its extent");
+        self.filled += bytes as u32;
+        self.extent.progress.publish(self.filled);
+        self.extent.progress.take_interested(wake);
+    }
+
+    /// Ends the extent: full, or good up to here. Room that was not used goes home.
+    pub fn finish(mut self, wake: impl FnMut(usize)) {
+        self.settle(FillState::Done, wake);
+    }
+
+    /// Ends the extent as broken off; what was published stays good.
+    pub fn fail(mut self, wake: impl FnMut(usize)) {
+        self.settle(FillState::Failed, wake);
+    }
+
+    fn settle(&mut self, state: FillState, wake: impl FnMut(usize)) {
+        self.settled = true;
+        let used = (self.filled as usize).div_ceil(PAGE_BYTES);
+        if used < self.extent.slots.len() {
+            self.extent.kept_slots.store(used as u32, Ordering::Relaxed);
+            self.extent.arena.give_back(self.extent.slots[used..].to_vec(), false);
+        }
+        self.extent.progress.settle(state);
+        self.extent.progress.take_interested(wake);
+    }
+}
+
+impl Drop for ExtentWriter {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.settle(FillState::Failed, |_| {});
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ram::slab::Slab;
+
+    fn id() -> StripeId {
+        StripeId { object: 1, version: 2, index: 3 }
+    }
+
+    fn create(slab: &mut Slab, window: std::ops::Range<u32>) -> (Arc<Extent>, ExtentWriter) {
+        let slots = slab.allocate(window.len()).unwrap();
+        Extent::create(id(), window, slots, slab.arena(), &Arc::default())
+    }
+
+    fn write(writer: &mut ExtentWriter, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = writer.room();
+            let n = room.len().min(bytes.len());
+            room[..n].copy_from_slice(&bytes[..n]);
+            writer.advance(n, |_| {});
+            bytes = &bytes[n..];
+        }
+    }
+
+    #[test]
+    fn readers_see_only_what_was_published() {
+        let mut slab = Slab::new(8 << 20).unwrap();
+        let (extent, mut writer) = create(&mut slab, 100..3_000_100);
+        let data: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
+        assert_eq!(extent.piece(100, u32::MAX), None);
+        write(&mut writer, &data[..1_500_000]);
+        assert_eq!(extent.piece(1_500_100, u32::MAX), None);
+        assert_eq!(extent.promised_end(), 3_000_100);
+        write(&mut writer, &data[1_500_000..]);
+        writer.finish(|_| {});
+        let (mut at, mut read) = (100, Vec::new());
+        while let Some(piece) = extent.piece(at, u32::MAX) {
+            read.extend_from_slice(extent.bytes(piece));
+            at += piece.bytes as u32;
+        }
+        assert!(read == data);
+    }
+
+    #[test]
+    fn slots_come_home_when_the_last_pin_goes() {
+        let mut slab = Slab::new(8 << 20).unwrap();
+        let (extent, mut writer) = create(&mut slab, 0..2_000_000);
+        write(&mut writer, &[7; 1000]);
+        writer.finish(|_| {});
+        slab.collect();
+        assert_eq!(slab.used_bytes(), PAGE_BYTES as u64, "unused room of a short fill is back");
+        assert_eq!(extent.promised_end(), 1000);
+        let _ = extent.lend();
+        drop(extent);
+        assert_eq!(slab.collect().punched, 1);
+        assert_eq!(slab.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_dropped_writer_is_a_failed_fill() {
+        let mut slab = Slab::new(8 << 20).unwrap();
+        let (extent, writer) = create(&mut slab, 0..10);
+        drop(writer);
+        assert_eq!(extent.progress().state(), FillState::Failed);
+        assert_eq!(extent.promised_end(), 0);
+    }
+}

@@ -1,0 +1,58 @@
+//! Proves at start, on the running kernel, that a slot sent by reference and punched can be reused while its bytes are still queued.
+//!
+//! Called by `server` once. If the proof fails, sending by reference stays off and the log says so. For each slot class that may be
+//! sent by reference: bytes are queued to a peer that does not read, the slot is punched and overwritten, then the peer reads.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use crate::io::memory::Memory;
+use crate::io::socket::queue_by_reference;
+
+use super::slab::{CLASS_BYTES, PAGE_BYTES};
+
+/// Whether queued bytes of `memory` survive punch and reuse; `Ok(false)` means that they do not.
+///
+/// # Errors
+/// The kernel's, when a loopback connection or the memory cannot be had.
+pub fn by_reference_is_safe() -> io::Result<bool> {
+    let memory = Memory::new(2 * PAGE_BYTES)?;
+    for &bytes in CLASS_BYTES.iter().filter(|&&bytes| bytes >= 16 * 1024) {
+        for offset in [0, PAGE_BYTES / bytes * bytes - bytes] {
+            if !survives(&memory, offset, bytes)? {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn fill(memory: &Memory, offset: usize, bytes: usize, value: u8) {
+    assert!(offset + bytes <= memory.len(), "the test stays inside its memory");
+    // SAFETY: inside the mapping (asserted); this thread is the only user of this memory.
+    unsafe { memory.base().add(offset).write_bytes(value, bytes) };
+}
+
+fn survives(memory: &Memory, offset: usize, bytes: usize) -> io::Result<bool> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let sender = TcpStream::connect(listener.local_addr()?)?;
+    let (mut receiver, _) = listener.accept()?;
+    fill(memory, offset, bytes, 0xA5);
+    let sent = queue_by_reference(&sender, memory, offset as u64, bytes)?;
+    memory.punch(offset as u64, bytes)?;
+    fill(memory, offset, bytes, 0x5A);
+    (&sender).flush()?;
+    drop(sender);
+    let mut got = Vec::with_capacity(sent);
+    receiver.read_to_end(&mut got)?;
+    memory.punch(offset as u64, bytes)?;
+    Ok(got.len() == sent && got.iter().all(|&byte| byte == 0xA5))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_kernel_keeps_queued_bytes_after_a_punch() {
+        assert!(super::by_reference_is_safe().unwrap());
+    }
+}
