@@ -1,0 +1,355 @@
+//! The shapes of single values: how text or a TOML scalar becomes a value, and what its bounds are in words.
+//!
+//! `value.rs` calls this through a row's `Kind`, `file.rs` for each item of a list. Every function is total: bad
+//! input gives a `ValueError`, never a panic and never a value out of bounds.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::suggest::nearest;
+use super::url::{parse_domain, parse_host, parse_url};
+use super::value::{AccessLog, Raw, Value, ValueError};
+use super::words::{format_duration, format_size, parse_duration, parse_size};
+
+/// The port of a name server that is given without one.
+const DNS_PORT: u16 = 53;
+
+/// Core numbers end here: the kernel's `CPU_SETSIZE`.
+const CORES_MAX: usize = 1024;
+
+/// Longest text or path that is accepted, in bytes (`PATH_MAX`).
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// What one value looks like, with its bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number, bounds inclusive.
+    Int {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// Bytes, bounds inclusive.
+    Size {
+        /// Whether 0 is allowed although it is below `min`.
+        zero: bool,
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// Milliseconds, bounds inclusive.
+    Duration {
+        /// Shortest.
+        min: u64,
+        /// Longest.
+        max: u64,
+    },
+    /// One of a few words.
+    OneOf(&'static [&'static str]),
+    /// IP address and port to listen on.
+    Address,
+    /// IP address with or without port: a name server.
+    Server,
+    /// URL of an origin.
+    Url,
+    /// URL of an origin, or nothing.
+    UrlOrNone,
+    /// `host[:port]`.
+    Host,
+    /// A domain with its buckets below it.
+    Domain,
+    /// Lower-case letters, digits and `-`: a name that we put into metrics and logs.
+    Name,
+    /// A congestion control algorithm of the kernel, or nothing.
+    Congestion,
+    /// Core numbers: `0,2-5`, or nothing.
+    Cores,
+    /// A file, or nothing.
+    Path,
+    /// The cache directory: `none` only, since this version has no disk tier.
+    DiskDir,
+    /// `off`, `stdout` or a file.
+    AccessLog,
+}
+
+impl Shape {
+    /// What it wants, for people.
+    #[must_use]
+    pub const fn type_words(&self) -> &'static str {
+        match self {
+            Self::Bool => "boolean",
+            Self::Int { .. } => "integer",
+            Self::Size { .. } => "size",
+            Self::Duration { .. } => "duration",
+            Self::OneOf(_) => "word",
+            Self::Address => "address",
+            Self::Server => "address",
+            Self::Url | Self::UrlOrNone => "URL",
+            Self::Host => "host",
+            Self::Domain => "domain",
+            Self::Name | Self::Congestion => "name",
+            Self::Cores => "core list",
+            Self::Path => "path",
+            Self::DiskDir => "path or \"none\"",
+            Self::AccessLog => "\"off\", \"stdout\" or path",
+        }
+    }
+
+    /// The placeholder of a flag in `--help`.
+    #[must_use]
+    pub const fn value_name(&self) -> &'static str {
+        match self {
+            Self::Bool => "BOOL",
+            Self::Int { .. } => "N",
+            Self::Size { .. } => "SIZE",
+            Self::Duration { .. } => "DURATION",
+            Self::OneOf(_) => "WORD",
+            Self::Address | Self::Server => "ADDR",
+            Self::Url | Self::UrlOrNone => "URL",
+            Self::Host => "HOST",
+            Self::Domain => "DOMAIN",
+            Self::Name | Self::Congestion => "NAME",
+            Self::Cores => "LIST",
+            Self::Path | Self::AccessLog => "FILE",
+            Self::DiskDir => "DIR|none",
+        }
+    }
+
+    /// The bounds, for people.
+    #[must_use]
+    pub fn bounds(&self) -> String {
+        match self {
+            Self::Int { min, max } => format!("{min} to {max}"),
+            Self::Size { zero, min, max } => {
+                let or_zero = if *zero { "0 or " } else { "" };
+                format!("{or_zero}{} to {}", format_size(*min), format_size(*max))
+            }
+            Self::Duration { min, max } => {
+                format!("{} to {}", format_duration(*min), format_duration(*max))
+            }
+            Self::OneOf(words) => quoted(words),
+            Self::DiskDir => "\"none\" in this version".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// The type with an example, as an error message names it.
+    #[must_use]
+    pub const fn wants(&self) -> &'static str {
+        match self {
+            Self::Bool => "true or false",
+            Self::Int { .. } => "an integer",
+            Self::Size { .. } => "a size such as \"64MiB\"",
+            Self::Duration { .. } => "a duration such as \"90s\"",
+            Self::OneOf(_) => "a word in quotes",
+            Self::Address => "an IP address with port such as \"127.0.0.1:8080\" or \"[::1]:8080\"",
+            Self::Server => "an IP address with or without port such as \"10.0.0.2\"",
+            Self::Url | Self::UrlOrNone => "a URL such as \"https://s3.example.com\"",
+            Self::Host => "a host such as \"s3.example.com\" or \"127.0.0.1:9000\"",
+            Self::Domain => "a domain such as \"s3.example.com\"",
+            Self::Name => "a name of 1 to 63 lower-case letters, digits and '-'",
+            Self::Congestion => "the name of a congestion control such as \"cubic\"",
+            Self::Cores => "a list of cores such as \"0,2-5\"",
+            Self::Path => "a path in quotes",
+            Self::DiskDir => "\"none\"",
+            Self::AccessLog => "\"off\", \"stdout\" or a path",
+        }
+    }
+
+    /// Reads a value and holds it to its bounds.
+    pub fn parse(&self, raw: &Raw<'_>) -> Result<Value, ValueError> {
+        match (self, raw) {
+            (Self::Bool, Raw::Bool(value)) => Ok(Value::Bool(*value)),
+            (Self::Bool, Raw::Word("true")) => Ok(Value::Bool(true)),
+            (Self::Bool, Raw::Word("false")) => Ok(Value::Bool(false)),
+            (Self::Bool, Raw::Word(word)) => Err(self.malformed(word)),
+            (Self::Int { min, max }, Raw::Integer(text, value)) => {
+                self.bounded(*value, text, *min, *max).map(Value::Int)
+            }
+            (Self::Int { min, max }, Raw::Word(word)) => {
+                if !is_integer(word) {
+                    return Err(self.malformed(word));
+                }
+                let value = word.parse().ok();
+                self.bounded(value, word, *min, *max).map(Value::Int)
+            }
+            (Self::Size { .. }, Raw::Integer(text, value)) => self.sized(*value, text),
+            (Self::Duration { .. }, Raw::Integer(text, _)) => {
+                Err(ValueError::DurationWithoutUnit {
+                    number: text.clone(),
+                })
+            }
+            (Self::Bool | Self::Int { .. }, _) => Err(self.wrong_type(raw)),
+            (_, Raw::Word(text) | Raw::Text(text)) => self.parse_text(text),
+            (_, Raw::Integer(..) | Raw::Bool(_) | Raw::Other(_)) => Err(self.wrong_type(raw)),
+        }
+    }
+
+    fn parse_text(&self, text: &str) -> Result<Value, ValueError> {
+        if text.len() > TEXT_BYTES_MAX || text.contains(char::is_control) {
+            return Err(self.malformed(&text.chars().take(40).collect::<String>()));
+        }
+        match self {
+            Self::Bool | Self::Int { .. } => Err(self.malformed(text)),
+            Self::Size { .. } => self.sized(Some(parse_size(text)?), text),
+            Self::Duration { min, max } => {
+                let value = parse_duration(text)?;
+                self.bounded(Some(value), text, *min, *max)
+                    .map(Value::Millis)
+            }
+            Self::OneOf(words) => self.one_of(words, text),
+            Self::Address => text
+                .parse()
+                .map(Value::Address)
+                .map_err(|_| self.malformed(text)),
+            Self::Server => self.parse_server(text),
+            Self::UrlOrNone if text.is_empty() => Ok(Value::Url(None)),
+            Self::Url | Self::UrlOrNone => Ok(Value::Url(Some(parse_url(text)?))),
+            Self::Host => Ok(Value::Text(parse_host(text)?)),
+            Self::Domain => Ok(Value::Text(parse_domain(text)?)),
+            Self::Name if is_name(text) => Ok(Value::Text(text.to_owned())),
+            Self::Name => Err(self.malformed(text)),
+            Self::Congestion if text.is_empty() => Ok(Value::TextOrNone(None)),
+            Self::Congestion if is_congestion(text) => Ok(Value::TextOrNone(Some(text.to_owned()))),
+            Self::Congestion => Err(self.malformed(text)),
+            Self::Cores => self.parse_cores(text).map(Value::Cores),
+            Self::Path => Ok(Value::Path((!text.is_empty()).then(|| text.into()))),
+            Self::DiskDir if text == "none" => Ok(Value::DiskDir(None)),
+            Self::DiskDir => Err(ValueError::NoDiskTier {
+                dir: text.to_owned(),
+            }),
+            Self::AccessLog => parse_access_log(text),
+        }
+    }
+
+    fn one_of(&self, words: &'static [&'static str], text: &str) -> Result<Value, ValueError> {
+        match words.iter().find(|word| **word == text) {
+            Some(word) => Ok(Value::Word(word)),
+            None => Err(ValueError::NotOneOf {
+                text: text.to_owned(),
+                words: quoted(words),
+                nearest: nearest(text, words.iter().copied()),
+            }),
+        }
+    }
+
+    fn parse_server(&self, text: &str) -> Result<Value, ValueError> {
+        let with_port = text.parse::<SocketAddr>().ok().filter(|a| a.port() != 0);
+        let in_brackets = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        let bare = in_brackets.unwrap_or(text);
+        let alone = || Some(SocketAddr::new(bare.parse::<IpAddr>().ok()?, DNS_PORT));
+        match with_port.or_else(alone) {
+            Some(address) => Ok(Value::Address(address)),
+            None => Err(self.malformed(text)),
+        }
+    }
+
+    /// Reads `0,2-5`; the order is kept, for shard `i` runs on the `i`-th core.
+    fn parse_cores(&self, text: &str) -> Result<Vec<usize>, ValueError> {
+        let mut cores = Vec::new();
+        for part in text.split(',').map(str::trim).filter(|_| !text.is_empty()) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (Some(first), Some(last)) = (core_number(first), core_number(last)) else {
+                return Err(self.malformed(text));
+            };
+            if first > last {
+                return Err(self.malformed(text));
+            }
+            for core in first..=last {
+                if cores.contains(&core) {
+                    return Err(ValueError::CoreTwice { core });
+                }
+                cores.push(core);
+            }
+        }
+        Ok(cores)
+    }
+
+    fn sized(&self, value: Option<u64>, text: &str) -> Result<Value, ValueError> {
+        match self {
+            Self::Size { zero: true, .. } if value == Some(0) => Ok(Value::Bytes(0)),
+            Self::Size { min, max, .. } => self.bounded(value, text, *min, *max).map(Value::Bytes),
+            _ => Err(self.malformed(text)),
+        }
+    }
+
+    fn bounded(
+        &self,
+        value: Option<u64>,
+        text: &str,
+        min: u64,
+        max: u64,
+    ) -> Result<u64, ValueError> {
+        match value {
+            Some(value) if (min..=max).contains(&value) => Ok(value),
+            _ => Err(ValueError::OutOfBounds {
+                value: text.to_owned(),
+                bounds: self.bounds(),
+            }),
+        }
+    }
+
+    fn malformed(&self, text: &str) -> ValueError {
+        ValueError::Malformed {
+            text: text.to_owned(),
+            wants: self.wants(),
+        }
+    }
+
+    fn wrong_type(&self, raw: &Raw<'_>) -> ValueError {
+        ValueError::WrongType {
+            wants: self.wants().to_owned(),
+            got: raw.type_words(),
+        }
+    }
+}
+
+fn parse_access_log(text: &str) -> Result<Value, ValueError> {
+    match text {
+        "off" => Ok(Value::AccessLog(AccessLog::Off)),
+        "stdout" => Ok(Value::AccessLog(AccessLog::Stdout)),
+        path if path.contains('/') => Ok(Value::AccessLog(AccessLog::File(path.into()))),
+        _ => Err(ValueError::NotAccessLog {
+            text: text.to_owned(),
+        }),
+    }
+}
+
+fn core_number(text: &str) -> Option<usize> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match digits {
+        true => text.parse().ok().filter(|core| *core < CORES_MAX),
+        false => None,
+    }
+}
+
+fn is_integer(word: &str) -> bool {
+    let digits = word.strip_prefix('-').unwrap_or(word);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// No dot and no colon: a name can never be taken for a `host:port` that identifies an unnamed origin.
+fn is_name(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+/// The kernel's `TCP_CA_NAME_MAX` is 16 with its terminating zero.
+fn is_congestion(text: &str) -> bool {
+    text.len() < 16
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+fn quoted(words: &[&str]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    words.join(", ")
+}

@@ -1,0 +1,438 @@
+//! The one table of settings: key, type, bounds, default, flag, text. Everything else about settings is made of it.
+//!
+//! The macro below turns each row into a typed field of [`Settings`] and into a [`Setting`] that the readers
+//! (`file.rs`, `environment.rs`, `load.rs`, `cli.rs`) and the writers (`document.rs`) walk. To add a setting, add a
+//! row and run the tests with `MILLRACE_BLESS=1`. A key carries no unit, since its value does (`"10s"`); the Rust
+//! field carries it last (`head_timeout_ms`). Relations between keys are in `check.rs`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::shape::Shape;
+use super::url::OriginUrl;
+use super::value::{AccessLog, Kind, Value};
+
+/// Bytes of a stripe: the unit of ownership, of coalescing and of parallel fetching.
+pub const STRIPE_BYTES: u64 = 8 << 20;
+
+/// What a key holds when nobody sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initial {
+    /// This value, written as a variable would hold it.
+    Given(&'static str),
+    /// Nothing: the key must be given; the text is an example for the documents.
+    Required(&'static str),
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Dotted key: `ram.size`.
+    pub key: &'static str,
+    /// Key inside its section: `size`.
+    pub name: &'static str,
+    /// Type and bounds.
+    pub kind: Kind,
+    /// Default or example.
+    pub initial: Initial,
+    /// The flag that overrides it, with its dashes.
+    pub flag: Option<&'static str>,
+    /// Documentation: what it does, what its special values mean.
+    pub text: &'static str,
+}
+
+impl Setting {
+    /// The environment variable that overrides it: `MILLRACE_RAM_SIZE`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        let key = self.key.to_ascii_uppercase().replace('.', "_");
+        format!("{}{key}", super::environment::PREFIX)
+    }
+
+    /// The default, or the example of a required key, as a value.
+    ///
+    /// # Panics
+    ///
+    /// When the table's own text does not fit the row's shape: a programming error that every test meets.
+    #[must_use]
+    pub fn initial_value(&self) -> Value {
+        let (Initial::Given(text) | Initial::Required(text)) = self.initial;
+        match self.kind.parse_word(text) {
+            Ok(value) => value,
+            Err(error) => panic!("default of {}: {error}", self.key),
+        }
+    }
+}
+
+/// A `[section]` of the file, or a `[[table]]` that may be given many times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Its name in the file.
+    pub name: &'static str,
+    /// Whether it is an array of tables: then neither flags nor variables reach it.
+    pub repeated: bool,
+    /// Documentation.
+    pub text: &'static str,
+    /// Its keys, in order.
+    pub settings: &'static [Setting],
+}
+
+impl Section {
+    /// The line that opens it in the file.
+    #[must_use]
+    pub fn header(&self) -> String {
+        match self.repeated {
+            true => format!("[[{}]]", self.name),
+            false => format!("[{}]", self.name),
+        }
+    }
+}
+
+/// How a typed field is taken from a value. A mismatch is a mistake in the table and panics; loading the defaults
+/// meets it.
+pub(super) trait FromValue {
+    fn from_value(value: Value) -> Self;
+}
+
+macro_rules! from_value {
+    ($($type:ty: $($pattern:pat => $result:expr),+;)+) => {$(
+        impl FromValue for $type {
+            fn from_value(value: Value) -> Self {
+                match value {
+                    $($pattern => $result,)+
+                    other => panic!("the table gives {other} where {} is wanted", stringify!($type)),
+                }
+            }
+        }
+    )+};
+}
+
+from_value! {
+    bool: Value::Bool(value) => value;
+    u32: Value::Int(value) => u32::try_from(value).expect("bounds of the row fit 32 bits");
+    u64: Value::Int(value) | Value::Bytes(value) | Value::Millis(value) => value;
+    usize: Value::Int(value) | Value::Bytes(value) => usize::try_from(value).expect("64-bit only");
+    String: Value::Text(text) => text;
+    SocketAddr: Value::Address(address) => address;
+    OriginUrl: Value::Url(Some(url)) => url;
+    Option<OriginUrl>: Value::Url(url) => url;
+    Option<String>: Value::TextOrNone(text) => text;
+    Option<PathBuf>: Value::Path(path) | Value::DiskDir(path) => path;
+    Vec<usize>: Value::Cores(cores) => cores;
+    Vec<SocketAddr>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
+    Vec<String>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
+    AccessLog: Value::AccessLog(log) => log;
+}
+
+macro_rules! words {
+    ($($(#[doc = $text:literal])+ $name:ident { $($(#[doc = $word_text:literal])+ $variant:ident = $word:literal,)+ })+) => {$(
+        $(#[doc = $text])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[doc = $word_text])+ $variant,)+ }
+
+        impl $name {
+            /// The words of the file, in order.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+
+            /// The word of the file.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl FromValue for $name {
+            fn from_value(value: Value) -> Self {
+                match value {
+                    $(Value::Word($word) => Self::$variant,)+
+                    other => panic!("the table gives {other} where {} is wanted", stringify!($name)),
+                }
+            }
+        }
+    )+};
+}
+
+words! {
+    /// Whether bodies may be sent by reference to the slab.
+    ZeroCopy {
+        /// Where the self-test at start proves it safe.
+        Auto = "auto",
+        /// Always by copy.
+        Off = "off",
+    }
+    /// Who may read what is cached.
+    Access {
+        /// Whoever reaches the port.
+        Open = "open",
+    }
+    /// The least severe message that is logged.
+    Level {
+        /// Something failed.
+        Error = "error",
+        /// Something is wrong and was handled.
+        Warn = "warn",
+        /// Start, stop and changes of state.
+        Info = "info",
+        /// For developers.
+        Debug = "debug",
+        /// Every step.
+        Trace = "trace",
+    }
+}
+
+macro_rules! settings {
+    (@structure $Section:ident $text:literal { $($field:ident: $type:ty = $doc:literal,)* }) => {
+        #[doc = $text]
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $Section { $(#[doc = $doc] pub $field: $type,)* }
+
+        impl $Section {
+            /// Takes its fields, in the order of the table.
+            pub(super) fn take(values: &mut impl Iterator<Item = Value>) -> Self {
+                Self { $($field: FromValue::from_value(values.next().expect("a value for each row")),)* }
+            }
+        }
+    };
+    (@flag) => { None };
+    (@flag $flag:literal) => { Some($flag) };
+    (
+        $($section:ident: $Section:ident = $text:literal {
+            $($field:ident: $type:ty = $name:literal ($kind:expr, $default:literal $(, $flag:literal)?) $doc:literal;)*
+        })*
+        @repeated $repeated:ident: $Repeated:ident = $repeated_name:literal $repeated_text:literal {
+            $($rfield:ident: $rtype:ty = $rname:literal ($rkind:expr, $rinitial:expr) $rdoc:literal;)*
+        }
+    ) => {
+        $(settings!(@structure $Section $text { $($field: $type = $doc,)* });)*
+        settings!(@structure $Repeated $repeated_text { $($rfield: $rtype = $rdoc,)* });
+
+        /// Every setting, typed and inside its bounds. Made by [`Settings::load`] only.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Settings {
+            $(#[doc = $text] pub $section: $Section,)*
+            #[doc = $repeated_text]
+            pub $repeated: Vec<$Repeated>,
+        }
+
+        impl Settings {
+            /// Takes the values of all sections in the order of the table, and the repeated tables.
+            pub(super) fn take(values: &mut impl Iterator<Item = Value>, $repeated: Vec<$Repeated>) -> Self {
+                Self { $($section: $Section::take(values),)* $repeated }
+            }
+        }
+
+        /// Every section of the file in the order of the documents; the repeated table is the last.
+        pub static SECTIONS: &[Section] = &[
+            $(Section {
+                name: stringify!($section),
+                repeated: false,
+                text: $text,
+                settings: &[$(Setting {
+                    key: concat!(stringify!($section), ".", $name),
+                    name: $name,
+                    kind: $kind,
+                    initial: Initial::Given($default),
+                    flag: settings!(@flag $($flag)?),
+                    text: $doc,
+                },)*],
+            },)*
+            Section {
+                name: $repeated_name,
+                repeated: true,
+                text: $repeated_text,
+                settings: &[$(Setting {
+                    key: concat!($repeated_name, ".", $rname),
+                    name: $rname,
+                    kind: $rkind,
+                    initial: $rinitial,
+                    flag: None,
+                    text: $rdoc,
+                },)*],
+            },
+        ];
+    };
+}
+
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+const fn int(min: u64, max: u64) -> Kind {
+    Kind::One(Shape::Int { min, max })
+}
+
+const fn size(min: u64, max: u64) -> Kind {
+    Kind::One(Shape::Size {
+        zero: false,
+        min,
+        max,
+    })
+}
+
+const fn size_or_zero(min: u64, max: u64) -> Kind {
+    Kind::One(Shape::Size {
+        zero: true,
+        min,
+        max,
+    })
+}
+
+const fn duration(min: u64, max: u64) -> Kind {
+    Kind::One(Shape::Duration { min, max })
+}
+
+const fn one(shape: Shape) -> Kind {
+    Kind::One(shape)
+}
+
+settings! {
+    server: Server = "The process and its shards, one pinned thread each." {
+        shards: usize = "shards" (int(0, 256), "0", "--shards")
+            "Number of shards. 0: one for each core of `server.cores`, or for each core that the process may run on.";
+        cores: Vec<usize> = "cores" (one(Shape::Cores), "", "--cores")
+            "Cores the shards are pinned to, in order: \"0,2-5\". Empty: the cores that the process may run on.";
+        drain_ms: u64 = "drain" (duration(0, HOUR), "30s")
+            "How long requests may go on after SIGTERM before their connections are cut.";
+    }
+    listener: Listener = "The doors that clients come to." {
+        http: Vec<SocketAddr> = "http" (Kind::List(Shape::Address, 1, 64), "127.0.0.1:8080", "--listen")
+            "Addresses of the HTTP doors. On an address that other hosts reach, whoever reaches it may read what is cached (see `cache.access`).";
+        backlog: u32 = "backlog" (int(1, 65_535), "4096")
+            "Connections the kernel keeps waiting for each door; it may cut this to net.core.somaxconn.";
+        connections_max: usize = "connections_max" (int(1, 1_000_000), "16384")
+            "Client connections at a time, all doors together. One more is answered 503 SlowDown with Retry-After.";
+        head_bytes_max: usize = "head_bytes_max" (size(8 * KIB, 64 * KIB), "32KiB")
+            "Longest request head. A longer one is answered 431.";
+        headers_max: usize = "headers_max" (int(16, 128), "100")
+            "Most header lines of a request. More are answered 431.";
+        head_timeout_ms: u64 = "head_timeout" (duration(100, 5 * MINUTE), "10s")
+            "Time from a request's first byte to its whole head. A slower client is answered 408.";
+        idle_timeout_ms: u64 = "idle_timeout" (duration(100, HOUR), "75s")
+            "How long a client's connection may rest between two requests before it is closed.";
+        send_timeout_ms: u64 = "send_timeout" (duration(100, HOUR), "60s")
+            "How long a client may take no byte of its answer before it is cut.";
+    }
+    tcp: Tcp = "Sockets." {
+        congestion: Option<String> = "congestion" (one(Shape::Congestion), "")
+            "TCP congestion control of the doors' connections, such as \"cubic\". Empty: the system's.";
+    }
+    admin: Admin = "Metrics and health, for operators." {
+        listen: SocketAddr = "listen" (one(Shape::Address), "127.0.0.1:9180", "--admin")
+            "Address of /metrics, /livez and /readyz. It has no authentication: keep it on a network of the operator's.";
+    }
+    routing: Routing = "Which origin a request's `Host` leads to." {
+        origin: Option<OriginUrl> = "origin" (one(Shape::UrlOrNone), "", "--origin")
+            "Single-origin mode: every request goes to this http(s)://host[:port], its `Host` kept as the client signed it. Empty: routed by `Host`.";
+        hosts: Vec<String> = "hosts" (Kind::list(Shape::Host), "")
+            "Single-origin mode: hosts that are never a bucket's own name, so that the bucket is the first part of the path.";
+        domains: Vec<String> = "domains" (Kind::list(Shape::Domain), "")
+            "Single-origin mode: domains below which a host name is a bucket: with \"s3.example.com\", `photos.s3.example.com` is bucket `photos`.";
+        aws: bool = "aws" (one(Shape::Bool), "true")
+            "Whether the hosts of Amazon S3 lead to Amazon S3, where no single origin is set.";
+    }
+    upstream: Upstream = "Connections to origins." {
+        ca_file: Option<PathBuf> = "ca_file" (one(Shape::Path), "")
+            "PEM file of the certificate authorities that origins are verified against. Empty: the system's.";
+        connect_timeout_ms: u64 = "connect_timeout" (duration(10, 5 * MINUTE), "3s")
+            "Time for a connection to one address, TLS handshake included.";
+        first_byte_timeout_ms: u64 = "first_byte_timeout" (duration(10, HOUR), "15s")
+            "Time from the sent request to the first byte of the response.";
+        idle_timeout_ms: u64 = "idle_timeout" (duration(10, HOUR), "20s")
+            "How long an origin may send no byte of a body that it has begun.";
+        keepalive_ms: u64 = "keepalive" (duration(0, HOUR), "50s")
+            "How long an unused connection is kept for the next request. Shorter than the origin's own time: a connection it closed costs a retry.";
+        pool_idle_max: usize = "pool_idle_max" (int(0, 65_536), "64")
+            "Unused connections kept, for each shard and address.";
+        connections_max: usize = "connections_max" (int(1, 65_536), "1024")
+            "Connections to origins at a time, for each shard.";
+        retries: u32 = "retries" (int(0, 10), "2")
+            "How often a GET or HEAD is sent again, on another address where there is one, while no byte has gone to the client.";
+        failures_to_rest: u32 = "failures_to_rest" (int(1, 100), "3")
+            "Failures in a row after which an address rests.";
+        rest_ms: u64 = "rest" (duration(100, HOUR), "5s")
+            "How long an address rests before it is probed.";
+        dns_servers: Vec<SocketAddr> = "dns_servers" (Kind::list(Shape::Server), "")
+            "Name servers to ask, ip[:port]. Empty: those of /etc/resolv.conf.";
+        dns_ttl_min_ms: u64 = "dns_ttl_min" (duration(SECOND, HOUR), "5s")
+            "Shortest time a DNS answer is used, whatever its TTL.";
+        dns_ttl_max_ms: u64 = "dns_ttl_max" (duration(SECOND, DAY), "60s")
+            "Longest time a DNS answer is used, whatever its TTL.";
+        dns_hosts_file: bool = "dns_hosts_file" (one(Shape::Bool), "false")
+            "Whether /etc/hosts is read for origins. Leave it off where that file leads the origin's name to millrace itself: it would ask itself.";
+    }
+    ram: Ram = "The cache in memory." {
+        size_bytes: u64 = "size" (size_or_zero(16 * MIB, 64 * TIB), "0", "--ram")
+            "Memory for cached bytes, all shards together. 0: a quarter of the machine's memory.";
+        zero_copy: ZeroCopy = "zero_copy" (one(Shape::OneOf(ZeroCopy::WORDS)), "auto")
+            "\"auto\": bodies are sent by reference to the cache where a self-test at start proves it safe on this kernel. \"off\": always by copy.";
+        zero_copy_min_bytes: usize = "zero_copy_min" (size(4 * KIB, MIB), "16KiB")
+            "Shortest body that is sent by reference.";
+    }
+    disk: Disk = "The cache on disk. This version has no disk tier." {
+        dir: Option<PathBuf> = "dir" (one(Shape::DiskDir), "none", "--cache-dir")
+            "Cache directory, or \"none\". This version has no disk tier: anything but \"none\" is an error.";
+        size_bytes: u64 = "size" (size(0, 1024 * TIB), "0", "--disk")
+            "Bytes the cache may take on disk. This version has no disk tier: a size has no effect.";
+    }
+    cache: Cache = "What is kept, for how long, for whom." {
+        ttl_ms: u64 = "ttl" (duration(0, 3650 * DAY), "1h", "--ttl")
+            "How long a cached object is served without asking the origin. \"0s\": nothing is cached, every request passes.";
+        access: Access = "access" (one(Shape::OneOf(Access::WORDS)), "open")
+            "Who may read what is cached. \"open\": whoever reaches the port, without the origin being asked.";
+        object_bytes_max: u64 = "object_bytes_max" (size(1, 64 * TIB), "5TiB")
+            "Largest object that is cached. Larger ones pass.";
+    }
+    fill: Fill = "Fetching from the origin into the cache." {
+        fanout: usize = "fanout" (int(1, 64), "8")
+            "Stripes of 8 MiB that one client's read fetches at the same time.";
+        window_bytes: u64 = "window" (size(MIB, GIB), "16MiB")
+            "How far a fill may run ahead of its fastest reader. At least one stripe, 8 MiB.";
+        finish_percent: u32 = "finish_percent" (int(0, 100), "50")
+            "A fill that all clients have left is finished when so much of its stripe is there. 0: always; 100: never.";
+        attempts: u32 = "attempts" (int(1, 10), "3")
+            "How often the rest of a broken fill is asked for, the first time included.";
+    }
+    log: Log = "What is written about the work." {
+        level: Level = "level" (one(Shape::OneOf(Level::WORDS)), "info")
+            "Least severe message that goes to standard error.";
+        access: AccessLog = "access" (one(Shape::AccessLog), "off")
+            "One JSON line for each request: \"off\", \"stdout\" or the path of a file that is appended to.";
+    }
+    @repeated origins: Origin = "origin" "A store besides Amazon S3, and the hosts that lead to it. May be given many times." {
+        name: String = "name" (one(Shape::Name), Initial::Required("store"))
+            "Its name in metrics, logs and cache keys: lower-case letters, digits and '-'.";
+        url: OriginUrl = "url" (one(Shape::Url), Initial::Required("http://127.0.0.1:9000"))
+            "Where it is: http(s)://host[:port].";
+        hosts: Vec<String> = "hosts" (Kind::list(Shape::Host), Initial::Given(""))
+            "Hosts that lead to it, the bucket being the first part of the path. Where `domains` is empty too: the host of `url`.";
+        domains: Vec<String> = "domains" (Kind::list(Shape::Domain), Initial::Given(""))
+            "Domains below which a host name is a bucket of it.";
+    }
+}
+
+/// The section of this name.
+#[must_use]
+pub fn section(name: &str) -> Option<&'static Section> {
+    SECTIONS.iter().find(|section| section.name == name)
+}
+
+/// Every setting that is given once, in the order in which [`Settings`] takes them.
+pub fn settings() -> impl Iterator<Item = &'static Setting> + Clone {
+    SECTIONS
+        .iter()
+        .filter(|section| !section.repeated)
+        .flat_map(|section| section.settings)
+}
+
+/// Every dotted key of the file.
+pub fn keys() -> impl Iterator<Item = &'static str> + Clone {
+    SECTIONS
+        .iter()
+        .flat_map(|section| section.settings)
+        .map(|setting| setting.key)
+}
