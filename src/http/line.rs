@@ -1,9 +1,10 @@
 //! Lines of a head: where a head ends, and what is wrong with a line that was refused.
 //!
-//! Called by the head parsers and the chunked decoder of this module, and by connections that wait for
-//! the rest of a head. httparse reads the lines that are right; it also reads bare LF as a line end, which
-//! this file refuses, and it does not say where a fault is, which this file finds out on the cold path.
-//! Invariant: a fault is the first one in byte order, so a longer buffer never changes the answer.
+//! Called by the head parsers and the chunked decoder of this module, and by connections that wait
+//! for the rest of a head. httparse reads the lines that are right; it also reads bare LF as a line
+//! end, which this file refuses, and it does not say where a fault is, which this file finds out on
+//! the cold path. Invariant: a fault is the first one in byte order, so a longer buffer never
+//! changes the answer.
 
 use memchr::memchr;
 
@@ -37,6 +38,12 @@ pub enum LineFault {
     /// Too many empty lines before the start line.
     #[error("too many empty lines")]
     EmptyLines,
+    /// No line end where a stored block ends.
+    #[error("no line end")]
+    Unfinished,
+    /// More lines or bytes than the table of header positions holds.
+    #[error("no room left for it")]
+    BeyondCeiling,
 }
 
 /// A fault and the line it is in.
@@ -56,7 +63,10 @@ pub(super) const TOKEN: [bool; 256] = {
     while byte < 256 {
         let c = byte as u8;
         table[byte] = c.is_ascii_alphanumeric()
-            || matches!(c, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.')
+            || matches!(
+                c,
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.'
+            )
             || matches!(c, b'^' | b'_' | b'`' | b'|' | b'~');
         byte += 1;
     }
@@ -72,12 +82,17 @@ pub(super) fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
+/// Whether a byte may stand in a request target: no control characters, no whitespace.
+pub(super) fn is_visible(byte: u8) -> bool {
+    byte > b' ' && byte != 0x7f
+}
+
 /// Where a message head ends: the offset behind its blank line, `None` while that has not come.
 ///
-/// `from` is how many bytes an earlier call has already seen, so that a head which trickles in is not
-/// scanned again and again. It also answers at a bare LF, with the offset behind it: in both cases the
-/// parser has something final to say. The parser, not this scan, enforces the size limit; call it too
-/// when the buffer has reached the limit.
+/// `from` is how many bytes an earlier call has already seen, so that a head which trickles in is
+/// not scanned again and again. It also answers at a bare LF, with the offset behind it: in both
+/// cases the parser has something final to say. The parser, not this scan, enforces the size limit;
+/// call it too when the buffer has reached the limit.
 pub fn head_complete(buf: &[u8], from: usize) -> Option<usize> {
     let start = leading_crlf_bytes(buf);
     // An LF is judged by the two bytes before it, and the first unseen byte may be the LF.
@@ -95,13 +110,16 @@ pub fn head_complete(buf: &[u8], from: usize) -> Option<usize> {
 
 /// Bytes of the empty lines before the start line, at most [`LEADING_CRLF_MAX`] of them.
 pub(super) fn leading_crlf_bytes(buf: &[u8]) -> usize {
-    let empty = buf.chunks_exact(2).take(LEADING_CRLF_MAX).take_while(|pair| *pair == b"\r\n");
+    let empty = buf
+        .chunks_exact(2)
+        .take(LEADING_CRLF_MAX)
+        .take_while(|pair| *pair == b"\r\n");
     2 * empty.count()
 }
 
-/// The first fault of a head that httparse refused or called incomplete. `head` begins at the start line
-/// and is cut at the size limit; its last line may be incomplete. `None` if every line looks well, and
-/// then the start line is to blame (its own grammar is the parsers' business).
+/// The first fault of a head that httparse refused or called incomplete. `head` begins at the start
+/// line and is cut at the size limit; its last line may be incomplete. `None` if every line looks
+/// well, and then the start line is to blame (its own grammar is the parsers' business).
 pub(super) fn first_fault(head: &[u8]) -> Option<LineError> {
     let mut rest = head;
     let mut line = 0;
@@ -121,10 +139,35 @@ pub(super) fn first_fault(head: &[u8]) -> Option<LineError> {
     }
 }
 
+/// The first fault of a head that httparse refused with `error`: only the lines it read are judged,
+/// so that what follows them does not change the answer.
+pub(super) fn refused_fault(
+    head: &[u8],
+    error: httparse::Error,
+    headers_max: usize,
+) -> Option<LineError> {
+    let lines = match error {
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => return first_fault(head),
+        // The start line, the lines that fit and one more.
+        httparse::Error::TooManyHeaders => headers_max + 2,
+        // `NewLine` also stands for the blank line, which only a bare CR can spoil.
+        httparse::Error::NewLine => return first_fault(head),
+        httparse::Error::Status | httparse::Error::Token | httparse::Error::Version => 1,
+    };
+    match memchr::memchr_iter(b'\n', head).nth(lines - 1) {
+        Some(lf) => first_fault(&head[..=lf]),
+        None => first_fault(head),
+    }
+}
+
 fn line_fault(text: &[u8], ended: bool, start_line: bool) -> Option<LineFault> {
     let content = text.strip_suffix(b"\r").unwrap_or(text);
     if let Some(cr) = memchr(b'\r', content) {
-        let field = if start_line { None } else { field_fault(&content[..cr], false) };
+        let field = if start_line {
+            None
+        } else {
+            field_fault(&content[..cr], false)
+        };
         return Some(field.unwrap_or(LineFault::BareCr));
     }
     let ended_well = ended && content.len() < text.len();
@@ -136,8 +179,8 @@ fn line_fault(text: &[u8], ended: bool, start_line: bool) -> Option<LineFault> {
     field.or_else(|| (ended && !ended_well).then_some(LineFault::BareLf))
 }
 
-/// What is wrong with one `name: value` without its line end. An incomplete one (`whole` is false) is
-/// judged by what is there.
+/// What is wrong with one `name: value` without its line end. An incomplete one (`whole` is false)
+/// is judged by what is there.
 pub(super) fn field_fault(line: &[u8], whole: bool) -> Option<LineFault> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Some(LineFault::Folded);
@@ -195,7 +238,10 @@ mod tests {
         assert_eq!(fault(b"G / X\nA: 1\r\n\r\n"), Some((0, LineFault::BareLf)));
         assert_eq!(fault(b"G / \rX\r\n"), Some((0, LineFault::BareCr)));
         assert_eq!(fault(b"G\r\nA: 1\r\n B\r\n"), Some((2, LineFault::Folded)));
-        assert_eq!(fault(b"G\r\nA : 1\r\n"), Some((1, LineFault::SpaceBeforeColon)));
+        assert_eq!(
+            fault(b"G\r\nA : 1\r\n"),
+            Some((1, LineFault::SpaceBeforeColon))
+        );
         assert_eq!(fault(b"G\r\nA\r\n"), Some((1, LineFault::NoName)));
         assert_eq!(fault(b"G\r\n: 1\r\n"), Some((1, LineFault::NoName)));
         assert_eq!(fault(b"G\r\nA(: 1\r\n"), Some((1, LineFault::Name)));

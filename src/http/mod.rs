@@ -1,14 +1,16 @@
 //! The HTTP/1.1 codec: bytes to heads and chunk steps, heads and chunks to bytes.
 //!
-//! Callers: `listener` and `request` parse what clients send and write what they get, `upstream` does the
-//! same towards the origin, `s3` reads the parsed head, `admin` does not come here. Pure: no I/O, no clock,
-//! and parsing allocates nothing; a parsed head borrows from the caller's buffer.
+//! Callers: `listener` and `request` parse what clients send and write what they get, `upstream`
+//! does the same towards the origin, `s3` reads the parsed head, `admin` does not come here. Pure:
+//! no I/O, no clock, and parsing allocates nothing; a parsed head borrows from the caller's buffer.
 //!
 //! Invariants:
-//! - A head is accepted only if every recipient must read the same message out of it (RFC 9112): exact CRLF
-//!   line ends, one framing, one valid `Host`. Whatever is ambiguous is refused and the connection closes.
+//! - A head is accepted only if every recipient must read the same message out of it (RFC 9112):
+//!   exact CRLF line ends, one framing, one valid `Host`. Whatever is ambiguous is refused and the
+//!   connection closes.
 //! - `bytes` of a head never exceeds the buffer nor [`HeadLimits::head_bytes_max`].
-//! - Header order, names' case, values' bytes and duplicates survive, so a client's signature does too.
+//! - Header order, names' case, values' bytes and duplicates survive, so a client's signature does
+//!   too.
 //!
 //! Left to others: timeouts, buffers, what a method or a target means (`s3`), Range and conditional
 //! headers (`s3`), where a request goes (`upstream`).
@@ -29,8 +31,8 @@ mod write;
 
 pub use authority::{Authority, AuthorityError};
 pub use chunked::{
-    CHUNK_LINE_BYTES_MAX, CRLF, ChunkError, ChunkStep, ChunkedDecoder, LAST_CHUNK, TRAILER_BYTES_MAX,
-    write_chunk_header,
+    CHUNK_LINE_BYTES_MAX, CRLF, ChunkError, ChunkStep, ChunkedDecoder, LAST_CHUNK,
+    TRAILER_BYTES_MAX, write_chunk_header,
 };
 pub use date::{HTTP_DATE_BYTES, http_date, parse_http_date};
 pub use framing::FramingError;
@@ -51,7 +53,8 @@ pub const HEAD_BYTES_CEILING: usize = 64 * 1024;
 /// How much head a peer may send before it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// Bytes of the whole head with its blank line; values above [`HEAD_BYTES_CEILING`] count as that.
+    /// Bytes of the whole head with its blank line; values above [`HEAD_BYTES_CEILING`] count as
+    /// that.
     pub head_bytes_max: usize,
     /// Header lines; values above [`HEADERS_MAX`] count as that.
     pub headers_max: usize,
@@ -69,7 +72,10 @@ impl HeadLimits {
 
 impl Default for HeadLimits {
     fn default() -> Self {
-        Self { head_bytes_max: 32 * 1024, headers_max: HEADERS_MAX }
+        Self {
+            head_bytes_max: 32 * 1024,
+            headers_max: HEADERS_MAX,
+        }
     }
 }
 
