@@ -7,120 +7,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::error::{ConfigError, Place};
-use super::load::{Layers, Slot};
-use super::table::{STRIPE_BYTES, Settings};
+use super::error::{ConfigError, Contradiction, Place};
+use super::layers::{Layers, Slot, Table};
+use super::table::{Origin, STRIPE_BYTES, Settings};
 use super::url::OriginUrl;
 use super::value::Value;
 use super::words::{format_duration, format_size};
-
-/// Values that are each right and together wrong.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Contradiction {
-    /// An item stands twice in one list.
-    #[error("`{key}` lists {item} twice")]
-    ListedTwice {
-        /// The list.
-        key: &'static str,
-        /// As TOML.
-        item: String,
-    },
-    /// Two doors on one port.
-    #[error("`listener.http`: {address} overlaps with {other}")]
-    DoorsOverlap {
-        /// The later one.
-        address: SocketAddr,
-        /// The earlier one.
-        other: SocketAddr,
-    },
-    /// The admin address is a door's.
-    #[error("`admin.listen`: {address} overlaps with the door {door} of `listener.http`")]
-    AdminIsDoor {
-        /// The admin address.
-        address: SocketAddr,
-        /// The door.
-        door: SocketAddr,
-    },
-    /// An origin that is a door or the admin address.
-    #[error("`{key}`: {url} is millrace itself (it listens on {address}): every miss would loop")]
-    OriginIsMillrace {
-        /// The key that names the origin.
-        key: &'static str,
-        /// The origin.
-        url: OriginUrl,
-        /// What we listen on.
-        address: SocketAddr,
-    },
-    /// No request could go anywhere.
-    #[error(
-        "no origin is reachable: `routing.aws` is false, and neither `routing.origin` nor an [[origin]] is given"
-    )]
-    NoOrigin,
-    /// Single-origin mode beside named origins.
-    #[error(
-        "`routing.origin` sends every request to {url}, so no [[origin]] is ever asked: keep one of the two"
-    )]
-    SingleOriginAmongMany {
-        /// The single origin.
-        url: OriginUrl,
-    },
-    /// A key of single-origin mode without a single origin.
-    #[error(
-        "`{key}` belongs to `routing.origin`, which is not set: give it to an [[origin]] instead"
-    )]
-    WithoutSingleOrigin {
-        /// The key.
-        key: &'static str,
-    },
-    /// Two origins of one name.
-    #[error("`origin.name`: \"{name}\" is taken by the origin at {first}")]
-    OriginNameTwice {
-        /// The name.
-        name: String,
-        /// Where it was first.
-        first: Place,
-    },
-    /// A host that leads to two origins.
-    #[error("`{key}`: {host} leads to the origin \"{first}\" already")]
-    HostTwice {
-        /// The key that names it again.
-        key: &'static str,
-        /// The host or domain.
-        host: String,
-        /// The name of the origin that had it.
-        first: String,
-    },
-    /// More shards than cores to pin them to.
-    #[error(
-        "`server.shards` is {shards}, but `server.cores` lists only {cores}: each shard needs a core of its own"
-    )]
-    ShardsWithoutCores {
-        /// Shards asked for.
-        shards: usize,
-        /// Cores listed.
-        cores: usize,
-    },
-    /// A smallest above its largest.
-    #[error("`{low_key}` ({low}) is greater than `{high_key}` ({high})")]
-    Inverted {
-        /// The key that should be smaller.
-        low_key: &'static str,
-        /// Its value.
-        low: String,
-        /// The key that should be greater.
-        high_key: &'static str,
-        /// Its value.
-        high: String,
-    },
-    /// A window that no stripe passes through.
-    #[error("`fill.window` ({window}) is smaller than a stripe ({stripe})")]
-    WindowBelowStripe {
-        /// In words.
-        window: String,
-        /// In words.
-        stripe: String,
-    },
-}
 
 /// Everything in these settings that contradicts itself.
 pub(super) fn contradictions(settings: &Settings, layers: &Layers) -> Vec<ConfigError> {
@@ -364,10 +256,7 @@ impl Check<'_> {
 }
 
 /// The hosts and domains that lead to an origin, each with its key and place; its URL's host where it lists none.
-fn named_hosts(
-    origin: &super::table::Origin,
-    table: &super::load::Table,
-) -> Vec<(&'static str, String, Place)> {
+fn named_hosts(origin: &Origin, table: &Table) -> Vec<(&'static str, String, Place)> {
     let mut found = Vec::new();
     let (hosts, domains) = (table.slot("hosts"), table.slot("domains"));
     for (slot, names) in [(hosts, &origin.hosts), (domains, &origin.domains)] {
@@ -403,4 +292,185 @@ fn is_ours(url: &OriginUrl, own: SocketAddr) -> bool {
 
 fn is_this_host(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flags, Sources};
+
+    fn errors(file: &str, flags: &[(&str, &str)]) -> Vec<String> {
+        let given = |flags: Flags, (flag, value): &(&str, &str)| flags.with(flag, value);
+        let sources = Sources {
+            file: Some(("millrace.toml".into(), file.to_owned())),
+            flags: flags.iter().fold(Flags::default(), given),
+            ..Sources::default()
+        };
+        match Settings::load(sources) {
+            Ok(_) => Vec::new(),
+            Err(errors) => errors.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn file(text: &str) -> Vec<String> {
+        errors(text, &[])
+    }
+
+    fn flags(flags: &[(&str, &str)]) -> Vec<String> {
+        errors("", flags)
+    }
+
+    #[test]
+    fn a_door_stands_once() {
+        assert_eq!(
+            file("listener.http = ['127.0.0.1:80', '[::1]:80', '127.0.0.1:80']"),
+            ["millrace.toml:1:46: `listener.http` lists \"127.0.0.1:80\" twice"]
+        );
+        assert_eq!(
+            file("listener.http = ['127.0.0.1:80', '0.0.0.0:80']"),
+            ["millrace.toml:1:34: `listener.http`: 0.0.0.0:80 overlaps with 127.0.0.1:80"]
+        );
+        for allowed in [
+            "127.0.0.1:0,127.0.0.1:0",
+            "0.0.0.0:80,[::]:80",
+            "10.0.0.1:80,10.0.0.2:80",
+        ] {
+            assert!(flags(&[("--listen", allowed)]).is_empty(), "{allowed}");
+        }
+    }
+
+    #[test]
+    fn the_admin_address_is_no_door() {
+        assert_eq!(
+            flags(&[("--listen", "0.0.0.0:9180")]),
+            [
+                "--listen: `admin.listen`: 127.0.0.1:9180 overlaps with the door 0.0.0.0:9180 of `listener.http`"
+            ]
+        );
+        assert!(flags(&[("--listen", "127.0.0.1:0"), ("--admin", "127.0.0.1:0")]).is_empty());
+    }
+
+    #[test]
+    fn some_origin_is_reachable() {
+        assert_eq!(
+            file("[routing]\naws = false"),
+            [
+                "millrace.toml:2:7: no origin is reachable: `routing.aws` is false, and neither `routing.origin` nor an [[origin]] is given"
+            ]
+        );
+        assert!(errors("routing.aws = false", &[("--origin", "http://a:9000")]).is_empty());
+        assert!(file("routing.aws = false\n[[origin]]\nname = 'a'\nurl = 'http://a'").is_empty());
+    }
+
+    #[test]
+    fn a_single_origin_is_the_only_one() {
+        let named = "[[origin]]\nname = 'a'\nurl = 'http://a'";
+        assert_eq!(
+            errors(named, &[("--origin", "https://b")]),
+            [
+                "--origin: `routing.origin` sends every request to https://b, so no [[origin]] is ever asked: keep one of the two"
+            ]
+        );
+    }
+
+    #[test]
+    fn hosts_of_the_single_origin_need_one() {
+        let lists = "[routing]\nhosts = ['a.example.com']\ndomains = ['b.example.com']";
+        assert_eq!(
+            file(lists),
+            [
+                "millrace.toml:2:9: `routing.hosts` belongs to `routing.origin`, which is not set: give it to an [[origin]] instead",
+                "millrace.toml:3:11: `routing.domains` belongs to `routing.origin`, which is not set: give it to an [[origin]] instead",
+            ]
+        );
+        assert!(errors(lists, &[("--origin", "https://b")]).is_empty());
+    }
+
+    #[test]
+    fn an_origin_has_a_name_a_url_and_hosts_of_its_own() {
+        let text = "\
+            [[origin]]\nname = 'a'\nurl = 'http://127.0.0.1:9000'\n\
+            [[origin]]\nname = 'a'\nhosts = ['127.0.0.1:9000']\nfoo = 1\n\
+            [[origin]]\nname = 'B'\nurl = 'http://c'\nhosts = ['127.0.0.1:9000', 'x', 'X']\n\
+            [[origin]]\nname = 'd'\nurl = 'http://d'\ndomains = ['x']\n\
+            [[origin]]\nname = 'e'\nurl = 'http://e'\ndomains = ['x']\n";
+        assert_eq!(
+            file(text),
+            [
+                "millrace.toml:4:1: `origin.url` is missing: every [[origin]] needs one",
+                "millrace.toml:5:8: `origin.name`: \"a\" is taken by the origin at millrace.toml:1:1",
+                "millrace.toml:6:10: `origin.hosts`: 127.0.0.1:9000 leads to the origin \"a\" already",
+                "millrace.toml:7:1: unknown key `origin.foo`",
+                "millrace.toml:9:8: `origin.name`: \"B\" is not a name of 1 to 63 lower-case letters, digits and '-'",
+                "millrace.toml:11:10: `origin.hosts`: 127.0.0.1:9000 leads to the origin \"a\" already",
+                "millrace.toml:11:33: `origin.hosts` lists \"x\" twice",
+                "millrace.toml:19:12: `origin.domains`: x leads to the origin \"d\" already",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_origin_that_is_millrace_itself_is_refused() {
+        for (listen, origin) in [
+            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("127.0.0.1:8080", "http://localhost:8080"),
+            ("0.0.0.0:80", "http://127.0.0.2"),
+            ("[::]:80", "http://[::1]"),
+            ("10.0.0.1:443", "https://10.0.0.1"),
+            ("127.0.0.1:1", "http://127.0.0.1:9180"),
+        ] {
+            let found = flags(&[("--listen", listen), ("--origin", origin)]);
+            assert_eq!(found.len(), 1, "{listen} {origin} {found:?}");
+            assert!(found[0].contains("every miss would loop"), "{found:?}");
+        }
+        for (listen, origin) in [
+            ("127.0.0.1:8080", "http://127.0.0.1:9000"),
+            ("0.0.0.0:80", "http://10.0.0.2"),
+            ("127.0.0.1:80", "http://store"),
+        ] {
+            assert!(flags(&[("--listen", listen), ("--origin", origin)]).is_empty());
+        }
+        let named = file("[[origin]]\nname = 'a'\nurl = 'http://127.0.0.1:8080'");
+        assert_eq!(
+            named,
+            [
+                "millrace.toml:3:7: `origin.url`: http://127.0.0.1:8080 is millrace itself (it listens on 127.0.0.1:8080): every miss would loop"
+            ]
+        );
+    }
+
+    #[test]
+    fn amounts_agree_with_each_other() {
+        assert_eq!(
+            flags(&[("--shards", "3"), ("--cores", "0,1")]),
+            [
+                "--shards: `server.shards` is 3, but `server.cores` lists only 2: each shard needs a core of its own"
+            ]
+        );
+        let text = "\
+            [upstream]\ndns_ttl_min = '2m'\npool_idle_max = 10\nconnections_max = 5\n\
+            [fill]\nwindow = '4MiB'\n[ram]\nsize = '16MiB'\n";
+        assert_eq!(
+            file(text),
+            [
+                "millrace.toml:2:15: `upstream.dns_ttl_min` (2m) is greater than `upstream.dns_ttl_max` (1m)",
+                "millrace.toml:4:19: `upstream.pool_idle_max` (10) is greater than `upstream.connections_max` (5)",
+                "millrace.toml:6:10: `fill.window` (4MiB) is smaller than a stripe (8MiB)",
+            ]
+        );
+        assert_eq!(
+            errors("fill.window = '1GiB'", &[("--ram", "512MiB")]),
+            ["--ram: `fill.window` (1GiB) is greater than `ram.size` (512MiB)"]
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_wrong_by_itself_is_not_told_twice() {
+        assert_eq!(errors("fill.window = '4MB'", &[("--ram", "1")]).len(), 2);
+        assert_eq!(
+            errors("fill.window = '1KiB'", &[("--ram", "16MiB")]).len(),
+            1
+        );
+        assert_eq!(errors("[routing]\naws = false\norigin = 'x'", &[]).len(), 1);
+    }
 }

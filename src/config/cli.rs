@@ -2,24 +2,22 @@
 //!
 //! `main.rs` calls [`decide`] with the process's arguments and environment and does what it says. The flags are a
 //! stable contract; those that override a setting are made from the table, so their values are parsed, and their
-//! errors reported, with all others. Reading the configuration file is the only I/O here.
+//! errors reported, with all others. I/O on files is `files.rs`, printing is `main.rs`.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::document::effective;
 use super::environment::{CONFIG, PREFIX};
-use super::error::{ConfigError, Fault, Place};
-use super::file::FILE_BYTES_MAX;
+use super::error::ConfigError;
+use super::files;
 use super::load::{Flags, Loaded, Sources};
 use super::table::{Setting, Settings, settings};
-use super::value::{AccessLog, Kind, Value};
+use super::value::Kind;
 
 /// Everything went well.
 pub const EXIT_OK: u8 = 0;
@@ -141,6 +139,7 @@ fn help(setting: &Setting, text: &str) -> String {
         "" => String::new(),
         plain => format!("[default: {plain}] "),
     };
+    let text = text.replace('`', "");
     format!("{text} {default}[env: {}]", setting.variable())
 }
 
@@ -157,7 +156,7 @@ fn load(matches: &ArgMatches, env: Vec<(String, String)>) -> Result<Loaded, Vec<
         .get_one::<PathBuf>("config")
         .cloned()
         .or_else(|| by_env.map(|(_, path)| PathBuf::from(path)));
-    let (file, unread) = match path.map(|path| (read(&path), path)) {
+    let (file, unread) = match path.map(|path| (files::read(&path), path)) {
         None => (None, None),
         Some((Ok(text), path)) => (Some((path, text)), None),
         Some((Err(error), _)) => (None, Some(error)),
@@ -172,80 +171,11 @@ fn load(matches: &ArgMatches, env: Vec<(String, String)>) -> Result<Loaded, Vec<
     }
     let loaded = Settings::load(Sources { file, env, flags });
     match (unread, loaded) {
-        (None, Ok(loaded)) => files_exist(loaded),
+        (None, Ok(loaded)) => files::check(loaded),
         (None, Err(errors)) => Err(errors),
         (Some(error), Ok(_)) => Err(vec![*error]),
         (Some(error), Err(errors)) => Err([*error].into_iter().chain(errors).collect()),
     }
-}
-
-/// Settings that name files are tried before anything is bound, so that a mistyped path is a configuration error.
-fn files_exist(loaded: Loaded) -> Result<Loaded, Vec<ConfigError>> {
-    let mut errors = Vec::new();
-    for effective in &loaded.values {
-        let tried = match &effective.value {
-            Value::Path(Some(path)) => std::fs::File::open(path).map(drop),
-            Value::AccessLog(AccessLog::File(path)) => writable_place(path),
-            _ => Ok(()),
-        };
-        if let Err(io) = tried {
-            errors.push(ConfigError {
-                place: effective.place.clone(),
-                fault: Fault::File {
-                    key: effective.setting.key,
-                    reason: io.to_string(),
-                },
-            });
-        }
-    }
-    match errors.is_empty() {
-        true => Ok(loaded),
-        false => Err(errors),
-    }
-}
-
-/// Whether a file may stand there: its directory exists and the name is not a directory's. Nothing is created, for
-/// `check-config` comes through here too.
-fn writable_place(path: &Path) -> std::io::Result<()> {
-    if path.is_dir() {
-        return Err(std::io::ErrorKind::IsADirectory.into());
-    }
-    let directory = path.parent().unwrap_or(path);
-    match std::fs::metadata(directory)?.is_dir() {
-        true => Ok(()),
-        false => Err(std::io::ErrorKind::NotADirectory.into()),
-    }
-}
-
-/// Reads a configuration file whole.
-pub fn read(path: &Path) -> Result<String, Box<ConfigError>> {
-    let path: Arc<Path> = Arc::from(path);
-    let error = |line, column, fault| {
-        let path = Arc::clone(&path);
-        let place = Place::File { path, line, column };
-        Box::new(ConfigError { place, fault })
-    };
-    let mut bytes = Vec::new();
-    std::fs::File::open(&path)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|io| {
-            let reason = io.to_string();
-            error(0, 0, Fault::Unreadable { reason })
-        })?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        let max_bytes = FILE_BYTES_MAX;
-        return Err(error(0, 0, Fault::TooLarge { max_bytes }));
-    }
-    String::from_utf8(bytes).map_err(|invalid| {
-        let good = &invalid.as_bytes()[..invalid.utf8_error().valid_up_to()];
-        let good = String::from_utf8_lossy(good);
-        let column = good
-            .rsplit('\n')
-            .next()
-            .map_or(0, |line| line.chars().count())
-            + 1;
-        error(good.matches('\n').count() + 1, column, Fault::NotUtf8)
-    })
 }
 
 fn refusal(errors: &[ConfigError]) -> Decision {
@@ -285,4 +215,232 @@ pub fn warnings(loaded: &Loaded) -> String {
         let _ = writeln!(lines, "millrace: warning: {warning}");
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::file::FILE_BYTES_MAX;
+    use std::collections::BTreeSet;
+
+    fn run(args: &[&str], env: &[(&str, &str)]) -> Decision {
+        let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+        let args = ["millrace"].iter().chain(args);
+        decide(args, env.iter().map(owned).collect())
+    }
+
+    fn exit(args: &[&str], env: &[(&str, &str)]) -> (u8, String, String) {
+        match run(args, env) {
+            Decision::Exit {
+                code,
+                stdout,
+                stderr,
+            } => (code, stdout, stderr),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A file of this test's own, gone with it.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str, bytes: &[u8]) -> Self {
+            let name = format!("millrace-config-{}-{name}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, bytes).expect("a scratch file");
+            Self(path)
+        }
+
+        fn path(&self) -> &str {
+            self.0.to_str().expect("UTF-8")
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_flags_of_the_contract_are_all_there_is() {
+        let command = command();
+        let serve = command.find_subcommand("serve").expect("serve");
+        let flags: BTreeSet<&str> = serve.get_arguments().filter_map(Arg::get_long).collect();
+        let contract = [
+            "config",
+            "listen",
+            "admin",
+            "origin",
+            "ram",
+            "cache-dir",
+            "disk",
+            "shards",
+            "cores",
+            "ttl",
+        ];
+        assert_eq!(flags, BTreeSet::from(contract));
+        command.debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_the_contract_reaches_its_setting() {
+        let args = [
+            "serve",
+            "--listen",
+            "127.0.0.1:1",
+            "--listen",
+            "[::1]:2",
+            "--admin",
+            "127.0.0.1:3",
+            "--origin",
+            "http://127.0.0.1:9000",
+            "--ram",
+            "64MiB",
+            "--cache-dir",
+            "none",
+            "--disk",
+            "0",
+            "--shards",
+            "2",
+            "--cores",
+            "0,1",
+            "--ttl",
+            "0s",
+        ];
+        let Decision::Serve(loaded) = run(&args, &[]) else {
+            panic!("it holds");
+        };
+        let settings = &loaded.settings;
+        assert_eq!(settings.listener.http.len(), 2);
+        assert_eq!(settings.admin.listen.port(), 3);
+        let origin = settings.routing.origin.as_ref().map(ToString::to_string);
+        assert_eq!(origin.as_deref(), Some("http://127.0.0.1:9000"));
+        assert_eq!(settings.ram.size_bytes, 64 << 20);
+        assert_eq!(
+            (settings.server.shards, settings.server.cores.len()),
+            (2, 2)
+        );
+        assert_eq!(settings.cache.ttl_ms, 0);
+    }
+
+    #[test]
+    fn a_wrong_flag_value_is_a_configuration_error_and_all_are_told() {
+        let args = [
+            "serve",
+            "--shards",
+            "-1",
+            "--ram",
+            "lots",
+            "--cache-dir",
+            "/x",
+        ];
+        let (code, stdout, stderr) = exit(&args, &[("MILLRACE_RAM", "1")]);
+        assert_eq!((code, stdout.as_str()), (EXIT_CONFIG, ""));
+        assert_eq!(
+            stderr,
+            "MILLRACE_RAM: unknown variable; did you mean `MILLRACE_RAM_SIZE`?\n\
+             --cache-dir: `disk.dir`: \"/x\": this version has no disk tier, so the cache directory can only be \"none\"\n\
+             --ram: `ram.size`: \"lots\" is not a size such as \"64MiB\", in whole numbers\n\
+             --shards: `server.shards`: -1 is out of bounds (0 to 256)\n\
+             millrace: 4 errors in the configuration\n"
+        );
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_a_usage_error() {
+        for args in [
+            &["serve", "--bogus"][..],
+            &["serve", "--ram"],
+            &["serve", "--ram", "1GiB", "--ram", "2GiB"],
+            &["serve", "extra"],
+            &["bogus"],
+            &[],
+        ] {
+            match run(args, &[]) {
+                Decision::Usage(usage) => {
+                    assert_eq!(usage.exit_code(), i32::from(EXIT_USAGE), "{args:?}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn help_and_version_end_well() {
+        for args in [&["--help"][..], &["serve", "--help"], &["--version"]] {
+            match run(args, &[]) {
+                Decision::Usage(usage) => assert_eq!(usage.exit_code(), i32::from(EXIT_OK)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn check_config_says_that_it_holds_and_prints_it_when_asked() {
+        let (code, stdout, stderr) = exit(&["check-config"], &[]);
+        assert_eq!(
+            (code, stdout.as_str(), stderr.as_str()),
+            (0, "the configuration holds\n", "")
+        );
+        let args = ["check-config", "--print", "--listen", "0.0.0.0:80"];
+        let (code, stdout, stderr) = exit(&args, &[]);
+        assert_eq!(code, EXIT_OK);
+        assert!(stdout.contains("http = [\"0.0.0.0:80\"]"));
+        assert!(stderr.starts_with("millrace: warning: listener.http 0.0.0.0:80 "));
+        assert_eq!(stderr.lines().count(), 1);
+    }
+
+    #[test]
+    fn the_file_is_named_by_flag_or_variable_and_the_flag_wins() {
+        let by_flag = Scratch::new("by-flag", b"[ram]\nsize = '32MiB'\n");
+        let by_env = Scratch::new("by-env", b"[ram]\nsize = '64MiB'\n");
+        let ram = |args: &[&str], env: &[(&str, &str)]| match run(args, env) {
+            Decision::Serve(loaded) => loaded.settings.ram.size_bytes,
+            other => panic!("{other:?}"),
+        };
+        let env = [("MILLRACE_CONFIG", by_env.path())];
+        assert_eq!(ram(&["serve"], &env), 64 << 20);
+        assert_eq!(ram(&["serve", "--config", by_flag.path()], &env), 32 << 20);
+        assert_eq!(ram(&["serve"], &[("MILLRACE_CONFIG", "")]), 0);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_with_all_other_errors() {
+        let args = ["check-config", "--config", "/nonexistent", "--ttl", "x"];
+        let (code, _, stderr) = exit(&args, &[]);
+        assert_eq!(code, EXIT_CONFIG);
+        assert_eq!(
+            stderr,
+            "/nonexistent: cannot read the file: No such file or directory (os error 2)\n\
+             --ttl: `cache.ttl`: \"x\" is not a duration such as \"90s\"\n\
+             millrace: 2 errors in the configuration\n"
+        );
+        let binary = Scratch::new("binary", b"[ram]\n# \xc3\xa4 \xff\n");
+        let (_, _, stderr) = exit(&["check-config", "--config", binary.path()], &[]);
+        assert!(stderr.contains(":2:5: not valid UTF-8"), "{stderr}");
+        let large = Scratch::new("large", &vec![b'#'; FILE_BYTES_MAX as usize + 1]);
+        let (_, _, stderr) = exit(&["check-config", "--config", large.path()], &[]);
+        assert!(stderr.contains("larger than 1048576 bytes"), "{stderr}");
+    }
+
+    #[test]
+    fn files_that_settings_name_are_tried_before_anything_is_bound() {
+        let env = [
+            ("MILLRACE_UPSTREAM_CA_FILE", "/nonexistent.pem"),
+            ("MILLRACE_LOG_ACCESS", "/nonexistent/access.log"),
+        ];
+        let (code, _, stderr) = exit(&["serve"], &env);
+        assert_eq!(code, EXIT_CONFIG);
+        assert_eq!(
+            stderr,
+            "MILLRACE_UPSTREAM_CA_FILE: `upstream.ca_file`: No such file or directory (os error 2)\n\
+             MILLRACE_LOG_ACCESS: `log.access`: No such file or directory (os error 2)\n\
+             millrace: 2 errors in the configuration\n"
+        );
+        let log = std::env::temp_dir().join("access.log");
+        let env = [("MILLRACE_LOG_ACCESS", log.to_str().expect("UTF-8"))];
+        assert_eq!(exit(&["check-config"], &env).0, EXIT_OK);
+        assert!(!log.exists(), "check-config creates nothing");
+    }
 }

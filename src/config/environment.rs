@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::error::{Fault, Place};
-use super::load::Layers;
+use super::layers::Layers;
 use super::suggest::nearest;
 use super::table::settings;
 use super::value::ValueError;

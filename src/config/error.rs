@@ -4,10 +4,11 @@
 //! operator's to mend, none may be retried. Texts are part of what operators rely on: golden tests hold them.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::check::Contradiction;
+use super::url::OriginUrl;
 use super::value::ValueError;
 
 /// Where a value came from. Ordered by precedence: what is greater overrides.
@@ -147,6 +148,114 @@ pub enum Fault {
     /// Values that are each right and together wrong.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
+}
+
+/// Values that are each right and together wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// An item stands twice in one list.
+    #[error("`{key}` lists {item} twice")]
+    ListedTwice {
+        /// The list.
+        key: &'static str,
+        /// As TOML.
+        item: String,
+    },
+    /// Two doors on one port.
+    #[error("`listener.http`: {address} overlaps with {other}")]
+    DoorsOverlap {
+        /// The later one.
+        address: SocketAddr,
+        /// The earlier one.
+        other: SocketAddr,
+    },
+    /// The admin address is a door's.
+    #[error("`admin.listen`: {address} overlaps with the door {door} of `listener.http`")]
+    AdminIsDoor {
+        /// The admin address.
+        address: SocketAddr,
+        /// The door.
+        door: SocketAddr,
+    },
+    /// An origin that is a door or the admin address.
+    #[error("`{key}`: {url} is millrace itself (it listens on {address}): every miss would loop")]
+    OriginIsMillrace {
+        /// The key that names the origin.
+        key: &'static str,
+        /// The origin.
+        url: OriginUrl,
+        /// What we listen on.
+        address: SocketAddr,
+    },
+    /// No request could go anywhere.
+    #[error(
+        "no origin is reachable: `routing.aws` is false, and neither `routing.origin` nor an [[origin]] is given"
+    )]
+    NoOrigin,
+    /// Single-origin mode beside named origins.
+    #[error(
+        "`routing.origin` sends every request to {url}, so no [[origin]] is ever asked: keep one of the two"
+    )]
+    SingleOriginAmongMany {
+        /// The single origin.
+        url: OriginUrl,
+    },
+    /// A key of single-origin mode without a single origin.
+    #[error(
+        "`{key}` belongs to `routing.origin`, which is not set: give it to an [[origin]] instead"
+    )]
+    WithoutSingleOrigin {
+        /// The key.
+        key: &'static str,
+    },
+    /// Two origins of one name.
+    #[error("`origin.name`: \"{name}\" is taken by the origin at {first}")]
+    OriginNameTwice {
+        /// The name.
+        name: String,
+        /// Where it was first.
+        first: Place,
+    },
+    /// A host that leads to two origins.
+    #[error("`{key}`: {host} leads to the origin \"{first}\" already")]
+    HostTwice {
+        /// The key that names it again.
+        key: &'static str,
+        /// The host or domain.
+        host: String,
+        /// The name of the origin that had it.
+        first: String,
+    },
+    /// More shards than cores to pin them to.
+    #[error(
+        "`server.shards` is {shards}, but `server.cores` lists only {cores}: each shard needs a core of its own"
+    )]
+    ShardsWithoutCores {
+        /// Shards asked for.
+        shards: usize,
+        /// Cores listed.
+        cores: usize,
+    },
+    /// A smallest above its largest.
+    #[error("`{low_key}` ({low}) is greater than `{high_key}` ({high})")]
+    Inverted {
+        /// The key that should be smaller.
+        low_key: &'static str,
+        /// Its value.
+        low: String,
+        /// The key that should be greater.
+        high_key: &'static str,
+        /// Its value.
+        high: String,
+    },
+    /// A window that no stripe passes through.
+    #[error("`fill.window` ({window}) is smaller than a stripe ({stripe})")]
+    WindowBelowStripe {
+        /// In words.
+        window: String,
+        /// In words.
+        stripe: String,
+    },
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::error::{ConfigError, Fault, Place};
-use super::load::{Layers, Slot, Table, origin_rows};
+use super::layers::{Layers, Slot, Table, origin_rows};
 use super::suggest::{nearest, nearest_key};
 use super::table::{Initial, SECTIONS, Section, Setting, keys, section};
 use super::value::{Kind, Raw, Value};

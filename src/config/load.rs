@@ -1,15 +1,16 @@
 //! Laying the sources over each other: defaults, file, variables, flags; then the checks; then the typed settings.
 //!
-//! `cli.rs` and tests call [`Settings::load`]. A value that does not fit leaves the one below it standing and marks
-//! its key as broken, so that checks which involve the key stay silent: one mistake gives one error.
+//! `cli.rs` and tests call [`Settings::load`], which is pure: the file's text, the environment and the flags are data.
+//! Every source is read to its end, whatever is wrong with it: one mistake gives one error, and all come together.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::check;
-use super::error::{ConfigError, Fault, Place};
-use super::table::{Origin, Setting, Settings, section, settings};
-use super::value::{Value, ValueError};
+use super::error::{ConfigError, Place};
+use super::layers::Layers;
+use super::table::{Setting, Settings, settings};
+use super::value::Value;
 use super::warning::{self, Warning};
 use super::{environment, file};
 
@@ -104,141 +105,213 @@ impl Default for Settings {
     }
 }
 
-/// A value on its way up through the layers.
-#[derive(Clone, Debug)]
-pub(super) struct Slot {
-    pub setting: &'static Setting,
-    pub value: Value,
-    pub place: Place,
-    /// The place of each item of a list from the file.
-    pub items: Vec<Place>,
-    /// A source held something that does not fit.
-    pub broken: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::table::Initial;
 
-impl Slot {
-    pub fn new(setting: &'static Setting) -> Self {
-        Self {
-            setting,
-            value: setting.initial_value(),
-            place: Place::Default,
-            items: Vec::new(),
-            broken: false,
+    fn sources(file: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Sources {
+        let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+        let given = |flags: Flags, (flag, value): &(&str, &str)| flags.with(flag, value);
+        Sources {
+            file: Some(("millrace.toml".into(), file.to_owned())),
+            env: env.iter().map(owned).collect(),
+            flags: flags.iter().fold(Flags::default(), given),
         }
     }
 
-    /// Where item `index` of a list stands.
-    pub fn item_place(&self, index: usize) -> &Place {
-        self.items.get(index).unwrap_or(&self.place)
-    }
-}
-
-/// One `[[origin]]`.
-#[derive(Clone, Debug)]
-pub(super) struct Table {
-    pub place: Place,
-    pub slots: Vec<Slot>,
-}
-
-impl Table {
-    pub fn slot(&self, name: &str) -> &Slot {
-        self.slots
-            .iter()
-            .find(|slot| slot.setting.name == name)
-            .expect("a slot for each row")
-    }
-}
-
-/// All values so far, and all that is wrong with them.
-#[derive(Debug)]
-pub(super) struct Layers {
-    pub slots: Vec<Slot>,
-    pub origins: Vec<Table>,
-    pub errors: Vec<ConfigError>,
-    /// The file is not TOML: what it meant to say is unknown, so nothing is concluded from what it does not say.
-    pub syntax_broken: bool,
-}
-
-impl Layers {
-    fn new() -> Self {
-        Self {
-            slots: settings().map(Slot::new).collect(),
-            origins: Vec::new(),
-            errors: Vec::new(),
-            syntax_broken: false,
-        }
+    fn lines(errors: &[ConfigError]) -> Vec<String> {
+        errors.iter().map(ToString::to_string).collect()
     }
 
-    /// The slot of a key that is given once.
-    pub fn slot(&self, key: &str) -> &Slot {
-        self.slots
-            .iter()
-            .find(|slot| slot.setting.key == key)
-            .unwrap_or_else(|| panic!("no setting has the key {key}"))
+    #[test]
+    fn without_any_source_the_defaults_hold() {
+        let loaded = Settings::load(Sources::default()).expect("the defaults hold");
+        assert_eq!(loaded.settings, Settings::default());
+        assert!(loaded.warnings.is_empty());
+        assert!(loaded.values.iter().all(|v| v.place == Place::Default));
+        let settings = loaded.settings;
+        assert_eq!(settings.listener.http[0].to_string(), "127.0.0.1:8080");
+        assert_eq!(settings.listener.head_timeout_ms, 10_000);
+        assert_eq!(settings.listener.head_bytes_max, 32 << 10);
+        assert_eq!(settings.cache.ttl_ms, 3_600_000);
+        assert_eq!(settings.cache.object_bytes_max, 5 << 40);
+        assert_eq!(settings.fill.window_bytes, 16 << 20);
+        assert_eq!(settings.ram.size_bytes, 0);
+        assert!(settings.routing.aws && settings.routing.origin.is_none());
+        assert!(settings.server.cores.is_empty() && settings.disk.dir.is_none());
     }
 
-    pub fn slot_mut(&mut self, setting: &Setting) -> &mut Slot {
-        self.slots
-            .iter_mut()
-            .find(|slot| slot.setting.key == setting.key)
-            .unwrap_or_else(|| panic!("no setting has the key {}", setting.key))
-    }
-
-    /// Lays a value over what is there.
-    pub fn set(
-        &mut self,
-        setting: &'static Setting,
-        place: Place,
-        value: Result<Value, ValueError>,
-    ) {
-        let slot = self.slot_mut(setting);
-        match value {
-            Ok(value) => {
-                slot.value = value;
-                slot.place = place;
-                slot.items.clear();
-            }
-            Err(error) => {
-                slot.broken = true;
-                let key = setting.key;
-                self.fail(place, Fault::Value { key, error });
-            }
-        }
-    }
-
-    pub fn fail(&mut self, place: Place, fault: Fault) {
-        self.errors.push(ConfigError { place, fault });
-    }
-
-    fn settings(&self) -> Settings {
-        let origins = self
-            .origins
-            .iter()
-            .map(|table| Origin::take(&mut table.slots.iter().map(|slot| slot.value.clone())));
-        Settings::take(
-            &mut self.slots.iter().map(|slot| slot.value.clone()),
-            origins.collect(),
-        )
-    }
-
-    fn effective(self) -> Vec<Effective> {
-        let effective = |slot: Slot, table| Effective {
-            setting: slot.setting,
-            table,
-            value: slot.value,
-            place: slot.place,
+    #[test]
+    fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
+        let file = "[ram]\nsize = '1GiB'\n[cache]\nttl = '1s'\n[fill]\nfanout = 2\n";
+        let env = [("MILLRACE_RAM_SIZE", "2GiB"), ("MILLRACE_CACHE_TTL", "2s")];
+        let flags = [("--ram", "3GiB")];
+        let loaded = Settings::load(sources(file, &env, &flags)).expect("it holds");
+        assert_eq!(loaded.settings.ram.size_bytes, 3 << 30);
+        assert_eq!(loaded.settings.cache.ttl_ms, 2000);
+        assert_eq!(loaded.settings.fill.fanout, 2);
+        assert_eq!(loaded.settings.fill.attempts, 3);
+        let place = |key: &str| {
+            let mut values = loaded.values.iter();
+            let value = values.find(|value| value.setting.key == key);
+            value.map(|value| value.place.to_string())
         };
-        let once = self.slots.into_iter().map(|slot| effective(slot, None));
-        let tables = self.origins.into_iter().enumerate();
-        let repeated = tables.flat_map(|(index, table)| {
-            let slots = table.slots.into_iter();
-            slots.map(move |slot| effective(slot, Some(index)))
-        });
-        once.chain(repeated).collect()
+        assert_eq!(place("ram.size").as_deref(), Some("--ram"));
+        assert_eq!(place("cache.ttl").as_deref(), Some("MILLRACE_CACHE_TTL"));
+        assert_eq!(place("fill.fanout").as_deref(), Some("millrace.toml:6:10"));
+        assert_eq!(place("fill.attempts").as_deref(), Some("default"));
     }
-}
 
-/// The rows of the repeated table.
-pub(super) fn origin_rows() -> &'static [Setting] {
-    section("origin").map_or(&[], |section| section.settings)
+    #[test]
+    fn a_section_that_names_one_key_keeps_the_defaults_of_the_others() {
+        let loaded = Settings::load(sources("[upstream]\nretries = 0\n", &[], &[])).unwrap();
+        let mut expected = Settings::default();
+        expected.upstream.retries = 0;
+        assert_eq!(loaded.settings, expected);
+    }
+
+    #[test]
+    fn every_key_can_be_set_by_its_variable() {
+        for setting in settings() {
+            let Initial::Given(word) = setting.initial else {
+                panic!("{} has a default", setting.key);
+            };
+            let variable = setting.variable();
+            let loaded = Settings::load(sources("", &[(&variable, word)], &[])).expect("it holds");
+            assert_eq!(loaded.settings, Settings::default());
+            let given = loaded.values.iter().filter(|v| v.place != Place::Default);
+            assert_eq!(given.count(), 1, "{variable}");
+        }
+    }
+
+    #[test]
+    fn lists_come_from_variables_with_commas() {
+        let env = [("MILLRACE_LISTENER_HTTP", "127.0.0.1:1, [::1]:2")];
+        let loaded = Settings::load(sources("", &env, &[])).expect("it holds");
+        let doors: Vec<String> = loaded
+            .settings
+            .listener
+            .http
+            .iter()
+            .map(|a| a.to_string())
+            .collect();
+        assert_eq!(doors, ["127.0.0.1:1", "[::1]:2"]);
+    }
+
+    #[test]
+    fn origins_keep_their_order_and_their_lists() {
+        let file = "
+            [[origin]]\nname = 'a'\nurl = 'https://A.example.com'\nhosts = ['S3.example.com:80']
+            [[origin]]\nurl = 'http://127.0.0.1:9000'\ndomains = ['b.example.com']\nname = 'b'
+        ";
+        let origins = Settings::load(sources(file, &[], &[]))
+            .unwrap()
+            .settings
+            .origins;
+        assert_eq!(origins.len(), 2);
+        assert_eq!(
+            (origins[0].name.as_str(), origins[1].name.as_str()),
+            ("a", "b")
+        );
+        assert_eq!(origins[0].url.to_string(), "https://a.example.com");
+        assert_eq!(origins[0].hosts, ["s3.example.com:80"]);
+        assert_eq!(origins[1].url.port, 9000);
+        assert_eq!(origins[1].domains, ["b.example.com"]);
+    }
+
+    #[test]
+    fn all_errors_of_all_sources_come_at_once_in_order_of_place() {
+        let file = include_str!("golden/errors.toml");
+        let env = [
+            ("MILLRACE_RAM_SIEZ", "1GiB"),
+            ("MILLRACE_CACHE_TTL", "5"),
+            ("MILLRACE_CONFIG", "millrace.toml"),
+            ("MILLRACE_SERVICE_HOST", "10.0.0.1"),
+            ("MILLRACE_TCP_CONGESTION", "cu\u{fffd}bic"),
+            ("PATH", "/bin"),
+        ];
+        let flags = [
+            ("--shards", "999"),
+            ("--cores", "a"),
+            ("--ttl", "3"),
+            ("--cache-dir", "/var/cache"),
+        ];
+        let errors = Settings::load(sources(file, &env, &flags)).expect_err("it is wrong");
+        let found = lines(&errors).join("\n") + "\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/golden/errors.txt");
+        if std::env::var_os("MILLRACE_BLESS").is_some() {
+            std::fs::write(path, &found).expect("the file can be written");
+        }
+        let golden = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(found == golden, "{found}");
+    }
+
+    #[test]
+    fn a_syntax_error_keeps_the_errors_elsewhere_and_invents_none() {
+        let file = "a = \n[ram]\nsize = 4GiB\nsizee = 1\n[cache]\nttl = '1h'\nttl = '2h'\n\
+                    [log\nlevel = 'nope'\nx = 1\n[fill]\nfanout = 0\n[routing]\naws = false\n";
+        let errors = Settings::load(sources(file, &[], &[("--ram", "x")])).expect_err("not TOML");
+        let places: Vec<String> = errors.iter().map(|error| error.place.to_string()).collect();
+        assert_eq!(
+            places,
+            [
+                "millrace.toml:1:5",
+                "millrace.toml:3:8",
+                "millrace.toml:4:1",
+                "millrace.toml:7:1",
+                "millrace.toml:8:5",
+                "millrace.toml:12:10",
+                "--ram"
+            ]
+        );
+        assert_eq!(
+            errors[2].to_string(),
+            "millrace.toml:4:1: unknown key `ram.sizee`; did you mean `ram.size`?"
+        );
+    }
+
+    #[test]
+    fn lines_and_columns_are_those_an_editor_shows() {
+        for (file, place) in [
+            ("x = 1", "millrace.toml:1:1"),
+            ("\u{feff}x = 1", "millrace.toml:1:1"),
+            ("# ä\r\n\r\n  x = 1\r\n", "millrace.toml:3:3"),
+            (
+                "[ram]\nsize = '16MiB' # ö\n'ü' = { x = 1 }",
+                "millrace.toml:3:1",
+            ),
+            (
+                "ram = { size = '64MiB', y = 'ä', z = 1 }",
+                "millrace.toml:1:25",
+            ),
+            ("ram.size = '64MiB'\nram.sise = 1", "millrace.toml:2:5"),
+        ] {
+            let errors = Settings::load(sources(file, &[], &[])).expect_err(file);
+            assert_eq!(errors[0].place.to_string(), place, "{file:?}");
+        }
+    }
+
+    #[test]
+    fn no_text_stops_the_reader() {
+        let reference = crate::config::document::reference().replace("\n# ", "\n");
+        let mut state: u32 = 1;
+        let mut below = |limit: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize % limit
+        };
+        let spoilers = b"\"'[]{}=.,#\n\\ \0-0aT:";
+        for _ in 0..500 {
+            let mut bytes = reference.clone().into_bytes();
+            for _ in 0..=below(8) {
+                let (at, with) = (below(bytes.len()), spoilers[below(spoilers.len())]);
+                bytes[at] = with;
+            }
+            bytes.truncate(below(reference.len()));
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            if let Err(errors) = Settings::load(sources(&text, &[], &[])) {
+                assert!(!lines(&errors).concat().contains('\n'), "one line each");
+            }
+        }
+    }
 }

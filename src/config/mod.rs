@@ -5,12 +5,14 @@
 //! configuration is reported at once, with its place; nothing here reads the clock, the network or the process's
 //! environment on its own. Whether the machine can do what is asked (cores, memory, ports) is `server`'s to find out.
 
-pub mod check;
+mod check;
 pub mod cli;
 pub mod document;
 pub mod environment;
 pub mod error;
 mod file;
+pub mod files;
+mod layers;
 mod load;
 pub mod shape;
 mod suggest;
@@ -20,8 +22,7 @@ pub mod value;
 pub mod warning;
 pub mod words;
 
-pub use check::Contradiction;
-pub use error::{ConfigError, Fault, Place};
+pub use error::{ConfigError, Contradiction, Fault, Place};
 pub use load::{Effective, Flags, Loaded, Sources};
 pub use table::{
     Access, Admin, Cache, Disk, Fill, Level, Listener, Log, Origin, Ram, Routing, STRIPE_BYTES,

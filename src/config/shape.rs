@@ -353,3 +353,124 @@ fn quoted(words: &[&str]) -> String {
     let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
     words.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(shape: Shape, text: &str) -> Option<Value> {
+        shape.parse(&Raw::Text(text)).ok()
+    }
+
+    #[test]
+    fn cores_are_numbers_and_ranges_in_the_order_given() {
+        let cores = |list| match text(Shape::Cores, list) {
+            Some(Value::Cores(cores)) => Some(cores),
+            _ => None,
+        };
+        assert_eq!(cores(""), Some(vec![]));
+        assert_eq!(cores("0,2-5"), Some(vec![0, 2, 3, 4, 5]));
+        assert_eq!(cores("7, 1-2"), Some(vec![7, 1, 2]));
+        for wrong in [
+            "a", "1,", "-1", "5-2", "1-1,1", "0-1024", "1--2", "+1", "1-2-3",
+        ] {
+            assert_eq!(cores(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_name_server_may_leave_its_port_out() {
+        for (server, address) in [
+            ("10.0.0.2", "10.0.0.2:53"),
+            ("10.0.0.2:5353", "10.0.0.2:5353"),
+            ("fd00::1", "[fd00::1]:53"),
+            ("[fd00::1]", "[fd00::1]:53"),
+            ("[fd00::1]:5353", "[fd00::1]:5353"),
+        ] {
+            let address = address.parse().ok().map(Value::Address);
+            assert_eq!(text(Shape::Server, server), address, "{server}");
+        }
+        for wrong in [
+            "",
+            "dns.example.com",
+            "10.0.0.2:0",
+            "[10.0.0.2",
+            "10.0.0.2]",
+            "10.0.0.2:x",
+        ] {
+            assert_eq!(text(Shape::Server, wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_a_number_and_a_port() {
+        for wrong in [
+            "",
+            "8080",
+            ":8080",
+            "localhost:8080",
+            "127.0.0.1",
+            "127.0.0.1:65536",
+            "::1:80",
+        ] {
+            assert_eq!(text(Shape::Address, wrong), None, "{wrong}");
+        }
+        assert!(text(Shape::Address, "[::1]:0").is_some());
+    }
+
+    #[test]
+    fn bounds_are_inclusive() {
+        let shape = Shape::Int { min: 1, max: 64 };
+        for (word, fits) in [
+            ("0", false),
+            ("1", true),
+            ("64", true),
+            ("65", false),
+            ("-1", false),
+        ] {
+            assert_eq!(shape.parse(&Raw::Word(word)).is_ok(), fits, "{word}");
+        }
+        let shape = Shape::Size {
+            zero: true,
+            min: 10,
+            max: 20,
+        };
+        for (word, fits) in [
+            ("0", true),
+            ("9B", false),
+            ("10B", true),
+            ("20", true),
+            ("21B", false),
+        ] {
+            assert_eq!(shape.parse(&Raw::Word(word)).is_ok(), fits, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_file_says_its_types_and_a_variable_has_none() {
+        let count = Shape::Int { min: 0, max: 9 };
+        assert!(count.parse(&Raw::Text("5")).is_err());
+        assert!(count.parse(&Raw::Word("5")).is_ok());
+        assert!(Shape::Bool.parse(&Raw::Text("true")).is_err());
+        assert!(Shape::Bool.parse(&Raw::Word("true")).is_ok());
+        assert!(Shape::Bool.parse(&Raw::Word("yes")).is_err());
+    }
+
+    #[test]
+    fn control_characters_and_endless_text_are_refused() {
+        assert_eq!(text(Shape::Path, "a\nb"), None);
+        assert_eq!(text(Shape::Path, &"a/".repeat(TEXT_BYTES_MAX)), None);
+        let error = Shape::Path.parse(&Raw::Text(&"a".repeat(9999)));
+        assert!(error.is_err_and(|error| error.to_string().len() < 100));
+    }
+
+    #[test]
+    fn the_cache_directory_is_none_in_this_version() {
+        assert_eq!(text(Shape::DiskDir, "none"), Some(Value::DiskDir(None)));
+        for dir in ["", "/var/cache/millrace", "None"] {
+            let error = Shape::DiskDir.parse(&Raw::Word(dir));
+            let error = error.map(|_| ()).map_err(|error| error.to_string());
+            assert!(error.is_err_and(|text| text.contains("this version has no disk tier")));
+        }
+    }
+}

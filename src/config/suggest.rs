@@ -22,9 +22,16 @@ fn nearest_within<'a>(
     let word = word.to_ascii_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| (distance(&word, &candidate.to_ascii_lowercase()), candidate))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
+        .filter_map(|candidate| {
+            let known = candidate.to_ascii_lowercase();
+            let edits = distance(&word, &known);
+            match edits <= limit {
+                true => Some((edits, candidate)),
+                // Half a word, or more than one, after all that is only mistyped.
+                false => is_part(&word, &known).then_some((limit + edits, candidate)),
+            }
+        })
+        .min_by_key(|(edits, _)| *edits)
         .map(|(_, candidate)| candidate)
 }
 
@@ -39,17 +46,18 @@ pub fn nearest_key<'a>(key: &str, keys: impl Iterator<Item = &'a str> + Clone) -
     let in_section = nearest(name, mine.clone().map(last))
         .and_then(|found| mine.clone().find(|candidate| last(candidate) == found));
     in_section
-        .or_else(|| nearest_within(edits_max(name), key, keys.clone()))
         .or_else(|| keys.clone().find(|candidate| last(candidate) == name))
+        .or_else(|| nearest_within(edits_max(name), key, keys.clone()))
         .or_else(|| {
             let found = nearest(name, keys.clone().map(last))?;
             keys.clone().find(|candidate| last(candidate) == found)
         })
-        .or_else(|| {
-            // A name that has lost a word: `timeout` for `head_timeout`.
-            mine.clone()
-                .find(|candidate| last(candidate).split('_').any(|part| part == name))
-        })
+}
+
+/// Whether a name has lost a word (`timeout` for `head_timeout`) or says more than ours (`logging` for `log`).
+fn is_part(word: &str, known: &str) -> bool {
+    let whole_words = format!("_{known}_").contains(&format!("_{word}_"));
+    whole_words || known.len() >= 3 && word.starts_with(known)
 }
 
 fn last(key: &str) -> &str {
@@ -79,7 +87,8 @@ fn distance(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
 
-    const KEYS: [&str; 7] = [
+    const KEYS: [&str; 8] = [
+        "upstream.dns_ttl_min",
         "server.shards",
         "listener.head_timeout",
         "listener.idle_timeout",
@@ -112,8 +121,11 @@ mod tests {
             ("lisener.head_timeout", Some("listener.head_timeout")),
             ("listener.ttl", Some("cache.ttl")),
             ("ttl", Some("cache.ttl")),
+            ("ttls", Some("cache.ttl")),
             ("upstream.idle_timout", Some("upstream.idle_timeout")),
             ("listener.timeout", Some("listener.head_timeout")),
+            ("listener.idle", Some("listener.idle_timeout")),
+            ("listener.ramsize", None),
             ("server.threads", None),
             ("entirely.different", None),
             ("upstream.foo", None),
@@ -126,5 +138,12 @@ mod tests {
     fn a_short_word_is_not_matched_to_everything() {
         assert_eq!(nearest("x", ["auto", "off"]), None);
         assert_eq!(nearest("of", ["auto", "off"]), Some("off"));
+        assert_eq!(nearest("", ["auto", "off"]), None);
+    }
+
+    #[test]
+    fn a_longer_word_for_the_same_thing_is_found() {
+        assert_eq!(nearest("logging", ["listener", "log"]), Some("log"));
+        assert_eq!(nearest("RAM", ["RAM_SIZE", "DISK_SIZE"]), Some("RAM_SIZE"));
     }
 }

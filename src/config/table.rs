@@ -206,7 +206,7 @@ macro_rules! settings {
         $(settings!(@structure $Section $text { $($field: $type = $doc,)* });)*
         settings!(@structure $Repeated $repeated_text { $($rfield: $rtype = $rdoc,)* });
 
-        /// Every setting, typed and inside its bounds. Made by [`Settings::load`] only.
+        /// Every setting, typed and inside its bounds. Made by [`Settings::load`]; `default()` is for tests.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Settings {
             $(#[doc = $text] pub $section: $Section,)*
@@ -327,7 +327,7 @@ settings! {
     }
     routing: Routing = "Which origin a request's `Host` leads to." {
         origin: Option<OriginUrl> = "origin" (one(Shape::UrlOrNone), "", "--origin")
-            "Single-origin mode: every request goes to this http(s)://host[:port], its `Host` kept as the client signed it. Empty: routed by `Host`.";
+            "Single-origin mode: every request goes to this `http(s)://host[:port]`, its `Host` kept as the client signed it. Empty: routed by `Host`.";
         hosts: Vec<String> = "hosts" (Kind::list(Shape::Host), "")
             "Single-origin mode: hosts that are never a bucket's own name, so that the bucket is the first part of the path.";
         domains: Vec<String> = "domains" (Kind::list(Shape::Domain), "")
@@ -357,7 +357,7 @@ settings! {
         rest_ms: u64 = "rest" (duration(100, HOUR), "5s")
             "How long an address rests before it is probed.";
         dns_servers: Vec<SocketAddr> = "dns_servers" (Kind::list(Shape::Server), "")
-            "Name servers to ask, ip[:port]. Empty: those of /etc/resolv.conf.";
+            "Name servers to ask, `ip[:port]`. Empty: those of /etc/resolv.conf.";
         dns_ttl_min_ms: u64 = "dns_ttl_min" (duration(SECOND, HOUR), "5s")
             "Shortest time a DNS answer is used, whatever its TTL.";
         dns_ttl_max_ms: u64 = "dns_ttl_max" (duration(SECOND, DAY), "60s")
@@ -407,7 +407,7 @@ settings! {
         name: String = "name" (one(Shape::Name), Initial::Required("store"))
             "Its name in metrics, logs and cache keys: lower-case letters, digits and '-'.";
         url: OriginUrl = "url" (one(Shape::Url), Initial::Required("http://127.0.0.1:9000"))
-            "Where it is: http(s)://host[:port].";
+            "Where it is: `http(s)://host[:port]`.";
         hosts: Vec<String> = "hosts" (Kind::list(Shape::Host), Initial::Given(""))
             "Hosts that lead to it, the bucket being the first part of the path. Where `domains` is empty too: the host of `url`.";
         domains: Vec<String> = "domains" (Kind::list(Shape::Domain), Initial::Given(""))
