@@ -1,0 +1,15 @@
+//! The harness beside the product: origins to serve from, a signer and a client to ask with, a demo to see it.
+//!
+//! Used by the end-to-end tests, by the demo, and by whoever judges a deployment. Ordinary libraries on tokio: none
+//! of this is on the way of a request that millrace serves.
+
+// A test tool takes the clock and the locks of the standard library: nothing here replays from a seed.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod client;
+pub mod net;
+pub mod origin;
+pub mod sign;
+
+/// Header lines in order, names and values as on the wire.
+pub type Headers = Vec<(String, String)>;

@@ -1,0 +1,169 @@
+//! `perf`: the harness as a command.
+//!
+//! Each subcommand is one call into the library. A server prints one line of JSON with its addresses once it
+//! serves, and ends on SIGTERM, Ctrl-C, or (with `--with-stdin`) when its standard input ends.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use perf::origin::{fault, s3s};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "perf",
+    version,
+    about = "Origins, client and demo to judge a millrace deployment with"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// An S3 server on a folder, signatures verified (s3s-fs)
+    S3s(S3sArgs),
+    /// A small S3 that fails on demand; anonymous
+    Origin(OriginArgs),
+    /// Writes ca.pem, cert.pem and key.pem for a test origin with TLS
+    Certs(CertsArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServerArgs {
+    /// Address to serve on; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Address of the side port: counters, log, faults
+    #[arg(long)]
+    stats: Option<SocketAddr>,
+    /// Suffix of virtual-hosted names (bucket.DOMAIN); may be given several times
+    #[arg(long)]
+    domain: Vec<String>,
+    /// End when standard input ends, so that the server never outlives who started it
+    #[arg(long)]
+    with_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+struct S3sArgs {
+    /// Folder of the buckets; a temporary one that goes with the process if not given
+    #[arg(long)]
+    root: Option<PathBuf>,
+    /// The access key it knows
+    #[arg(long, default_value = "test")]
+    access_key: String,
+    /// Its secret
+    #[arg(long, default_value = "testsecret")]
+    secret_key: String,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+struct OriginArgs {
+    /// PEM certificate chain: serve TLS
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM private key
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+struct CertsArgs {
+    /// Folder to write to
+    #[arg(long)]
+    dir: PathBuf,
+    /// DNS name or IP address; may be given several times
+    #[arg(long, default_values = ["localhost", "127.0.0.1"])]
+    name: Vec<String>,
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::S3s(args) => run_s3s(args).await,
+        Command::Origin(args) => run_origin(args).await,
+        Command::Certs(args) => {
+            fault::wire::write_certificates(&args.dir, &args.name).map_err(Into::into)
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("perf: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run_s3s(args: S3sArgs) -> Result<(), Box<dyn Error>> {
+    let (root, _temporary) = match args.root {
+        Some(root) => {
+            std::fs::create_dir_all(&root)?;
+            (root, None)
+        }
+        None => {
+            let dir = tempfile::tempdir()?;
+            (dir.path().to_path_buf(), Some(dir))
+        }
+    };
+    let origin = s3s::S3sOrigin::start(s3s::Config {
+        root,
+        listen: args.server.listen,
+        stats: args.server.stats,
+        access_key: args.access_key,
+        secret_key: args.secret_key,
+        domains: args.server.domain,
+    })?;
+    announce(origin.addr, origin.stats_addr);
+    until_told_to_end(args.server.with_stdin).await?;
+    Ok(())
+}
+
+async fn run_origin(args: OriginArgs) -> Result<(), Box<dyn Error>> {
+    let origin = fault::FaultOrigin::start(fault::Config {
+        listen: args.server.listen,
+        stats: args.server.stats,
+        tls: args.tls_cert.zip(args.tls_key),
+        domains: args.server.domain,
+    })?;
+    announce(origin.addr, origin.stats_addr);
+    until_told_to_end(args.server.with_stdin).await?;
+    Ok(())
+}
+
+fn announce(listen: SocketAddr, stats: Option<SocketAddr>) {
+    println!(
+        "{}",
+        serde_json::json!({ "listen": listen, "stats": stats })
+    );
+}
+
+async fn until_told_to_end(with_stdin: bool) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (ended, stdin_ends) = oneshot::channel();
+    if with_stdin {
+        // A plain thread: tokio's own would keep the process alive until the read returns.
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = ended.send(());
+        });
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+        _ = stdin_ends, if with_stdin => {}
+    }
+    Ok(())
+}
