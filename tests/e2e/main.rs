@@ -3,7 +3,7 @@
 //! server whether it still holds anything.
 //!
 //! `(2A.1)` in a comment cites the list of known failures of caching S3 proxies that
-//! the tests are drawn from, by its section and number.
+//! the tests are drawn from, by its section and number; `wire rule` its list of rules.
 
 #![allow(
     clippy::disallowed_methods,
@@ -20,3 +20,17 @@
 )]
 
 mod harness;
+
+mod config_cli;
+mod drain;
+mod failing_origin;
+mod herd;
+mod hostile;
+mod http_client_shapes;
+mod leaving_clients;
+mod log_and_metrics;
+mod pass;
+mod reads;
+mod regression;
+mod shards;
+mod signed_range;

@@ -256,6 +256,17 @@ impl Connection {
         self.reader.closes()
     }
 
+    /// Whether the server has ended the connection already; a silent one counts as open.
+    pub fn closes_now(&mut self) -> bool {
+        self.patience(Duration::from_millis(50));
+        let closed = matches!(
+            self.reader.first_byte(),
+            Err(Broken::Closed { .. } | Broken::Reset { .. })
+        );
+        self.patience(PATIENCE);
+        closed
+    }
+
     /// Leaves as a killed process would: with a reset.
     pub fn reset(self) {
         super::wire::reset_on_close(&self.reader.stream);

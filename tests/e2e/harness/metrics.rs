@@ -2,6 +2,17 @@
 
 use std::collections::BTreeMap;
 
+/// Gauges that are zero whenever nobody is being served.
+pub const HELD: &[&str] = &[
+    "millrace_connections_open",
+    "millrace_requests_in_flight",
+    "millrace_upstream_connections_active",
+    "millrace_fills_in_flight",
+    "millrace_fill_waiters",
+    "millrace_ram_leases",
+    "millrace_mailbox_depth",
+];
+
 /// One scrape.
 #[derive(Debug)]
 pub struct Scrape {
@@ -54,21 +65,7 @@ impl Scrape {
     }
 
     fn is_held_gauge(&self, name: &str) -> bool {
-        const HELD: &[&str] = &[
-            "in_flight",
-            "pins",
-            "pinned",
-            "leases",
-            "waiters",
-            "open_connections",
-            "connections",
-        ];
-        let gauge = self.kinds.get(name).is_some_and(|kind| kind == "gauge");
-        // Pooled upstream connections and limits are kept on purpose.
-        let kept = ["upstream_connections", "limit", "max", "idle"]
-            .iter()
-            .any(|word| name.contains(word));
-        gauge && !kept && HELD.iter().any(|word| name.contains(word))
+        HELD.contains(&name) && self.kinds.get(name).is_some_and(|kind| kind == "gauge")
     }
 }
 
@@ -106,7 +103,7 @@ fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
 
 #[test]
 fn a_scrape_is_read_with_its_labels() {
-    let text = "# HELP a b\n# TYPE a_in_flight gauge\na_in_flight 1\n# TYPE r counter\nr_total{shard=\"0\",result=\"hit\"} 4\nr_total{shard=\"1\",result=\"hit\"} 5\n# EOF\n";
+    let text = "# HELP a b\n# TYPE millrace_ram_leases gauge\nmillrace_ram_leases 1\n# TYPE r counter\nr_total{shard=\"0\",result=\"hit\"} 4\nr_total{shard=\"1\",result=\"hit\"} 5\n# EOF\n";
     let scrape = Scrape::parse(text);
     assert_eq!(scrape.sum("r_total", &[("result", "hit")]), 9.0);
     assert_eq!(scrape.sum("r_total", &[("shard", "1")]), 5.0);

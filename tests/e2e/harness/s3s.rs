@@ -31,30 +31,25 @@ impl S3s {
     #[track_caller]
     pub fn start() -> S3s {
         let (address, stats, root) = (free_address(), free_address(), Scratch::new());
-        let child = Command::new(perf_binary())
-            .args(["s3s", "--root", &root.path.to_string_lossy()])
-            .args([
-                "--listen",
-                &address.to_string(),
-                "--stats",
-                &stats.to_string(),
-            ])
-            .args(["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("perf s3s starts");
-        let origin = S3s {
+        let child = spawn(address, stats, &root);
+        S3s {
             address,
             stats,
             child,
             root,
-        };
-        wait_until("the origin answers", PATIENCE, || {
-            admin_status(stats, "/stats") == Some(200)
-        });
-        origin
+        }
+    }
+
+    /// Ends the process as a power cut would.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the origin is killed");
+        self.child.wait().expect("the origin is gone");
+    }
+
+    /// Starts it again on the same folder and port.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.child = spawn(self.address, self.stats, &self.root);
     }
 
     /// Signs for this store as seen through `host`.
@@ -85,6 +80,17 @@ impl S3s {
         );
         assert_eq!(response.status(), 200, "{}", response.text());
         response
+    }
+
+    /// Lays an object into the store's folder, for contents too large to be sent in one PUT.
+    #[track_caller]
+    pub fn place(&self, bucket: &str, key: &str, tile: &super::Tile, length: u64) {
+        let file =
+            std::fs::File::create(self.root.path.join(bucket).join(key)).expect("an object file");
+        let mut file = std::io::BufWriter::new(file);
+        tile.each_piece(0, length, |piece| {
+            std::io::Write::write_all(&mut file, piece).expect("object bytes")
+        });
     }
 
     #[track_caller]
@@ -127,6 +133,28 @@ impl Drop for S3s {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[track_caller]
+fn spawn(address: SocketAddr, stats: SocketAddr, root: &Scratch) -> Child {
+    let child = Command::new(perf_binary())
+        .args(["s3s", "--root", &root.path.to_string_lossy()])
+        .args([
+            "--listen",
+            &address.to_string(),
+            "--stats",
+            &stats.to_string(),
+        ])
+        .args(["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .expect("perf s3s starts");
+    wait_until("the origin answers", PATIENCE, || {
+        admin_status(stats, "/stats") == Some(200)
+    });
+    child
 }
 
 /// `perf` beside the server's own binary; built on demand when a bare `cargo test` runs.
