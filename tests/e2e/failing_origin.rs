@@ -485,7 +485,7 @@ fn semantics_31_a_killed_origin_process_cuts_its_readers_and_a_new_one_serves_th
     let mut origin = S3s::start();
     origin.create_bucket("bucket");
     let tile = Tile::new(73);
-    origin.place("bucket", "k", &tile, 128 * MIB);
+    origin.put_tile("/bucket/k", &tile, 128 * MIB);
     let server = Millrace::setup()
         .ram("512MiB")
         .settings(IMPATIENT)

@@ -387,7 +387,7 @@ fn heavy_a_gibibyte_of_a_verifying_origin_has_its_checksum() {
     let origin = S3s::start();
     origin.create_bucket("bucket");
     let tile = Tile::new(27);
-    origin.place("bucket", "big", &tile, GIB);
+    origin.put_tile("/bucket/big", &tile, GIB);
     let server = Millrace::setup().ram("1536MiB").start(origin.address);
     let signer = origin.signer(server.door);
     let expected = tile.sha256_hex(0, GIB);

@@ -3,8 +3,8 @@
 
 use super::client::{Ask, Response, fetch};
 use super::millrace::{Scratch, admin_status};
-use super::sign::Signer;
-use super::{PATIENCE, free_address, wait_until};
+use super::sign::{Signer, UNSIGNED};
+use super::{Connection, PATIENCE, Tile, free_address, wait_until};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -82,15 +82,17 @@ impl S3s {
         response
     }
 
-    /// Lays an object into the store's folder, for contents too large to be sent in one PUT.
+    /// Puts bytes `0..length` of `tile` as they are made, past the server under test.
     #[track_caller]
-    pub fn place(&self, bucket: &str, key: &str, tile: &super::Tile, length: u64) {
-        let file =
-            std::fs::File::create(self.root.path.join(bucket).join(key)).expect("an object file");
-        let mut file = std::io::BufWriter::new(file);
-        tile.each_piece(0, length, |piece| {
-            std::io::Write::write_all(&mut file, piece).expect("object bytes")
-        });
+    pub fn put_tile(&self, path: &str, tile: &Tile, length: u64) {
+        let ask = Ask::new("PUT", path).header("Content-Length", &length.to_string());
+        let ask = self.signer(self.address).sign_with_payload(ask, UNSIGNED);
+        let mut connection = Connection::open(self.address);
+        connection.patience(PATIENCE * 3);
+        connection.send(ask.head_bytes(self.address));
+        tile.each_piece(0, length, |piece| connection.send(piece));
+        let response = connection.response("PUT").expect("an answer to the PUT");
+        assert_eq!(response.status(), 200, "{}", response.text());
     }
 
     #[track_caller]
@@ -146,7 +148,9 @@ fn spawn(address: SocketAddr, stats: SocketAddr, root: &Scratch) -> Child {
             &stats.to_string(),
         ])
         .args(["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY])
-        .stdin(Stdio::null())
+        // Its standard input ends with the test's process, however that ends.
+        .arg("--with-stdin")
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())
         .spawn()
