@@ -37,8 +37,9 @@ pub struct Headers<'b> {
     /// Behind the last header line: where the blank line begins.
     end: usize,
     count: u8,
-    /// Whether there is a `Connection` line, so that messages without one skip its lookups.
-    pub(super) has_connection: bool,
+    /// Whether a `Connection` line lists header names (its usual `close` and `keep-alive` are none),
+    /// so that most messages skip the search for them.
+    pub(super) lists_names: bool,
     slots: [Slot; HEADERS_MAX],
 }
 
@@ -49,7 +50,7 @@ impl<'b> Headers<'b> {
             buf: &[],
             end: 0,
             count: 0,
-            has_connection: false,
+            lists_names: false,
             slots: [EMPTY_SLOT; HEADERS_MAX],
         }
     }
@@ -95,22 +96,23 @@ impl<'b> Headers<'b> {
         Ok(headers)
     }
 
-    /// Takes over what httparse read. `head` is the buffer up to the end of the head,
-    /// `start_line_at` where its start line begins.
+    /// Takes over what httparse read. `head` is the buffer up to the end of the head, `start_line_at`
+    /// where its start line begins. Fills in place, since a table returned by value is copied.
     ///
     /// # Errors
     /// [`LineFault::BareLf`], which httparse takes for a line end.
-    pub(super) fn from_parsed(
+    pub(super) fn fill(
+        &mut self,
         head: &'b [u8],
         start_line_at: usize,
         parsed: &[httparse::Header<'b>],
-    ) -> Result<Self, LineError> {
+    ) -> Result<(), LineError> {
         let base = head.as_ptr() as usize;
-        let mut headers = Self::empty();
-        headers.buf = head;
-        headers.end = head.len() - 2;
-        let mut exact = head.ends_with(b"\r\n") && head[..headers.end].ends_with(b"\r\n");
-        for (slot, header) in headers.slots.iter_mut().zip(parsed) {
+        self.buf = head;
+        self.end = head.len() - 2;
+        self.count = parsed.len() as u8;
+        let mut exact = head.ends_with(b"\r\n") && head[..self.end].ends_with(b"\r\n");
+        for (slot, header) in self.slots.iter_mut().zip(parsed) {
             let name_at = header.name.as_ptr() as usize - base;
             // httparse ended the line before at the LF in front of this name.
             exact &= head[name_at - 2] == b'\r';
@@ -120,11 +122,10 @@ impl<'b> Headers<'b> {
                 value_at: (header.value.as_ptr() as usize - base) as u16,
                 value_bytes: header.value.len() as u16,
             };
-            headers.has_connection |= is_connection(header.name.as_bytes());
+            self.lists_names |= lists_names(header.name.as_bytes(), header.value);
         }
-        headers.count = parsed.len() as u8;
         if exact {
-            return Ok(headers);
+            return Ok(());
         }
         let first = first_fault(&head[start_line_at..]);
         Err(first.unwrap_or(LineError {
@@ -141,7 +142,7 @@ impl<'b> Headers<'b> {
         let behind = &content[colon + 1..];
         let value = trim(behind);
         let lead = behind.len() - behind.trim_ascii_start().len();
-        self.has_connection |= is_connection(&content[..colon]);
+        self.lists_names |= lists_names(&content[..colon], value);
         self.slots[usize::from(self.count)] = Slot {
             name_at: at as u16,
             name_bytes: colon as u16,
@@ -338,8 +339,11 @@ impl<'b> Iterator for FindAll<'_, 'b, '_> {
     }
 }
 
-fn is_connection(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"connection")
+fn lists_names(name: &[u8], value: &[u8]) -> bool {
+    let option = |member: &[u8]| {
+        member.eq_ignore_ascii_case(b"close") || member.eq_ignore_ascii_case(b"keep-alive")
+    };
+    name.eq_ignore_ascii_case(b"connection") && !list(value).all(option)
 }
 
 /// Without optional whitespace around it (SP and HTAB; other kinds never get into a value).

@@ -29,7 +29,7 @@ pub fn is_hop_by_hop(name: &str, connection_tokens: &Headers<'_>) -> bool {
     if HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)) {
         return true;
     }
-    connection_tokens.has_connection && !is_end_to_end(name) && is_listed(name, connection_tokens)
+    connection_tokens.lists_names && is_listed(name, connection_tokens) && !is_end_to_end(name)
 }
 
 fn is_listed(name: &str, headers: &Headers<'_>) -> bool {

@@ -183,7 +183,8 @@ fn build<'b>(
     start: usize,
     parsed: &httparse::Request<'_, 'b>,
 ) -> Result<RequestHead<'b>, RequestError> {
-    let headers = Headers::from_parsed(head, start, parsed.headers)?;
+    let mut headers = Headers::empty();
+    headers.fill(head, start, parsed.headers)?;
     let method_raw = parsed.method.ok_or(RequestError::InvalidMethod)?;
     let target = parsed.path.ok_or(RequestError::InvalidRequestLine)?;
     let version = Version::from_minor(parsed.version);

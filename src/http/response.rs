@@ -129,7 +129,8 @@ fn build<'b>(
     request_method: Method,
     parsed: &httparse::Response<'_, 'b>,
 ) -> Result<ResponseHead<'b>, ResponseError> {
-    let headers = Headers::from_parsed(head, 0, parsed.headers)?;
+    let mut headers = Headers::empty();
+    headers.fill(head, 0, parsed.headers)?;
     let status = parsed
         .code
         .filter(|code| *code >= 100)
