@@ -15,7 +15,7 @@ use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 /// How long to wait after an accept that failed for want of something, such as descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -77,7 +77,7 @@ pub(super) struct Connection {
 
 impl Connection {
     fn new(stream: TcpStream, patience: Duration, permit: OwnedSemaphorePermit) -> Self {
-        let deadline = Box::pin(sleep_until(Instant::now() + patience));
+        let deadline = Box::pin(sleep(patience));
         Self {
             stream,
             patience,
@@ -96,7 +96,7 @@ impl Connection {
 
     fn written<T>(&mut self, written: Poll<T>) -> Poll<T> {
         if written.is_ready() {
-            self.deadline.as_mut().reset(Instant::now() + self.patience);
+            self.deadline.set(sleep(self.patience));
         }
         written
     }
