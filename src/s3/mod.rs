@@ -1,0 +1,60 @@
+//! What a request means to S3: which object in which store, which operation, how it is signed.
+//!
+//! Called by `listener` and `request` for each request, by `fill`, `cache` and `disk`'s callers for identities and
+//! byte ranges. Pure: no I/O and no clock (`now` is an argument), and next to nothing is allocated.
+//!
+//! The way of a request through it: [`OriginMap::resolve_request`] → [`classify`] → [`Classified`].
+//!
+//! Invariants:
+//! - Two stores never share an object's identity; every spelling of one object does.
+//! - What is not on the allow list passes through untouched, and what is no read drops what it names.
+//! - No signature, credential or token is ever written by `Debug` or `Display`.
+//!
+//! Left to others: parsing the head (`http`), freshness and access rules (`cache`, `request`).
+
+mod amz_date;
+mod auth;
+mod aws;
+mod classified;
+mod error_xml;
+mod facts;
+mod headers;
+mod host;
+mod host_name;
+mod if_match;
+mod multi_delete;
+mod object_key;
+mod operation;
+#[cfg(test)]
+mod operation_tests;
+mod origin_config;
+mod query;
+mod range;
+mod reason;
+mod redact;
+mod request_headers;
+mod route;
+mod target;
+
+pub use auth::{Auth, Presigned, Scheme};
+pub use aws::{Partition, PassOnly};
+pub use classified::{Classified, Operation, Refusal, Touches};
+pub use error_xml::{ErrorCode, write_invalid_range_xml, write_xml};
+pub use headers::{is_checksum, is_secret, is_stored};
+pub use host::OriginMap;
+pub use if_match::IfMatch;
+pub use multi_delete::{
+    MULTI_DELETE_BYTES_MAX, MULTI_DELETE_KEYS_MAX, MultiDeleteError, parse_multi_delete,
+};
+pub use object_key::{
+    BUCKET_BYTES_MAX, BucketDigest, KEY_BYTES_MAX, ObjectDigest, ObjectKey, ObjectKeyRef,
+};
+pub use operation::classify;
+pub use origin_config::{
+    CustomOrigin, ORIGIN_NAME_BYTES_MAX, OriginMapConfig, OriginMapError, SingleOrigin,
+};
+pub use range::{ContentRange, RangeHeader, RangeSpec, Resolved, resolve};
+pub use reason::PassReason;
+pub use redact::{is_secret_parameter, redact_target};
+pub use route::{HostRoute, HostStyle, OriginId, OriginSel, RouteError};
+pub use target::{Oddity, Place, Target, TargetError};

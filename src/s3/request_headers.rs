@@ -1,0 +1,229 @@
+//! The headers of a request: which of them decide what it is, and the values that matter.
+//!
+//! Called by `operation` once per request; one pass, nothing allocated.
+//!
+//! Invariant: an `x-amz-*` header that is not on the allow list makes the request pass, as does any header
+//! that would change the answer: what is not understood is never answered from the cache.
+//!
+//! Left to others: which facts may stand together (`operation`), the meaning of a signature (`auth`).
+
+use super::facts::Facts;
+use super::if_match::IfMatch;
+use super::range::{RangeHeader, RangeSpec};
+
+/// What the headers say.
+#[derive(Default)]
+pub(super) struct RequestHeaders<'b> {
+    pub(super) facts: Facts,
+    pub(super) authorization: Option<&'b [u8]>,
+    /// More than one `Authorization`.
+    pub(super) authorizations: bool,
+    pub(super) range: Option<RangeSpec>,
+    pub(super) if_match: Option<IfMatch<'b>>,
+    /// `Cache-Control: no-cache` or `max-age=0`, or `Pragma: no-cache`.
+    pub(super) reload: bool,
+}
+
+/// `x-amz-*` headers of a read that change nothing about its answer.
+const HARMLESS_AMZ: [&str; 5] = [
+    "content-sha256",
+    "date",
+    "region-set",
+    "security-token",
+    "user-agent",
+];
+
+/// Prefixes of other stores' headers; each may change what a request means.
+const OTHER_STORES: [&str; 9] = [
+    "x-cos-", "x-emc-", "x-goog-", "x-ibm-", "x-minio-", "x-ms-", "x-obs-", "x-oss-", "x-rgw-",
+];
+
+impl<'b> RequestHeaders<'b> {
+    /// Reads all headers.
+    pub(super) fn parse(headers: impl Iterator<Item = (&'b str, &'b [u8])>) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            seen.observe(name, value);
+        }
+        seen
+    }
+
+    fn observe(&mut self, name: &str, value: &'b [u8]) {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        match name.as_bytes().first().map(u8::to_ascii_lowercase) {
+            Some(b'x') => self.vendor(name, value),
+            Some(b'i') => self.condition(name, value),
+            Some(b'r') if is("range") => self.range(value),
+            Some(b'o') if is("origin") => self.facts.insert(Facts::ORIGIN),
+            Some(b'c') if is("cache-control") => self.cache_control(value),
+            Some(b'p') if is("pragma") => self.reload |= has_token(value, b"no-cache"),
+            Some(b'a') if is("authorization") => {
+                self.authorizations |= self.authorization.replace(value).is_some();
+            }
+            _ => {}
+        }
+    }
+
+    fn vendor(&mut self, name: &str, value: &[u8]) {
+        let Some(rest) = strip_prefix(name, "x-amz-") else {
+            if OTHER_STORES
+                .iter()
+                .any(|prefix| strip_prefix(name, prefix).is_some())
+            {
+                self.facts.insert(Facts::UNKNOWN_HEADER);
+            }
+            return;
+        };
+        let is = |known: &str| rest.eq_ignore_ascii_case(known);
+        if HARMLESS_AMZ.iter().any(|known| is(known)) {
+            return;
+        }
+        self.facts.insert(
+            if is("checksum-mode") && value.eq_ignore_ascii_case(b"enabled") {
+                Facts::CHECKSUM_MODE
+            } else if is("copy-source") {
+                Facts::COPY_SOURCE
+            } else if is("rename-source") {
+                Facts::RENAME_SOURCE
+            } else if strip_prefix(rest, "server-side-encryption-customer-").is_some() {
+                Facts::SSE_C
+            } else {
+                Facts::UNKNOWN_HEADER
+            },
+        );
+    }
+
+    fn condition(&mut self, name: &str, value: &'b [u8]) {
+        if name.eq_ignore_ascii_case("if-match") {
+            let repeated = self.if_match.replace(IfMatch::new(value)).is_some();
+            self.facts.insert(if repeated {
+                Facts::CONDITIONAL
+            } else {
+                Facts::IF_MATCH
+            });
+        } else if strip_prefix(name, "if-").is_some() {
+            self.facts.insert(Facts::CONDITIONAL);
+        }
+    }
+
+    fn range(&mut self, value: &[u8]) {
+        let any = Facts::RANGE | Facts::RANGES | Facts::RANGE_MALFORMED;
+        if self.facts.without(any) != self.facts {
+            self.facts.insert(Facts::RANGES);
+            return;
+        }
+        self.facts.insert(match RangeHeader::parse(value) {
+            RangeHeader::One(range) => {
+                self.range = Some(range);
+                Facts::RANGE
+            }
+            RangeHeader::Multiple => Facts::RANGES,
+            RangeHeader::Malformed => Facts::RANGE_MALFORMED,
+        });
+    }
+
+    fn cache_control(&mut self, value: &[u8]) {
+        self.reload |= has_token(value, b"no-cache") || has_token(value, b"max-age=0");
+        if has_token(value, b"no-store") {
+            self.facts.insert(Facts::NO_STORE);
+        }
+    }
+}
+
+fn strip_prefix<'n>(name: &'n str, prefix: &str) -> Option<&'n str> {
+    let (start, rest) = name.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+/// True if the comma-separated list `value` has `token`, in any case.
+fn has_token(value: &[u8], token: &[u8]) -> bool {
+    value
+        .split(|byte| *byte == b',')
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(lines: &[(&'static str, &'static str)]) -> Facts {
+        RequestHeaders::parse(lines.iter().map(|(name, value)| (*name, value.as_bytes()))).facts
+    }
+
+    /// Reference 2B.39 and 4.26.
+    #[test]
+    fn headers_are_told_by_table() {
+        let table = [
+            ("Host", "b", Facts::NONE),
+            ("User-Agent", "x", Facts::NONE),
+            ("Accept-Encoding", "identity", Facts::NONE),
+            ("amz-sdk-invocation-id", "1", Facts::NONE),
+            ("amz-sdk-request", "attempt=1", Facts::NONE),
+            ("X-Amz-Date", "20260101T000000Z", Facts::NONE),
+            ("x-amz-content-sha256", "UNSIGNED-PAYLOAD", Facts::NONE),
+            ("x-amz-security-token", "t", Facts::NONE),
+            ("X-Amz-User-Agent", "t", Facts::NONE),
+            ("x-amz-region-set", "*", Facts::NONE),
+            ("x-amzn-trace-id", "t", Facts::NONE),
+            ("x-forwarded-for", "t", Facts::NONE),
+            ("x-amz-checksum-mode", "ENABLED", Facts::CHECKSUM_MODE),
+            ("x-amz-checksum-mode", "DISABLED", Facts::UNKNOWN_HEADER),
+            ("x-amz-expected-bucket-owner", "1", Facts::UNKNOWN_HEADER),
+            ("x-amz-request-payer", "requester", Facts::UNKNOWN_HEADER),
+            ("x-amz-s3session-token", "t", Facts::UNKNOWN_HEADER),
+            ("x-amz-", "t", Facts::UNKNOWN_HEADER),
+            ("X-Amz-Date2", "t", Facts::UNKNOWN_HEADER),
+            ("x-goog-user-project", "t", Facts::UNKNOWN_HEADER),
+            (
+                "X-Amz-Server-Side-Encryption-Customer-Key",
+                "k",
+                Facts::SSE_C,
+            ),
+            (
+                "x-amz-server-side-encryption-customer-algorithm",
+                "AES256",
+                Facts::SSE_C,
+            ),
+            ("x-amz-copy-source", "/b/k", Facts::COPY_SOURCE),
+            ("x-amz-rename-source", "/b/k", Facts::RENAME_SOURCE),
+            ("Origin", "https://page.example", Facts::ORIGIN),
+            ("Range", "bytes=0-1", Facts::RANGE),
+            ("RANGE", "bytes=0-1,3-4", Facts::RANGES),
+            ("range", "bytes=5-2", Facts::RANGE_MALFORMED),
+            ("If-Match", "\"a\"", Facts::IF_MATCH),
+            ("if-none-match", "\"a\"", Facts::CONDITIONAL),
+            ("If-Modified-Since", "x", Facts::CONDITIONAL),
+            ("If-Unmodified-Since", "x", Facts::CONDITIONAL),
+            ("If-Range", "\"a\"", Facts::CONDITIONAL),
+            ("If-Anything", "x", Facts::CONDITIONAL),
+            ("Cache-Control", "no-cache, No-Store", Facts::NO_STORE),
+        ];
+        for (name, value, want) in table {
+            assert_eq!(facts(&[(name, value)]), want, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_comes_twice_is_not_a_single_one() {
+        let twice = facts(&[("Range", "bytes=0-1"), ("range", "bytes=0-1")]);
+        assert!(twice.has(Facts::RANGES));
+        assert!(facts(&[("range", "x"), ("Range", "bytes=0-1")]).has(Facts::RANGES));
+        assert!(facts(&[("If-Match", "\"a\""), ("if-match", "\"b\"")]).has(Facts::CONDITIONAL));
+        let lines = [("Authorization", b"a".as_slice()), ("authorization", b"b")];
+        assert!(RequestHeaders::parse(lines.into_iter()).authorizations);
+    }
+
+    #[test]
+    fn a_client_that_wants_the_origin_says_so() {
+        for (name, value, want) in [
+            ("Cache-Control", "no-cache", true),
+            ("cache-control", "max-age=0 , x", true),
+            ("Pragma", "no-cache", true),
+            ("Cache-Control", "max-age=00", false),
+            ("Cache-Control", "x-no-cache", false),
+        ] {
+            let seen = RequestHeaders::parse([(name, value.as_bytes())].into_iter());
+            assert_eq!(seen.reload, want, "{name}: {value}");
+        }
+    }
+}
