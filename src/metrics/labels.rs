@@ -100,7 +100,7 @@ labels! {
         /// By copy: `sendmsg`.
         Copy = "copy",
         /// By reference: `sendfile` from the slab.
-        Sendfile = "sendfile",
+        Reference = "sendfile",
     }
 
     /// Why a client's connection was closed.
@@ -222,7 +222,7 @@ labels! {
         /// A request that writes went through.
         Write = "write",
         /// The origin has another version.
-        Version = "version",
+        Changed = "changed",
         /// The origin has no such object any more.
         Gone = "gone",
     }

@@ -79,11 +79,13 @@ macro_rules! table {
             labels: &[ $($( (stringify!($label), <$values as Label>::VALUES) ),+)? ],
         } ),+ ];
 
+        const _: () = assert!($set::FIRST[$table.len()] == $set::CELLS);
+
         impl $set {
             const FIRST: [usize; $table.len() + 1] = first_cells($table);
 
             /// How many cells all metrics of this kind have.
-            pub(super) const CELLS: usize = Self::FIRST[$table.len()];
+            pub(super) const CELLS: usize = 0 $( + 1 $($( * <$values as Label>::COUNT )+)? )+;
 
             /// The place of this label combination among the cells of its kind: a constant where the labels are.
             #[inline(always)]
