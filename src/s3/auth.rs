@@ -287,10 +287,26 @@ fn access_key_id(credential: &str) -> Option<&str> {
     (end > 0).then(|| &credential[..end])
 }
 
-/// A header's name. No percent sign, though a token may have one: in a query it begins an escape.
+/// Bytes of a header's name. No percent sign, though a token may have one: in a query it begins an escape.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    loop {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'!' | b'#' | b'$' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.'
+            )
+            || matches!(byte, b'^' | b'_' | b'`' | b'|' | b'~');
+        if byte == u8::MAX {
+            break table;
+        }
+        byte += 1;
+    }
+};
+
 fn is_token(name: &str) -> bool {
-    let byte_ok = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
-    !name.is_empty() && name.bytes().all(byte_ok)
+    !name.is_empty() && name.bytes().all(|byte| TOKEN[usize::from(byte)])
 }
 
 /// The names of a query's list, separated by `;`, `%3B` or `%3b`.
@@ -424,6 +440,16 @@ mod tests {
         assert!(auth.may_add("If-Match") && auth.may_add("if-none-match"));
         assert!(!auth.may_add("Range") && !auth.may_add("X-Amz-Checksum-Mode"));
         assert!(!Auth::parse(None, &Presign::default()).may_add("x-amz-anything"));
+    }
+
+    /// Reference 2C.55 and 2D.74.
+    #[test]
+    fn what_is_signed_may_be_neither_added_nor_changed() {
+        let auth = header(
+            "AWS4-HMAC-SHA256 Credential=A/1, SignedHeaders=host;range;referer, Signature=5",
+        );
+        assert!(auth.signs("Range") && auth.signs("Referer"));
+        assert!(!auth.may_add("referer") && auth.may_add("if-match"));
     }
 
     #[test]

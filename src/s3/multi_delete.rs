@@ -124,11 +124,13 @@ impl<'d> Reader<'d> {
         let length = memmem::find(rest, b"?>")?;
         let text = rest[..length].to_ascii_lowercase();
         if let Some(at) = memmem::find(&text, b"encoding") {
-            let value = &text[at + 8..];
-            let known = [b"utf-8".as_slice(), b"utf8", b"us-ascii"];
-            known
-                .iter()
-                .find(|name| memmem::find(value, name).is_some())?;
+            let value = text[at + 8..].trim_ascii_start().strip_prefix(b"=")?;
+            let value = value.trim_ascii_start();
+            let quote = value.first().filter(|byte| matches!(byte, b'"' | b'\''))?;
+            let name = value[1..].split(|byte| byte == quote).next()?;
+            [b"utf-8".as_slice(), b"us-ascii"]
+                .contains(&name)
+                .then_some(())?;
         }
         self.at += length + 2;
         Some(())
@@ -348,6 +350,7 @@ mod tests {
             "<Delete><Object><Key>&#+65;</Key></Object></Delete>",
             "<!DOCTYPE d [<!ENTITY k \"x\">]><Delete><Object><Key>a</Key></Object></Delete>",
             "<?xml version='1.0' encoding='UTF-16'?><Delete><Object><Key>a</Key></Object></Delete>",
+            "<?xml version='1.0' encoding='latin1' x='utf-8'?><Delete><Object><Key>a</Key></Object></Delete>",
             "<Delete><Object><Key>a</Key></Object></Delete><Delete/>",
             "<Delete><Object><Key>a</Key></Object></Delete>tail",
             "54;chunk-signature=0\r\n<Delete><Object><Key>a</Key></Object></Delete>\r\n0\r\n\r\n",

@@ -8,7 +8,7 @@
 //! - Whatever is not a GET, a HEAD or an OPTIONS (safe by RFC 9110, section 9.2.1) and names an object touches it.
 //! - Nothing is allocated but for mixed-case hosts and oddly spelled buckets.
 //!
-//! Left to others: rules and TTLs, whether a presigned request is in its time ([`Auth::presigned`](super::Auth::presigned)), the answer.
+//! Left to others: rules and TTLs, whether a presigned request is in its time ([`Auth::presigned`]), the answer.
 
 use super::auth::Auth;
 use super::classified::{Classified, Operation, Refusal, Touches};
@@ -189,20 +189,14 @@ fn look_up(method: Method, place: Place, facts: Facts) -> Operation {
     }
 }
 
-/// Why no row fits, for the metrics. Rows for reads of objects are the only ones that can fail on a fact.
+/// Why no row fits, for the metrics: what the row for whole objects does not allow.
 fn reason(method: Method, place: Place, facts: Facts) -> PassReason {
-    let read = matches!(method, Method::Get | Method::Head);
-    if !read {
-        return PassReason::Method;
+    let whole = |row: &&Row| row.methods.contains(&method) && row.needs == Facts::NONE;
+    match TABLE.iter().find(whole) {
+        Some(row) if place == row.place => PassReason::of(facts.without(row.allows)),
+        Some(_) if matches!(method, Method::Get | Method::Head) => PassReason::NoKey,
+        Some(_) | None => PassReason::Method,
     }
-    if place != Place::Object {
-        return PassReason::NoKey;
-    }
-    let allowed = match method {
-        Method::Get => READ.and(Facts::X_ID_GET).and(Facts::RANGE),
-        _ => READ.and(Facts::X_ID_HEAD),
-    };
-    PassReason::of(facts.without(allowed))
 }
 
 fn touches(method: Method, target: &Target<'_>, facts: Facts) -> Touches {

@@ -38,6 +38,17 @@ const OTHER_STORES: [&str; 9] = [
     "x-cos-", "x-emc-", "x-goog-", "x-ibm-", "x-minio-", "x-ms-", "x-obs-", "x-oss-", "x-rgw-",
 ];
 
+/// Headers by which some servers take a request for another one: not S3, but perhaps what stands in front of
+/// another store.
+const OVERRIDES: [&str; 6] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
 impl<'b> RequestHeaders<'b> {
     /// Reads all headers.
     pub(super) fn parse(headers: impl Iterator<Item = (&'b str, &'b [u8])>) -> Self {
@@ -66,9 +77,13 @@ impl<'b> RequestHeaders<'b> {
 
     fn vendor(&mut self, name: &str, value: &[u8]) {
         let Some(rest) = strip_prefix(name, "x-amz-") else {
-            if OTHER_STORES
+            let other = OTHER_STORES
                 .iter()
-                .any(|prefix| strip_prefix(name, prefix).is_some())
+                .any(|prefix| strip_prefix(name, prefix).is_some());
+            if other
+                || OVERRIDES
+                    .iter()
+                    .any(|known| name.eq_ignore_ascii_case(known))
             {
                 self.facts.insert(Facts::UNKNOWN_HEADER);
             }
@@ -174,6 +189,8 @@ mod tests {
             ("x-amz-", "t", Facts::UNKNOWN_HEADER),
             ("X-Amz-Date2", "t", Facts::UNKNOWN_HEADER),
             ("x-goog-user-project", "t", Facts::UNKNOWN_HEADER),
+            ("X-Rewrite-URL", "/other", Facts::UNKNOWN_HEADER),
+            ("x-http-method-override", "DELETE", Facts::UNKNOWN_HEADER),
             (
                 "X-Amz-Server-Side-Encryption-Customer-Key",
                 "k",

@@ -194,6 +194,11 @@ impl<'k> Target<'k> {
         self.odd
     }
 
+    /// What every encoded key of the bucket begins with; empty if no bucket is named.
+    pub fn bucket_prefix(&self) -> &'k [u8] {
+        self.bucket
+    }
+
     /// The bucket or access point, if one is named.
     pub fn bucket(&self) -> Option<&'k [u8]> {
         let origin_id_bytes = self.bucket.first_chunk::<2>()?;
