@@ -76,10 +76,19 @@ pub fn text_files() -> Vec<TextFile> {
 
 /// Every Rust file under `src/` that is not wholly a test module.
 pub fn sources() -> Vec<Source> {
-    text_files()
+    let files: Vec<TextFile> = text_files()
         .into_iter()
         .filter(|file| file.name.starts_with("src/") && file.name.ends_with(".rs"))
-        .filter(|file| !is_test_file(&file.name))
+        .collect();
+    let test_modules: Vec<String> = files.iter().flat_map(test_modules).collect();
+    let is_test = |name: &str| {
+        test_modules
+            .iter()
+            .any(|module| name == format!("{module}.rs") || name.starts_with(&format!("{module}/")))
+    };
+    files
+        .into_iter()
+        .filter(|file| !is_test(&file.name))
         .map(|file| {
             let path = file.name.trim_start_matches("src/").trim_end_matches(".rs");
             let parts: Vec<&str> = path.split('/').filter(|part| *part != "mod").collect();
@@ -94,12 +103,22 @@ pub fn sources() -> Vec<Source> {
         .collect()
 }
 
-/// `tests.rs`, `…_tests.rs`, `loom.rs` and files below a `tests/` folder hold tests only.
-fn is_test_file(name: &str) -> bool {
-    let stem = name
-        .rsplit('/')
-        .next()
-        .unwrap_or(name)
-        .trim_end_matches(".rs");
-    stem == "tests" || stem.ends_with("_tests") || stem == "loom" || name.contains("/tests/")
+/// Paths, without `.rs`, of the modules that `file` declares for tests only.
+fn test_modules(file: &TextFile) -> Vec<String> {
+    let path = file.name.trim_end_matches(".rs");
+    let (folder, stem) = path.rsplit_once('/').unwrap_or(("", path));
+    let home = match stem {
+        "mod" | "lib" | "main" => folder.to_owned(),
+        _ => path.to_owned(),
+    };
+    let declared = file.text.split("#[cfg(").skip(1).filter_map(|rest| {
+        let (condition, item) = rest.split_once(")]")?;
+        let for_tests = ["test", "loom"].iter().any(|word| condition.contains(word));
+        let name = item.trim_start().strip_prefix("mod ")?.split_once(';')?.0;
+        let is_name = name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        (for_tests && is_name && !condition.contains("not(")).then(|| format!("{home}/{name}"))
+    });
+    declared.collect()
 }
