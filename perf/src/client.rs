@@ -326,8 +326,21 @@ impl Connection {
 
     /// Reads the rest of the body.
     pub async fn finish(&mut self, head: Head, take: Take) -> Result<Answer, ClientError> {
+        self.finish_into(head, take, Vec::new()).await
+    }
+
+    /// Reads the rest of the body; with [`Take::Keep`] into this buffer, whose content goes and whose memory is used
+    /// again.
+    pub async fn finish_into(
+        &mut self,
+        head: Head,
+        take: Take,
+        mut buffer: Vec<u8>,
+    ) -> Result<Answer, ClientError> {
+        buffer.clear();
         let mut answer = Answer {
             head,
+            body: buffer,
             ..Answer::default()
         };
         let mut digest = Sha256::new();

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod client;
+pub mod demo;
 pub mod net;
 pub mod origin;
 pub mod sign;

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use perf::demo;
 use perf::origin::{fault, s3s};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -32,6 +33,8 @@ enum Command {
     S3s(S3sArgs),
     /// A small S3 that fails on demand; anonymous
     Origin(OriginArgs),
+    /// Starts an origin and millrace, reads real files through it and prints a table
+    Demo(DemoArgs),
     /// Writes ca.pem, cert.pem and key.pem for a test origin with TLS
     Certs(CertsArgs),
 }
@@ -89,11 +92,28 @@ struct CertsArgs {
     name: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// End after the table; the exit code says whether every byte was right and every warm read a hit
+    #[arg(long)]
+    once: bool,
+    /// Address of the proxy; a free loopback port if not given
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// The millrace binary; the one beside this program, or a fresh build, if not given
+    #[arg(long)]
+    millrace: Option<PathBuf>,
+    /// RAM of the proxy
+    #[arg(long, default_value = "1GiB")]
+    ram: String,
+}
+
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::S3s(args) => run_s3s(args).await,
         Command::Origin(args) => run_origin(args).await,
+        Command::Demo(args) => run_demo(args).await,
         Command::Certs(args) => {
             fault::wire::write_certificates(&args.dir, &args.name).map_err(Into::into)
         }
@@ -141,6 +161,48 @@ async fn run_origin(args: OriginArgs) -> Result<(), Box<dyn Error>> {
     announce(origin.addr, origin.stats_addr);
     until_told_to_end(args.server.with_stdin).await?;
     Ok(())
+}
+
+async fn run_demo(args: DemoArgs) -> Result<(), Box<dyn Error>> {
+    let config = demo::Config {
+        listen: args.listen,
+        millrace: args.millrace,
+        ram: args.ram,
+    };
+    // Dropped half way, the start takes its child with it.
+    let mut demo = tokio::select! {
+        demo = demo::Demo::start(&config) => demo?,
+        ended = until_told_to_end(false) => return Ok(ended?),
+    };
+    let shown = tokio::select! {
+        shown = show_demo(&mut demo, args.once) => shown,
+        ended = until_told_to_end(false) => ended.map_err(Into::into),
+    };
+    demo.stop().await;
+    shown
+}
+
+async fn show_demo(demo: &mut demo::Demo, once: bool) -> Result<(), Box<dyn Error>> {
+    let (origin, proxy, admin) = demo.addresses();
+    println!(
+        "origin http://{origin} (s3s-fs), millrace http://{proxy}, its admin http://{admin}\n"
+    );
+    let outcome = demo.run().await?;
+    print!("{}", demo::table::render(&outcome.rows));
+    for failure in &outcome.failures {
+        println!("FAILED: {failure}");
+    }
+    if !once {
+        println!(
+            "\nBoth stay up until Ctrl-C. Read through the proxy with:\n\n{}\n",
+            demo.paste_line()
+        );
+        return Err(format!("millrace ended: {}", demo.proxy_ended().await).into());
+    }
+    match outcome.failures.len() {
+        0 => Ok(()),
+        count => Err(format!("{count} promise(s) not kept").into()),
+    }
 }
 
 fn announce(listen: SocketAddr, stats: Option<SocketAddr>) {

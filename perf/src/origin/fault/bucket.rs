@@ -3,10 +3,12 @@
 //! Called by `answer`. Buckets need not be created; every name is one. Invariant: total; what is not known is 501,
 //! never an object. Left to others: objects.
 
+use std::sync::Arc;
+
 use super::answer::{Answer, escape};
 use super::condition::to_http_date;
 use super::request::Request;
-use super::store::Store;
+use super::store::{Object, Store};
 
 const KEYS_MAX_DEFAULT: usize = 1000;
 
@@ -56,65 +58,21 @@ fn is_list(request: &Request) -> bool {
 }
 
 fn list(store: &Store, request: &Request) -> Answer {
-    let param = |name: &str| request.param(name).unwrap_or_default();
-    let prefix = param("prefix");
-    let delimiter = param("delimiter");
-    let after = [
-        param("continuation-token"),
-        param("start-after"),
-        param("marker"),
-    ]
-    .into_iter()
-    .max()
-    .expect("three");
-    let keys_max = param("max-keys")
-        .parse()
-        .unwrap_or(KEYS_MAX_DEFAULT)
-        .min(KEYS_MAX_DEFAULT);
-    let url = param("encoding-type") == "url";
+    let page = Page::of(store, request);
     let name = |text: &str| {
-        if url {
+        if page.url {
             crate::sign::encode(text).replace("%2F", "/")
         } else {
             escape(text)
         }
     };
-    let (mut entries, mut prefixes, mut count, mut last) =
-        (String::new(), Vec::<String>::new(), 0, String::new());
-    let mut truncated = false;
-    for (key, object) in store.list(&request.bucket, &prefix, &after) {
-        let common = common_prefix(&key, &prefix, &delimiter);
-        // A continuation that is itself a common prefix has shown all keys below it.
-        if common
-            .as_ref()
-            .is_some_and(|common| prefixes.contains(common) || common.as_str() <= after.as_str())
-        {
-            continue;
-        }
-        if count == keys_max {
-            truncated = true;
-            break;
-        }
-        count += 1;
-        match common {
-            Some(common) => {
-                last = format!("{common}\u{10ffff}");
-                prefixes.push(common);
-            }
-            None => {
-                entries.push_str(&format!(
-                    "<Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>{}</ETag><Size>{}</Size>\
-                     <StorageClass>STANDARD</StorageClass></Contents>",
-                    name(&key),
-                    iso_date(object.modified_s),
-                    escape(&object.etag),
-                    object.data.len()
-                ));
-                last = key;
-            }
-        }
-    }
-    let prefixes: String = prefixes
+    let entries: String = page
+        .entries
+        .iter()
+        .map(|(key, object)| entry_xml(&name(key), object))
+        .collect();
+    let prefixes: String = page
+        .prefixes
         .iter()
         .map(|p| {
             format!(
@@ -123,28 +81,98 @@ fn list(store: &Store, request: &Request) -> Answer {
             )
         })
         .collect();
-    let next = match truncated {
-        true => format!(
-            "<NextContinuationToken>{0}</NextContinuationToken><NextMarker>{0}</NextMarker>",
-            escape(&last)
-        ),
-        false => String::new(),
-    };
+    let next = page.next.as_deref().map(escape).map_or(String::new(), |next| {
+        format!("<NextContinuationToken>{next}</NextContinuationToken><NextMarker>{next}</NextMarker>")
+    });
     Answer::xml(
         200,
         &format!(
             "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>{}</Name><Prefix>{}</Prefix>\
-             <KeyCount>{count}</KeyCount><MaxKeys>{keys_max}</MaxKeys><IsTruncated>{truncated}</IsTruncated>{next}\
+             <KeyCount>{}</KeyCount><MaxKeys>{}</MaxKeys><IsTruncated>{}</IsTruncated>{next}\
              {}{entries}{prefixes}</ListBucketResult>",
             escape(&request.bucket),
-            name(&prefix),
-            if url {
+            name(&page.prefix),
+            page.entries.len() + page.prefixes.len(),
+            page.keys_max,
+            page.next.is_some(),
+            if page.url {
                 "<EncodingType>url</EncodingType>"
             } else {
                 ""
             },
         ),
     )
+}
+
+fn entry_xml(name: &str, object: &Object) -> String {
+    format!(
+        "<Contents><Key>{name}</Key><LastModified>{}</LastModified><ETag>{}</ETag><Size>{}</Size>\
+         <StorageClass>STANDARD</StorageClass></Contents>",
+        iso_date(object.modified_s),
+        escape(&object.etag),
+        object.data.len()
+    )
+}
+
+/// One page of a list.
+struct Page {
+    prefix: String,
+    keys_max: usize,
+    /// Names are wanted percent-encoded.
+    url: bool,
+    entries: Vec<(String, Arc<Object>)>,
+    prefixes: Vec<String>,
+    /// Where the next page starts, when there is one.
+    next: Option<String>,
+}
+
+impl Page {
+    fn of(store: &Store, request: &Request) -> Page {
+        let param = |name: &str| request.param(name).unwrap_or_default();
+        let after = ["continuation-token", "start-after", "marker"]
+            .into_iter()
+            .map(param)
+            .max()
+            .expect("three");
+        let delimiter = param("delimiter");
+        let mut page = Page {
+            prefix: param("prefix"),
+            keys_max: param("max-keys")
+                .parse()
+                .unwrap_or(KEYS_MAX_DEFAULT)
+                .min(KEYS_MAX_DEFAULT),
+            url: param("encoding-type") == "url",
+            entries: Vec::new(),
+            prefixes: Vec::new(),
+            next: None,
+        };
+        let mut last = String::new();
+        for (key, object) in store.list(&request.bucket, &page.prefix, &after) {
+            let common = common_prefix(&key, &page.prefix, &delimiter);
+            if common
+                .as_ref()
+                .is_some_and(|common| page.prefixes.contains(common))
+            {
+                continue;
+            }
+            if page.entries.len() + page.prefixes.len() == page.keys_max {
+                page.next = Some(last);
+                break;
+            }
+            match common {
+                Some(common) => {
+                    // Behind every key that the prefix stands for.
+                    last = format!("{common}\u{10ffff}");
+                    page.prefixes.push(common);
+                }
+                None => {
+                    last.clone_from(&key);
+                    page.entries.push((key, object));
+                }
+            }
+        }
+        page
+    }
 }
 
 fn common_prefix(key: &str, prefix: &str, delimiter: &str) -> Option<String> {
@@ -207,4 +235,62 @@ pub fn elements(xml: &str, name: &str) -> Vec<String> {
         rest = after;
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(store: &Store, query: &str) -> String {
+        let head = format!("GET /b?{query} HTTP/1.1\r\nHost: h\r\n\r\n");
+        let request = Request::parse(head.as_bytes(), &[]).expect("well formed");
+        let answer = answer(store, &request, b"");
+        assert_eq!(answer.status, 200);
+        String::from_utf8_lossy(answer.payload.slice(0, 1 << 20)).into_owned()
+    }
+
+    #[test]
+    fn pages_of_a_list_cover_every_key_and_prefix_once() {
+        let store = Store::default();
+        for key in ["a/1", "a/2", "b", "c/1", "d"] {
+            store.put("b", key, Object::stored(vec![], vec![]));
+        }
+        let (mut token, mut keys, mut prefixes) = (String::new(), Vec::new(), Vec::new());
+        loop {
+            let query = format!(
+                "list-type=2&delimiter=%2F&max-keys=1&continuation-token={}",
+                crate::sign::encode(&token)
+            );
+            let xml = get(&store, &query);
+            keys.extend(elements(&xml, "Key"));
+            // The first Prefix element is the request's own.
+            prefixes.extend(elements(&xml, "Prefix").into_iter().skip(1));
+            match elements(&xml, "NextContinuationToken").pop() {
+                Some(next) => token = next,
+                None => break,
+            }
+        }
+        assert_eq!(keys, ["b", "d"]);
+        assert_eq!(prefixes, ["a/", "c/"]);
+    }
+
+    #[test]
+    fn multi_delete_deletes_what_it_names() {
+        let store = Store::default();
+        for key in ["a", "b&c"] {
+            store.put("b", key, Object::stored(vec![], vec![]));
+        }
+        let head = "POST /b?delete HTTP/1.1\r\nHost: h\r\n\r\n";
+        let request = Request::parse(head.as_bytes(), &[]).expect("well formed");
+        let body = b"<Delete><Object><Key>b&amp;c</Key></Object></Delete>";
+        assert_eq!(answer(&store, &request, body).status, 200);
+        assert_eq!(store.list("b", "", "").len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_sub_resource_is_501() {
+        let request =
+            Request::parse(b"GET /b?policy HTTP/1.1\r\nHost: h\r\n\r\n", &[]).expect("well formed");
+        assert_eq!(answer(&Store::default(), &request, b"").status, 501);
+    }
 }

@@ -2,8 +2,10 @@
 //!
 //! Run by `perf s3s` as a process, started in-process by the demo. Signatures (header and presigned) are verified
 //! against one access key. Invariant: what is counted is what hyper took from the answer's body. It ignores
-//! `If-Match`, has no versions, answers several ranges with 400, and reads files in small pieces: it is a judge of
-//! signatures and bytes, not of speed. Left to others: faults.
+//! `If-Match`, has no versions and answers several ranges with 400. Left to others: reading bodies fast (`files`),
+//! faults (the other origin).
+
+mod files;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,6 +27,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use self::files::Files;
 use super::side::{self, Side, SideAnswer};
 use super::stats::{LogEntry, RequestRecord, Snapshot, Stats};
 use crate::net;
@@ -134,7 +137,7 @@ impl S3sOrigin {
 }
 
 fn service(config: &Config) -> Result<S3Service, StartError> {
-    let files = s3s_fs::FileSystem::new(&config.root).map_err(|error| StartError::Root {
+    let files = Files::new(&config.root).map_err(|error| StartError::Root {
         root: config.root.clone(),
         reason: format!("{error:?}"),
     })?;
