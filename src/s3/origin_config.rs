@@ -10,7 +10,7 @@ pub const ORIGIN_NAME_BYTES_MAX: usize = 128;
 /// The one origin of `--origin`: every request goes there, whatever its host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SingleOrigin {
-    /// `host[:port]` of the origin itself.
+    /// `host[:port]` of the origin itself, spelled as clients do: without the default port of its scheme.
     pub authority: String,
     /// Further names for it that clients use path-style; without a port any port fits.
     pub hosts: Vec<String>,
