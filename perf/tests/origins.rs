@@ -278,83 +278,61 @@ async fn parts_and_multipart_uploads_are_read_back() {
     );
 }
 
-#[tokio::test]
-async fn the_side_port_shows_counters_and_takes_faults_and_objects() {
-    let origin = fault_origin();
+/// Posts to the side port and gives the status.
+async fn post_side(origin: &FaultOrigin, target: &str, body: &str) -> u16 {
     let side = origin.stats_addr.expect("it has one");
-    let post = async |target: &str, body: &str| {
-        once(side, &Request::new("POST", target).body(body))
-            .await
-            .expect("an answer")
-            .status()
-    };
+    let request = Request::new("POST", target).body(body);
+    once(side, &request).await.expect("an answer").status()
+}
+
+async fn get_side(origin: &FaultOrigin, target: &str) -> serde_json::Value {
+    let side = origin.stats_addr.expect("it has one");
+    serde_json::from_slice(&get(side, target, &[]).await.body).expect("JSON")
+}
+
+#[tokio::test]
+async fn the_side_port_defines_objects_and_shows_counters_and_log() {
+    let origin = fault_origin();
+    let big = r#"[{"key":"b/big","size":1073741824,"seed":5}]"#;
+    assert_eq!(post_side(&origin, "/objects", big).await, 200);
+    let headers = [("Range", "bytes=-10"), ("If-Match", "*")];
+    let tail = get(origin.addr, "/b/big", &headers).await;
+    let content = Content::new(1 << 30, 5);
+    assert_eq!(content.mismatch((1 << 30) - 10, &tail.body), None);
+    let stats = get_side(&origin, "/stats").await;
     assert_eq!(
-        post(
-            "/objects",
-            r#"[{"key":"b/big","size":1073741824,"seed":5}]"#
-        )
-        .await,
-        200
+        (&stats["requests"], &stats["get_requests"]),
+        (&1.into(), &1.into())
     );
-    let tail = get(
-        origin.addr,
-        "/b/big",
-        &[("Range", "bytes=-10"), ("If-Match", "*")],
-    )
-    .await;
+    assert_eq!(stats["body_bytes_sent"], 10);
+    assert_eq!(stats["keys"]["b/big"]["bytes"], 10);
+    let log = get_side(&origin, "/log").await;
     assert_eq!(
-        Content::new(1 << 30, 5).mismatch((1 << 30) - 10, &tail.body),
-        None
-    );
-    let json =
-        |answer: Answer| serde_json::from_slice::<serde_json::Value>(&answer.body).expect("JSON");
-    let stats = json(get(side, "/stats", &[]).await);
-    assert_eq!(
-        (stats["requests"].as_u64(), stats["get_requests"].as_u64()),
-        (Some(1), Some(1))
-    );
-    assert_eq!(
-        (
-            stats["body_bytes_sent"].as_u64(),
-            stats["keys"]["b/big"]["bytes"].as_u64()
-        ),
-        (Some(10), Some(10))
-    );
-    let log = json(get(side, "/log", &[]).await);
-    assert_eq!(
-        (log[0]["range"].as_str(), log[0]["if_match"].as_str()),
-        (Some("bytes=-10"), Some("*"))
+        (&log[0]["range"], &log[0]["if_match"]),
+        (&"bytes=-10".into(), &"*".into())
     );
     assert_eq!(
-        (log[0]["status"].as_u64(), log[0]["headers_count"].as_u64()),
-        (Some(206), Some(3))
+        (&log[0]["status"], &log[0]["headers_count"]),
+        (&206.into(), &3.into())
     );
-    assert_eq!(
-        post("/faults", r#"[{"action":{"kind":"nonsense"}}]"#).await,
-        400
-    );
-    assert_eq!(
-        post("/faults", r#"[{"action":{"kind":"status","code":503}}]"#).await,
-        200
-    );
-    assert_eq!(get(origin.addr, "/b/big", &[]).await.status(), 503);
-    assert_eq!(
-        json(get(side, "/faults", &[]).await)[0]["applied"].as_u64(),
-        Some(1)
-    );
-    assert_eq!(
-        once(side, &Request::new("DELETE", "/faults"))
-            .await
-            .expect("an answer")
-            .status(),
-        200
-    );
-    assert_eq!(post("/reset", "").await, 200);
-    assert_eq!(
-        json(get(side, "/stats", &[]).await)["requests"].as_u64(),
-        Some(0)
-    );
-    assert_eq!(get(side, "/nothing", &[]).await.status(), 404);
+    assert_eq!(post_side(&origin, "/reset", "").await, 200);
+    assert_eq!(get_side(&origin, "/stats").await["requests"], 0);
+    assert_eq!(post_side(&origin, "/nothing", "").await, 404);
+}
+
+#[tokio::test]
+async fn the_side_port_sets_and_ends_faults() {
+    let origin = fault_origin();
+    let bad = r#"[{"action":{"kind":"nonsense"}}]"#;
+    assert_eq!(post_side(&origin, "/faults", bad).await, 400);
+    let good = r#"[{"action":{"kind":"status","code":503}}]"#;
+    assert_eq!(post_side(&origin, "/faults", good).await, 200);
+    assert_eq!(get(origin.addr, "/gen/1/1/x", &[]).await.status(), 503);
+    assert_eq!(get_side(&origin, "/faults").await[0]["applied"], 1);
+    let side = origin.stats_addr.expect("it has one");
+    let clear = Request::new("DELETE", "/faults");
+    assert_eq!(once(side, &clear).await.expect("an answer").status(), 200);
+    assert_eq!(get(origin.addr, "/gen/1/1/x", &[]).await.status(), 200);
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@
 //! error the connection must be dropped. Left to others: signing (`sign`), pools, redirects, retries (there are none,
 //! so that each answer is seen as it came).
 
+mod message;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,11 +14,11 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::Headers;
+use self::message::parse_head;
+pub use self::message::{Answer, Head, Request, Take};
 use crate::net;
 use crate::sign::hex;
 
-const HEADERS_MAX: usize = 256;
 const HEAD_BYTES_MAX: usize = 256 << 10;
 const READ_BYTES: usize = 1 << 20;
 const HEAD_READ_BYTES: usize = 16 << 10;
@@ -47,138 +49,6 @@ pub enum ClientError {
     /// Nothing came for so long.
     #[error("no byte for {0:?}")]
     Timeout(Duration),
-}
-
-/// A request, as it goes out.
-#[derive(Debug, Clone, Default)]
-pub struct Request {
-    /// Method.
-    pub method: String,
-    /// Target as sent.
-    pub target: String,
-    /// Header lines in order.
-    pub headers: Headers,
-    /// Body; sent as it is, also when the headers say chunked.
-    pub body: Option<Vec<u8>>,
-}
-
-impl Request {
-    /// A request without headers.
-    pub fn new(method: &str, target: &str) -> Self {
-        Request {
-            method: method.into(),
-            target: target.into(),
-            ..Request::default()
-        }
-    }
-
-    /// Adds a header line.
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-
-    /// Adds header lines.
-    pub fn headers(mut self, lines: Headers) -> Self {
-        self.headers.extend(lines);
-        self
-    }
-
-    /// Sets the body.
-    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.body = Some(body.into());
-        self
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.headers
-            .iter()
-            .any(|(have, _)| have.eq_ignore_ascii_case(name))
-    }
-
-    fn head(&self, host: &str) -> Vec<u8> {
-        let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
-        if !self.has("host") {
-            text.push_str(&format!("Host: {host}\r\n"));
-        }
-        for (name, value) in &self.headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
-        }
-        if let Some(body) = &self.body
-            && !self.has("content-length")
-            && !self.has("transfer-encoding")
-        {
-            text.push_str(&format!("Content-Length: {}\r\n", body.len()));
-        }
-        text.push_str("\r\n");
-        text.into_bytes()
-    }
-}
-
-/// The head of an answer.
-#[derive(Debug, Clone, Default)]
-pub struct Head {
-    /// Status of the final answer.
-    pub status: u16,
-    /// Header lines in order.
-    pub headers: Headers,
-    /// Statuses of the interim answers before it.
-    pub interims: Vec<u16>,
-    /// From the start of sending to the first byte of the final head.
-    pub first_byte: Duration,
-}
-
-impl Head {
-    /// The first value of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(have, _)| have.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
-    }
-}
-
-/// What to do with body bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Take {
-    /// Count them.
-    Count,
-    /// Count and digest them.
-    Digest,
-    /// Keep them, undigested: the fastest way to have them checked after the clock stopped.
-    Keep,
-}
-
-/// A whole answer.
-#[derive(Debug, Clone, Default)]
-pub struct Answer {
-    /// Status, headers, first-byte time.
-    pub head: Head,
-    /// Body bytes.
-    pub bytes: u64,
-    /// The body, with [`Take::Keep`].
-    pub body: Vec<u8>,
-    /// Hex SHA-256 of the body, with [`Take::Digest`].
-    pub sha256: Option<String>,
-    /// From the start of sending to the last byte.
-    pub elapsed: Duration,
-}
-
-impl Answer {
-    /// The status.
-    pub fn status(&self) -> u16 {
-        self.head.status
-    }
-
-    /// The first value of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.header(name)
-    }
-
-    /// The body as text, for error documents.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
 }
 
 /// What is left of the body being read.
@@ -502,28 +372,6 @@ impl Connection {
     }
 }
 
-fn parse_head(bytes: &[u8]) -> Result<Head, ClientError> {
-    let mut lines = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut parsed = httparse::Response::new(&mut lines);
-    match parsed.parse(bytes) {
-        Ok(status) if status.is_complete() => {}
-        _ => return Err(ClientError::Malformed("head")),
-    }
-    let headers = parsed.headers.iter();
-    Ok(Head {
-        status: parsed.code.ok_or(ClientError::Malformed("status"))?,
-        headers: headers
-            .map(|line| {
-                (
-                    line.name.to_string(),
-                    String::from_utf8_lossy(line.value).into_owned(),
-                )
-            })
-            .collect(),
-        ..Head::default()
-    })
-}
-
 /// Connects, sends, reads the whole answer, closes.
 pub async fn once(addr: SocketAddr, request: &Request) -> Result<Answer, ClientError> {
     Connection::connect(addr)
@@ -591,16 +439,5 @@ mod tests {
             read("HTTP/1.1 200 O", "GET").await,
             Err(ClientError::NoHead { bytes: 14 })
         ));
-    }
-
-    #[tokio::test]
-    async fn only_host_and_length_are_added() {
-        let request = Request::new("PUT", "/b/k").header("x-A", "1").body("abc");
-        assert_eq!(
-            request.head("h:1"),
-            b"PUT /b/k HTTP/1.1\r\nHost: h:1\r\nx-A: 1\r\nContent-Length: 3\r\n\r\n"
-        );
-        let own = Request::new("GET", "/").header("host", "other");
-        assert_eq!(own.head("h"), b"GET / HTTP/1.1\r\nhost: other\r\n\r\n");
     }
 }
