@@ -20,7 +20,7 @@ fn warm_server() -> (Store, crate::harness::Stub, Millrace) {
 
 /// Leaves by reset or by close, in turn.
 fn leave(connection: Connection, turn: u32) {
-    if turn % 2 == 0 {
+    if turn.is_multiple_of(2) {
         connection.reset();
     }
 }

@@ -63,8 +63,9 @@ pub fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = at.checked_sub(1).map(|index| bytes[index]);
         let after = bytes.get(at + word.len());
-        !(starts_open && before.is_some_and(is_word_byte))
-            && !(ends_open && after.is_some_and(|b| is_word_byte(*b)))
+        let runs_on = starts_open && before.is_some_and(is_word_byte)
+            || ends_open && after.is_some_and(|byte| is_word_byte(*byte));
+        !runs_on
     })
 }
 
@@ -172,10 +173,11 @@ fn token_end(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
         return Some((block_comment_end(bytes, at), 0));
     }
     let in_word = at > 0 && is_word_byte(bytes[at - 1]);
-    if matches!(rest.first(), Some(b'r' | b'b' | b'c')) && !in_word {
-        if let Some(end) = raw_string_end(bytes, at) {
-            return Some((end, 0));
-        }
+    if matches!(rest.first(), Some(b'r' | b'b' | b'c'))
+        && !in_word
+        && let Some(end) = raw_string_end(bytes, at)
+    {
+        return Some((end, 0));
     }
     match rest.first()? {
         b'"' => Some((quoted_end(bytes, at, b'"')?, 1)),
