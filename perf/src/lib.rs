@@ -3,8 +3,11 @@
 //! Used by the end-to-end tests, by the demo, and by whoever judges a deployment. Ordinary libraries on tokio: none
 //! of this is on the way of a request that millrace serves.
 
-// A test tool takes the clock and the locks of the standard library: nothing here replays from a seed.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "nothing here replays from a seed: a test tool takes the clock and the locks of std"
+)]
 
 pub mod client;
 pub mod demo;

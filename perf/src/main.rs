@@ -3,7 +3,11 @@
 //! Each subcommand is one call into the library. A server prints one line of JSON with its addresses once it
 //! serves, and ends on SIGTERM, Ctrl-C, or (with `--with-stdin`) when its standard input ends.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test tool takes the clock and the locks of std"
+)]
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -194,8 +198,9 @@ async fn show_demo(demo: &mut demo::Demo, once: bool) -> Result<(), Box<dyn Erro
     }
     if !once {
         println!(
-            "\nBoth stay up until Ctrl-C. Read through the proxy with:\n\n{}\n",
-            demo.paste_line()
+            "\nBoth stay up until Ctrl-C. Read through the proxy with:\n\n{}\n\nIt prints {}\n",
+            demo.paste_line(),
+            outcome.paste_sha256
         );
         return Err(format!("millrace ended: {}", demo.proxy_ended().await).into());
     }

@@ -3,7 +3,10 @@
 //! The stand-in is a Python script that takes millrace's flags, so these tests need no build of millrace and can
 //! make the proxy fail on purpose. The demo with the real binary is part of the product's own end-to-end tests.
 
-#![allow(clippy::disallowed_methods)] // A test of processes waits by the wall clock.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test of processes waits by the wall clock"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;

@@ -2,7 +2,10 @@
 //!
 //! The origin runs in-process, one per test. What is asserted is what a proxy under test would meet.
 
-#![allow(clippy::disallowed_methods)] // Delays are measured by the wall clock.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "delays are measured by the wall clock"
+)]
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};

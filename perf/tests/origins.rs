@@ -2,7 +2,10 @@
 //!
 //! In-process origins, the project's own client.
 
-#![allow(clippy::disallowed_methods)] // Presigned requests expire by the wall clock.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "presigned requests expire by the wall clock"
+)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

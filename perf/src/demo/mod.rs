@@ -101,6 +101,8 @@ pub struct Outcome {
     pub rows: Vec<Row>,
     /// What was not as promised, a sentence each.
     pub failures: Vec<String>,
+    /// Hex SHA-256 of the file that the line to paste reads.
+    pub paste_sha256: String,
 }
 
 impl Demo {
@@ -146,6 +148,7 @@ impl Demo {
         let mut outcome = Outcome {
             rows: Vec::new(),
             failures: Vec::new(),
+            paste_sha256: String::new(),
         };
         // One buffer for all bodies, touched before the first clock starts: page faults are not the proxy's time.
         let largest = FILES
@@ -153,7 +156,7 @@ impl Demo {
             .map(|(_, bytes)| *bytes)
             .max()
             .unwrap_or_default() as usize;
-        let mut buffer = vec![0_u8; largest];
+        let mut buffer = vec![1_u8; largest];
         for (index, (name, bytes)) in FILES.iter().enumerate() {
             let body = Content::new(*bytes, index as u64 + 1).bytes(0, *bytes);
             let sha256 = hex(&Sha256::digest(&body));
@@ -178,6 +181,7 @@ impl Demo {
                     "{name}: the warm read was not a hit, X-Cache-Status is {status}"
                 ));
             }
+            outcome.paste_sha256 = sha256;
             outcome.rows.push(Row {
                 name: (*name).to_string(),
                 bytes: *bytes,
