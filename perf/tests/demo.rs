@@ -8,8 +8,10 @@
     reason = "a test of processes waits by the wall clock"
 )]
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -123,4 +125,30 @@ fn a_demo_that_stays_prints_a_line_to_paste_and_takes_its_child_along() {
             "the child outlived the demo"
         );
     }
+}
+
+#[test]
+fn under_cargo_the_proxy_is_built_and_the_built_one_is_run() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let cargo = dir.path().join("cargo");
+    let standin = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/standin.py");
+    let message = format!(
+        r#"{{"reason":"compiler-artifact","target":{{"name":"millrace"}},"executable":"{}"}}"#,
+        standin.display()
+    );
+    let script = format!(
+        "#!/bin/sh\ntest \"$1 $2 $3 $4\" = 'build --release --bin millrace' && echo '{message}'\n"
+    );
+    std::fs::write(&cargo, script).expect("a script");
+    std::fs::set_permissions(&cargo, Permissions::from_mode(0o755)).expect("executable");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_perf"));
+    demo.args(["demo", "--once"])
+        .env("CARGO", cargo)
+        .env("STANDIN", "die");
+    let output = demo.output().expect("it runs");
+    assert!(
+        stderr(&output).contains("exit status: 7"),
+        "{}",
+        stderr(&output)
+    );
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The smallest caching proxy that takes millrace's flags: stands in for it in the tests of `perf demo`.
 
-Whole GETs are kept by target for ever; everything else passes. STANDIN=never-hit makes every read a miss,
+Whole GETs are kept by target until a write; everything else passes. STANDIN=never-hit makes every read a miss,
 STANDIN=wrong-byte spoils kept bodies, STANDIN=not-ready never gets ready, STANDIN=die ends at once.
 """
 
@@ -32,7 +32,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        if self.path in KEPT:
+        if self.path in KEPT and "Range" not in self.headers:
             headers, body = KEPT[self.path]
             return self.answer(200, headers, body, "HIT")
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
