@@ -1,7 +1,7 @@
 //! The command line and the settings file: flags that scripts depend on, and mistakes
 //! that are told all at once before anything is bound.
 
-use crate::harness::millrace::{Scratch, command};
+use crate::harness::millrace::{Guarded, Scratch, admin_status, command};
 use crate::harness::store::Object;
 use crate::harness::{Ask, Millrace, Store, fetch, free_address, wait_until};
 use std::process::Output;
@@ -37,7 +37,7 @@ fn semantics_43_every_flag_of_the_contract_is_taken() {
     let file = folder.path.join("millrace.toml");
     std::fs::write(&file, "[cache]\nttl = \"90s\"\n").expect("a settings file");
     let (door, other, admin) = (free_address(), free_address(), free_address());
-    let mut child = command()
+    let child = command()
         .args(["serve", "--config", &file.to_string_lossy()])
         .args([
             "--listen",
@@ -53,11 +53,11 @@ fn semantics_43_every_flag_of_the_contract_is_taken() {
         ])
         .args(["--ram", "64MiB", "--cache-dir", "none", "--disk", "1GiB"])
         .args(["--shards", "1", "--cores", "0", "--ttl", "10m"])
-        .spawn()
-        .expect("millrace starts");
+        .spawn();
+    let mut child = Guarded(child.expect("millrace starts"));
     wait_until("it is ready", Duration::from_secs(10), || {
-        assert!(child.try_wait().expect("its state").is_none(), "it ended");
-        crate::harness::millrace::admin_status(admin, "/readyz") == Some(200)
+        child.assert_running();
+        admin_status(admin, "/readyz") == Some(200)
     });
     for address in [door, other] {
         assert_eq!(fetch(address, &Ask::get("/bucket/k")).text(), "x");
@@ -66,8 +66,6 @@ fn semantics_43_every_flag_of_the_contract_is_taken() {
         assert_eq!(fetch(admin, &Ask::get(path)).status(), 200, "{path}");
     }
     assert_eq!(fetch(admin, &Ask::get("/nothing")).status(), 404);
-    child.kill().expect("killed");
-    child.wait().expect("gone");
 }
 
 #[test]
@@ -222,7 +220,7 @@ fn a_door_in_use_is_told_and_ends_the_start() {
 fn semantics_45_a_host_that_leads_nowhere_allowed_is_403() {
     // Without a single origin only the hosts of known stores are let through. (wire rule 33)
     let (door, admin) = (free_address(), free_address());
-    let mut child = command()
+    let child = command()
         .args([
             "serve",
             "--listen",
@@ -235,10 +233,10 @@ fn semantics_45_a_host_that_leads_nowhere_allowed_is_403() {
             "1",
         ])
         .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("millrace starts");
+        .spawn();
+    let _child = Guarded(child.expect("millrace starts"));
     wait_until("it is ready", Duration::from_secs(10), || {
-        crate::harness::millrace::admin_status(admin, "/readyz") == Some(200)
+        admin_status(admin, "/readyz") == Some(200)
     });
     for host in [
         "localhost",
@@ -252,8 +250,6 @@ fn semantics_45_a_host_that_leads_nowhere_allowed_is_403() {
         let response = fetch(door, &Ask::get("/bucket/k").header("Host", host));
         response.assert_s3_error(403, "AccessDenied");
     }
-    child.kill().expect("killed");
-    child.wait().expect("gone");
 }
 
 #[test]

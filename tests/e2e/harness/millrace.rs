@@ -268,6 +268,24 @@ impl Drop for Millrace {
     }
 }
 
+/// A process that ends with its owner, also when a test fails.
+pub struct Guarded(pub Child);
+
+impl Guarded {
+    #[track_caller]
+    pub fn assert_running(&mut self) {
+        let state = self.0.try_wait().expect("its state");
+        assert!(state.is_none(), "it ended with {state:?}");
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Status of an admin page, or nothing where nobody answers.
 pub fn admin_status(admin: SocketAddr, path: &str) -> Option<u16> {
     let mut stream = TcpStream::connect_timeout(&admin, Duration::from_secs(2)).ok()?;
