@@ -1,0 +1,160 @@
+//! One request without a body and its response's head, sent again where that is right.
+//!
+//! Called by fills, head look-ups and the pass-through. A safe request (GET, HEAD, OPTIONS) is sent again on another address or
+//! connection until its response head has come, as often as `retries` says; any other only if no byte of it was sent.
+//! A kept connection that the origin had closed costs one more try that is not counted, and is no failure of anybody.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::base::clock::now_ns;
+use crate::http::Method;
+
+use super::conn::{Awaiting, Conn};
+use super::dial::Tries;
+use super::endpoint::Endpoint;
+use super::error::UpstreamError;
+use super::heads::{FinalHead, HeadRead};
+use super::response::{DetachedResponse, Response};
+use super::{Reuse, Upstream};
+
+/// How one try failed.
+enum Failed {
+    /// No byte of the request was sent.
+    Unsent(UpstreamError),
+    /// The origin may have it.
+    Sent { error: UpstreamError, reused: bool },
+}
+
+/// Whether a request may reach an origin twice (RFC 9110, section 9.2.1).
+fn is_safe(method: Method) -> bool {
+    match method {
+        Method::Get | Method::Head | Method::Options => true,
+        Method::Put | Method::Post | Method::Delete | Method::Connect | Method::Other => false,
+    }
+}
+
+impl Upstream {
+    /// Sends `request`, a whole head with its blank line, and waits for the final response head; interim ones are skipped.
+    /// `method` is the one in `request`.
+    ///
+    /// # Errors
+    /// That of the last try. Nothing of a response was given to the caller.
+    pub async fn fetch(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        request: &[u8],
+        method: Method,
+    ) -> Result<Response, UpstreamError> {
+        let safe = is_safe(method);
+        let mut reuse = if safe { Reuse::Any } else { Reuse::Recent };
+        let mut tries = Tries::new(self.shared.config.retries);
+        loop {
+            let (error, may_repeat) = match self
+                .attempt(endpoint, request, method, reuse, &tries.avoid)
+                .await
+            {
+                Ok(response) => return Ok(response),
+                Err(Failed::Unsent(error)) => (error, true),
+                Err(Failed::Sent {
+                    error,
+                    reused: true,
+                }) if safe && is_stale(&error) => {
+                    self.shared.events.stale();
+                    reuse = Reuse::Never;
+                    continue;
+                }
+                Err(Failed::Sent { error, .. }) => (error, safe),
+            };
+            self.note_failure(endpoint, &error);
+            if !may_repeat || !tries.take(&error) {
+                return Err(error);
+            }
+            self.shared.events.retried();
+            // Another kept connection may lead to the address that has just failed.
+            reuse = Reuse::Never;
+        }
+    }
+
+    async fn attempt(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        request: &[u8],
+        method: Method,
+        reuse: Reuse,
+        avoid: &[IpAddr],
+    ) -> Result<Response, Failed> {
+        let conn = self
+            .open(endpoint, reuse, avoid)
+            .await
+            .map_err(Failed::Unsent)?;
+        let reused = conn.is_reused();
+        let answered = self.exchange(conn, request, method).await;
+        answered.map_err(|error| Failed::Sent { error, reused })
+    }
+
+    async fn exchange(
+        self: &Rc<Self>,
+        mut conn: Conn,
+        request: &[u8],
+        method: Method,
+    ) -> Result<Response, UpstreamError> {
+        conn.arm(Awaiting::FirstByte);
+        let sent = conn.send_all(request).await;
+        let sent_ns = now_ns();
+        if sent.is_ok() {
+            self.shared.events.requested();
+        }
+        let head = match (final_head(&mut conn, method).await, sent) {
+            (Ok(head), Ok(())) => head,
+            // Answered before it had all of the request: an answer, but the connection's last.
+            (Ok(head), Err(_)) => {
+                conn.poison();
+                head
+            }
+            (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(error),
+        };
+        conn.disarm();
+        let waited_ns = now_ns() - sent_ns;
+        self.shared.events.responded(head.status, waited_ns);
+        self.note_answer(&conn);
+        Ok(Response::new(self, conn, head, waited_ns))
+    }
+
+    /// The response to a request that the caller sent on `conn` itself. Poison the connection first if the request was not
+    /// sent to its end.
+    #[must_use]
+    pub fn response(self: &Rc<Self>, conn: Conn, head: FinalHead) -> Response {
+        conn.disarm();
+        self.shared.events.responded(head.status, 0);
+        self.note_answer(&conn);
+        Response::new(self, conn, head, 0)
+    }
+
+    /// Takes over a response from another shard; its connection will be pooled here.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Reset`] when the descriptor cannot be used; the response is lost then.
+    pub fn attach(self: &Rc<Self>, detached: DetachedResponse) -> Result<Response, UpstreamError> {
+        Response::attach(self, detached)
+    }
+}
+
+async fn final_head(conn: &mut Conn, method: Method) -> Result<FinalHead, UpstreamError> {
+    loop {
+        match conn.read_head(method).await? {
+            HeadRead::Final(head) => return Ok(head),
+            // A sign of life: the time for the answer begins anew. Their number is bounded.
+            HeadRead::Interim { .. } => conn.arm(Awaiting::FirstByte),
+        }
+    }
+}
+
+/// What a kept connection says that the origin had closed before the request came: the end or a reset, and not a byte of an answer.
+fn is_stale(error: &UpstreamError) -> bool {
+    matches!(
+        error,
+        UpstreamError::Reset { .. } | UpstreamError::ClosedBeforeHead { received: 0, .. }
+    )
+}
