@@ -92,6 +92,23 @@ fn semantics_47_no_secret_is_written_anywhere() {
 }
 
 #[test]
+fn the_access_log_is_its_owners_alone() {
+    // (2K.188)
+    use std::os::unix::fs::PermissionsExt;
+    let store = Store::new();
+    let origin = store.serve();
+    let server = Millrace::setup().settings(LOGGED).start(origin.address);
+    server.get("/bucket/none");
+    lines(&server, 1);
+    let mode = std::fs::metadata(&server.access_log)
+        .expect("the log")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o077, 0, "others may open the log: {mode:o}");
+    server.finish();
+}
+
+#[test]
 fn hostile_names_stay_inside_their_json_string() {
     // (2D.82)
     let store = Store::new();

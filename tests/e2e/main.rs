@@ -34,3 +34,4 @@ mod reads;
 mod regression;
 mod shards;
 mod signed_range;
+mod tls_origin;

@@ -469,3 +469,70 @@ fn a_weak_or_missing_etag_is_passed_and_never_mixed() {
         server.finish();
     }
 }
+
+#[test]
+fn a_presigned_put_keeps_its_query_and_is_verified() {
+    // (2D.75, 2E.102)
+    let origin = S3s::start();
+    origin.create_bucket("bucket");
+    let server = Millrace::start(origin.address);
+    let signer = origin.signer(server.door);
+    for (path, text) in [
+        ("/bucket/k", "one"),
+        ("/bucket/k", "two"),
+        ("/bucket/dir/k%20%2B", "three"),
+    ] {
+        let put = signer
+            .presign("PUT", path, 600, SystemTime::now())
+            .body(text);
+        let response = server.fetch(&put);
+        assert_eq!(response.status(), 200, "{}", response.text());
+        for _ in 0..2 {
+            let get = signer.presign("GET", path, 600, SystemTime::now());
+            assert_eq!(server.fetch(&get).text(), text);
+        }
+    }
+    server.finish();
+}
+
+#[test]
+fn with_ttl_zero_each_of_many_readers_is_judged_by_the_origin() {
+    // (2D.78)
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(126, MIB));
+    let origin = store.serve();
+    let server = Millrace::setup()
+        .arguments(&["--ttl", "0s"])
+        .start(origin.address);
+    std::thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| server.get("/bucket/k").assert_body(&Tile::new(126), 0, MIB));
+        }
+    });
+    assert_eq!(origin.requests(), 10);
+    server.finish();
+}
+
+#[test]
+fn hundreds_of_connections_are_served_side_by_side() {
+    // (2J.173)
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(127, 100 * KIB));
+    let origin = store.serve();
+    let server = Millrace::setup().shards(2).start(origin.address);
+    let tile = Tile::new(127);
+    let mut connections: Vec<_> = (0..400).map(|_| server.connect()).collect();
+    for _ in 0..2 {
+        for connection in &mut connections {
+            connection.send_ask(&Ask::get("/bucket/k"));
+        }
+        for connection in &mut connections {
+            let response = connection.response("GET").expect("an answer");
+            assert_eq!(response.status(), 200, "{}", response.text());
+            response.assert_body(&tile, 0, 100 * KIB);
+        }
+    }
+    store.assert_sent_once("/bucket/k");
+    drop(connections);
+    server.finish();
+}

@@ -17,9 +17,16 @@ pub struct Setup {
     shards: u32,
     ram: String,
     doors: usize,
+    origin: Option<String>,
 }
 
 impl Setup {
+    /// The origin as a URL, where `http` and the address alone do not say it.
+    pub fn origin(mut self, url: &str) -> Setup {
+        self.origin = Some(url.to_owned());
+        self
+    }
+
     /// Further arguments of `serve`.
     pub fn arguments(mut self, arguments: &[&str]) -> Setup {
         self.arguments
@@ -56,9 +63,13 @@ impl Setup {
         let admin = free_address();
         let folder = Scratch::new();
         let mut command = command();
-        command
-            .arg("serve")
-            .args(["--origin", &format!("http://{origin}")]);
+        command.arg("serve").args([
+            "--origin",
+            &self
+                .origin
+                .clone()
+                .unwrap_or_else(|| format!("http://{origin}")),
+        ]);
         for door in &doors {
             command.args(["--listen", &door.to_string()]);
         }
@@ -135,6 +146,7 @@ impl Millrace {
             shards: 1,
             ram,
             doors: 1,
+            origin: None,
         }
     }
 

@@ -162,7 +162,7 @@ fn spawn(address: SocketAddr, stats: SocketAddr, root: &Scratch) -> Child {
 }
 
 /// `perf` beside the server's own binary; built on demand when a bare `cargo test` runs.
-fn perf_binary() -> PathBuf {
+pub fn perf_binary() -> PathBuf {
     if let Some(given) = std::env::var_os("PERF_BIN") {
         return given.into();
     }
