@@ -97,17 +97,25 @@ impl Upstream {
         reuse: Reuse,
         avoid: &[IpAddr],
     ) -> Result<Conn, UpstreamError> {
+        let permits = &self.shared.permits;
+        let give_up_ms = now_ms() + self.shared.config.connect_timeout_ms;
+        // Who comes later than somebody who waits does not go first.
+        let mut may_go = !permits.is_wanted();
         loop {
-            if let Some(conn) = self.pooled(endpoint, reuse) {
-                return Ok(conn);
+            if may_go {
+                if let Some(conn) = self.pooled(endpoint, reuse) {
+                    return Ok(conn);
+                }
+                if let Some(permit) = permits.try_take() {
+                    return self.dial_best(endpoint, avoid, permit).await;
+                }
+                if self.evict_oldest() {
+                    continue;
+                }
             }
-            if let Some(permit) = self.shared.permits.try_take() {
-                return self.dial_best(endpoint, avoid, permit).await;
-            }
-            if self.evict_oldest() {
-                continue;
-            }
-            self.wait_for_place().await?;
+            let left_ms = give_up_ms.saturating_sub(now_ms());
+            self.wait_for_place(left_ms).await?;
+            may_go = true;
         }
     }
 
@@ -137,15 +145,13 @@ impl Upstream {
         found
     }
 
-    async fn wait_for_place(&self) -> Result<(), UpstreamError> {
+    async fn wait_for_place(&self, limit_ms: u64) -> Result<(), UpstreamError> {
         let permits = &self.shared.permits;
         let busy = || UpstreamError::Busy {
             limit: permits.limit(),
         };
         let place = permits.queue().ok_or_else(busy)?;
-        timeout_ms(self.shared.config.connect_timeout_ms, place)
-            .await
-            .ok_or_else(busy)
+        timeout_ms(limit_ms, place).await.ok_or_else(busy)
     }
 
     async fn dial_best(

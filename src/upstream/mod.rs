@@ -55,6 +55,9 @@ use permits::Permits;
 use pool::IdlePool;
 use tls_session::TlsScratch;
 
+/// Requests of one shard that may wait for one of `connections_max`.
+const WAITING_MAX: usize = 4096;
+
 /// Which kept connections will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reuse {
@@ -109,7 +112,7 @@ impl Upstream {
             shared: Rc::new(Shared {
                 watchdog,
                 events,
-                permits: Permits::new(config.connections_max),
+                permits: Permits::new(config.connections_max, WAITING_MAX),
                 scratch: TlsScratch::default(),
                 config,
             }),

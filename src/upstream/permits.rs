@@ -11,6 +11,7 @@ use super::wait::{Wait, WaitList};
 /// How many connections there are and may be.
 pub(super) struct Permits {
     limit: usize,
+    waiting_max: usize,
     taken: Cell<usize>,
     waiting: Rc<WaitList>,
 }
@@ -19,9 +20,11 @@ pub(super) struct Permits {
 pub(super) struct Permit(Rc<Permits>);
 
 impl Permits {
-    pub fn new(limit: usize) -> Rc<Self> {
+    /// At most `limit` permits out, and `waiting_max` tasks in the queue.
+    pub fn new(limit: usize, waiting_max: usize) -> Rc<Self> {
         Rc::new(Self {
             limit,
+            waiting_max,
             taken: Cell::new(0),
             waiting: Rc::default(),
         })
@@ -50,9 +53,9 @@ impl Permits {
         self.waiting.len() > 0
     }
 
-    /// A place in the queue; `None` when it is as long as the limit.
+    /// A place in the queue; `None` when it is full.
     pub fn queue(&self) -> Option<Wait> {
-        (self.waiting.len() < self.limit).then(|| self.waiting.wait())
+        (self.waiting.len() < self.waiting_max).then(|| self.waiting.wait())
     }
 
     /// A connection may have come free, or become idle: the longest waiter looks.
@@ -76,7 +79,7 @@ mod tests {
 
     #[test]
     fn no_more_permits_than_the_limit() {
-        let permits = Permits::new(2);
+        let permits = Permits::new(2, 0);
         let first = permits.try_take();
         let second = permits.try_take();
         assert!(first.is_some() && second.is_some() && permits.try_take().is_none());
@@ -87,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_queue_is_bounded_too() {
-        let permits = Permits::new(1);
+        let permits = Permits::new(1, 1);
         let first = permits.queue();
         assert!(first.is_some() && permits.is_wanted() && permits.queue().is_none());
         drop(first);

@@ -233,28 +233,29 @@ impl TlsSession {
         at: &mut usize,
     ) -> Result<(), TlsFailure> {
         let mut drained = false;
-        for _ in 0..RECEIVES_MAX {
+        let mut receives = 0;
+        loop {
             let used = self.decrypt(&mut area[..*filled], out, at);
             let used = used.inspect_err(|error| self.refused = Some(error.clone()))?;
             area.copy_within(used..*filled, 0);
             *filled -= used;
-            if *at == out.len() || self.peer_closed || drained {
+            // What is left here is less than a record, or `out` is full: a caller that waits for the socket misses nothing.
+            if *at == out.len() || self.peer_closed || drained || receives == RECEIVES_MAX {
                 return Ok(());
             }
             let records = (out.len() - *at).div_ceil(RECORD_PLAIN_BYTES);
-            let end = area
-                .len()
-                .min((records * RECORD_CIPHER_BYTES).max(*filled + RECORD_CIPHER_BYTES));
+            let wanted = (records * RECORD_CIPHER_BYTES).max(*filled + RECORD_CIPHER_BYTES);
+            let end = area.len().min(wanted);
             match socket.try_recv(&mut area[*filled..end])? {
                 None => return Ok(()),
                 Some(0) => return Err(TlsFailure::Truncated),
                 Some(received) => {
                     drained = received < end - *filled;
                     *filled += received;
+                    receives += 1;
                 }
             }
         }
-        Ok(())
     }
 
     /// Decrypts whole records while `out` has room; how much ciphertext that took.
@@ -314,8 +315,11 @@ impl TlsSession {
             return Ok(None);
         }
         let mut taken = 0;
-        for part in parts {
+        for part in parts.iter().filter(|part| !part.is_empty()) {
             let piece = &part[..part.len().min(WRITE_BYTES - taken)];
+            if piece.is_empty() {
+                break;
+            }
             self.encrypt(piece)?;
             taken += piece.len();
         }

@@ -377,6 +377,44 @@ fn connections_are_bounded_and_the_bound_has_an_answer() {
 }
 
 #[test]
+fn many_requests_share_few_connections() {
+    let small = UpstreamConfig {
+        connections_max: 3,
+        ..config()
+    };
+    on_shard(small, no_tls(), async |shard| {
+        let origins = [0, 1].map(|_| Origin::start(|_, peer| peer.serve(b"hello")));
+        let done = Rc::new(Cell::new(0));
+        for number in 0..90 {
+            let upstream = Rc::clone(&shard.upstream);
+            let endpoint = at(origins[number % 2].address);
+            let done = Rc::clone(&done);
+            spawn(async move {
+                // Every third one leaves while it waits, or soon after.
+                let fetched = timeout_ms(
+                    if number.is_multiple_of(3) {
+                        number as u64 % 4
+                    } else {
+                        1_000
+                    },
+                    async {
+                        let fetched = upstream.fetch(&endpoint, GET, Method::Get).await;
+                        let mut response = fetched.expect("an answer");
+                        read_all(&mut response, 100).await.expect("a body");
+                    },
+                );
+                let whole = fetched.await.is_some();
+                assert!(whole || number.is_multiple_of(3));
+                assert!(upstream.connections() <= 3);
+                done.set(done.get() + 1);
+            });
+        }
+        until(|| done.get() == 90).await;
+        assert!(!shard.upstream.shared.permits.is_wanted());
+    });
+}
+
+#[test]
 fn an_idle_connection_makes_room_for_another_origin() {
     let small = UpstreamConfig {
         connections_max: 1,

@@ -263,3 +263,26 @@ fn a_name_that_does_not_resolve_is_an_error() {
         assert_eq!(shard.upstream.connections(), 0);
     });
 }
+
+#[test]
+fn a_connection_to_an_address_that_the_name_lost_is_not_kept_for_ever() {
+    let short = UpstreamConfig {
+        keepalive_ms: 100,
+        ..config()
+    };
+    on_shard(short, no_tls(), async |shard| {
+        let origin = listen_at(ONE, 0);
+        let endpoint = shard.named(origin.port(), &[ONE]).await;
+        for lost in [false, true] {
+            let mut response = shard.fetch(&endpoint).await.expect("an answer");
+            sleep_ms(150).await;
+            if lost {
+                shard
+                    .upstream
+                    .on_resolved("origin.test", Ok(&[IpAddr::from(TWO)]));
+            }
+            read_all(&mut response, 100).await.expect("a body");
+            assert_eq!(shard.upstream.connections_idle(), usize::from(!lost));
+        }
+    });
+}
