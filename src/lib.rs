@@ -2,10 +2,30 @@
 //!
 //! Read the modules downwards: each uses only those below it (`tests/tidy.rs` holds that).
 
-pub mod cache;
+pub mod server;
 
+pub mod admin;
+pub mod listener;
+
+pub mod request;
+
+pub mod shard;
+
+pub mod fill;
+
+pub mod cache;
+pub mod upstream;
+
+pub mod access_log;
 pub mod ram;
 
+pub mod s3;
+
+pub mod http;
+
 pub mod io;
+
+pub mod config;
+pub mod metrics;
 
 pub mod base;

@@ -10,7 +10,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 static START: OnceLock<Instant> = OnceLock::new();
 
-#[allow(clippy::disallowed_methods, reason = "this module is the one door to the clock")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this module is the one door to the clock"
+)]
 fn since_start() -> std::time::Duration {
     let start = START.get_or_init(Instant::now);
     start.elapsed()
@@ -28,9 +31,14 @@ pub fn now_ns() -> u64 {
     since_start().as_nanos() as u64
 }
 
-#[allow(clippy::disallowed_methods, reason = "this module is the one door to the clock")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this module is the one door to the clock"
+)]
 fn since_epoch() -> std::time::Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// Wall clock, whole seconds since 1970-01-01T00:00:00Z; 0 on a clock set before that.

@@ -14,7 +14,9 @@ impl Prng {
     /// A generator that yields the same numbers for the same `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { state: Cell::new(seed) }
+        Self {
+            state: Cell::new(seed),
+        }
     }
 
     /// The next 64 bits (splitmix64, Steele, Lea and Flood 2014).

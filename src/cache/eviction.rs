@@ -31,7 +31,10 @@ struct Queue<E> {
 
 impl<E> Queue<E> {
     fn new() -> Self {
-        Self { entries: VecDeque::new(), bytes: 0 }
+        Self {
+            entries: VecDeque::new(),
+            bytes: 0,
+        }
     }
 
     fn push(&mut self, entry: Entry<E>) {
@@ -87,7 +90,12 @@ pub struct S3Fifo<E> {
 
 impl<E: Resident> Default for S3Fifo<E> {
     fn default() -> Self {
-        Self { small: Queue::new(), main: Queue::new(), ghost: Ghost::default(), ghost_hits: 0 }
+        Self {
+            small: Queue::new(),
+            main: Queue::new(),
+            ghost: Ghost::default(),
+            ghost_hits: 0,
+        }
     }
 }
 
@@ -97,7 +105,11 @@ const SMALL_PERCENT: u64 = 10;
 impl<E: Resident> S3Fifo<E> {
     /// A new entry: to the main queue if it left the small one not long ago, else to the small one.
     pub fn insert(&mut self, item: E, weight: u64, fingerprint: u64) {
-        let entry = Entry { item, weight, fingerprint };
+        let entry = Entry {
+            item,
+            weight,
+            fingerprint,
+        };
         if self.ghost.knows(fingerprint) {
             self.ghost_hits += 1;
             self.main.push(entry);
@@ -132,8 +144,13 @@ impl<E: Resident> S3Fifo<E> {
             turns -= 1;
             let total = self.small.bytes + self.main.bytes;
             let from_small = self.main.entries.is_empty()
-                || (!self.small.entries.is_empty() && self.small.bytes * 100 > total * SMALL_PERCENT);
-            let victim = if from_small { self.step_small() } else { self.step_main() };
+                || (!self.small.entries.is_empty()
+                    && self.small.bytes * 100 > total * SMALL_PERCENT);
+            let victim = if from_small {
+                self.step_small()
+            } else {
+                self.step_main()
+            };
             if victim.is_some() {
                 return victim;
             }

@@ -52,7 +52,12 @@ impl Head {
     #[must_use]
     pub fn new(object: u128, parts: HeadParts) -> Self {
         let version = version_digest(&parts.etag, parts.total);
-        Self { parts, object, version, frequency: AtomicU8::new(0) }
+        Self {
+            parts,
+            object,
+            version,
+            frequency: AtomicU8::new(0),
+        }
     }
 
     /// Encoded object key.
@@ -119,19 +124,31 @@ impl Head {
     #[must_use]
     pub fn weight(&self) -> u64 {
         let parts = &self.parts;
-        (size_of::<Self>() + 64 + parts.key.len() + parts.etag.len() + parts.lines.len() + parts.checksum_lines.len()) as u64
+        (size_of::<Self>()
+            + 64
+            + parts.key.len()
+            + parts.etag.len()
+            + parts.lines.len()
+            + parts.checksum_lines.len()) as u64
     }
 
     /// A newer head of the same version, with the checksums of `older` if it brings none itself.
     #[must_use]
     pub fn inherit(self, older: &Self) -> Self {
-        if self.version != older.version || self.parts.checksums_known || !older.parts.checksums_known {
+        if self.version != older.version
+            || self.parts.checksums_known
+            || !older.parts.checksums_known
+        {
             return self;
         }
         let mut parts = self.parts.clone();
         parts.checksum_lines.clone_from(&older.parts.checksum_lines);
         parts.checksums_known = true;
-        Self { parts, frequency: AtomicU8::new(0), ..self }
+        Self {
+            parts,
+            frequency: AtomicU8::new(0),
+            ..self
+        }
     }
 
     /// A hit.
@@ -159,7 +176,12 @@ mod tests {
     use super::*;
 
     fn parts(etag: &[u8], total: u64) -> HeadParts {
-        HeadParts { etag: etag.into(), total, confirmed_ms: 1000, ..HeadParts::default() }
+        HeadParts {
+            etag: etag.into(),
+            total,
+            confirmed_ms: 1000,
+            ..HeadParts::default()
+        }
     }
 
     #[test]
@@ -176,13 +198,30 @@ mod tests {
         assert!(head.is_fresh(1999, 1000));
         assert!(!head.is_fresh(2000, 1000));
         assert!(!head.is_fresh(1000, 0));
-        assert!(head.is_fresh(500, 1), "a clock that seems to go back gives age 0");
+        assert!(
+            head.is_fresh(500, 1),
+            "a clock that seems to go back gives age 0"
+        );
     }
 
     #[test]
     fn checksums_of_the_same_version_are_kept_when_a_newer_head_brings_none() {
-        let older = Head::new(1, HeadParts { checksums_known: true, checksum_lines: (*b"x\r\n").into(), ..parts(b"\"a\"", 10) });
-        let newer = Head::new(1, HeadParts { confirmed_ms: 5000, ..parts(b"\"a\"", 10) }).inherit(&older);
+        let older = Head::new(
+            1,
+            HeadParts {
+                checksums_known: true,
+                checksum_lines: (*b"x\r\n").into(),
+                ..parts(b"\"a\"", 10)
+            },
+        );
+        let newer = Head::new(
+            1,
+            HeadParts {
+                confirmed_ms: 5000,
+                ..parts(b"\"a\"", 10)
+            },
+        )
+        .inherit(&older);
         assert_eq!(newer.checksum_lines(), b"x\r\n");
         assert_eq!((newer.age_ms(5001), newer.version()), (1, older.version()));
         let other = Head::new(1, parts(b"\"b\"", 10)).inherit(&older);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::ram::StripeId;
 use crate::ram::extent::Extent;
+use crate::ram::progress::FillState;
 
 pub use head::Head;
 use read_map::ReadMap;
@@ -32,7 +33,11 @@ impl Index {
     /// The head of an object, compared by its whole key.
     #[must_use]
     pub fn head(&self, digest: u128, key: &[u8]) -> Option<Arc<Head>> {
-        let found = self.heads.get(digest as u64, |k| *k == digest, |head| (head.key() == key).then(|| Arc::clone(head)));
+        let found = self.heads.get(
+            digest as u64,
+            |k| *k == digest,
+            |head| (head.key() == key).then(|| Arc::clone(head)),
+        );
         found.flatten()
     }
 
@@ -40,25 +45,70 @@ impl Index {
     #[must_use]
     pub fn extent_at(&self, id: &StripeId, at: u32) -> Option<Arc<Extent>> {
         let covering = |extents: &Extents| {
-            let candidates = extents.iter().filter(|extent| extent.start() <= at && at < extent.promised_end());
-            candidates.max_by_key(|extent| extent.promised_end()).cloned()
+            let candidates = extents
+                .iter()
+                .filter(|extent| extent.start() <= at && at < extent.promised_end());
+            candidates
+                .max_by_key(|extent| extent.promised_end())
+                .cloned()
         };
         self.stripes.get(id.hash(), |k| k == id, covering).flatten()
     }
 
-    /// The end of the contiguous bytes from `at` on that are there or being filled; `at` itself if there are none.
+    /// The start of the next extent behind `at`, or `end` if none begins before it: the end of the gap at `at`.
     #[must_use]
-    pub fn covered_until(&self, id: &StripeId, at: u32) -> u32 {
-        let reach = |extents: &Extents| {
-            let mut end = at;
-            for extent in extents {
-                if extent.start() > end {
-                    break;
-                }
-                end = end.max(extent.promised_end());
-            }
-            end
+    pub fn gap_until(&self, id: &StripeId, at: u32, end: u32) -> u32 {
+        let next = |extents: &Extents| {
+            let later = extents
+                .iter()
+                .filter(|extent| extent.start() > at && extent.promised_end() > extent.start());
+            later.map(|extent| extent.start()).min()
         };
-        self.stripes.get(id.hash(), |k| k == id, reach).unwrap_or(at)
+        self.stripes
+            .get(id.hash(), |k| k == id, next)
+            .flatten()
+            .map_or(end, |start| start.min(end))
     }
+
+    /// What there is of `[start, end)` of a stripe.
+    #[must_use]
+    pub fn reach(&self, id: &StripeId, start: u32, end: u32) -> Reach {
+        let look = |extents: &Extents| {
+            let mut reach = Reach {
+                end: start,
+                any: false,
+                filling: false,
+            };
+            for extent in extents.iter().take_while(|extent| extent.start() < end) {
+                let promised = extent.promised_end();
+                if promised <= start {
+                    continue;
+                }
+                reach.any = true;
+                if extent.start() <= reach.end && promised > reach.end {
+                    reach.end = promised;
+                    reach.filling |= extent.progress().state() == FillState::Filling;
+                }
+            }
+            reach
+        };
+        self.stripes
+            .get(id.hash(), |k| k == id, look)
+            .unwrap_or(Reach {
+                end: start,
+                any: false,
+                filling: false,
+            })
+    }
+}
+
+/// How far the bytes of a stripe go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// End of the contiguous bytes from the asked start on, there or being filled.
+    pub end: u32,
+    /// Whether any byte of the asked window is there.
+    pub any: bool,
+    /// Whether some of the contiguous bytes are still being filled.
+    pub filling: bool,
 }

@@ -52,7 +52,9 @@ impl Resident for ExtentResident {
         }
     }
     fn busy(&self) -> bool {
-        self.0.upgrade().is_some_and(|extent| extent.progress().state() == FillState::Filling)
+        self.0
+            .upgrade()
+            .is_some_and(|extent| extent.progress().state() == FillState::Filling)
     }
 }
 
@@ -116,7 +118,10 @@ impl Partition {
     pub fn new(ram_bytes: u64, heads_max: usize, stamps: Arc<Stamps>) -> io::Result<Self> {
         let slab = Slab::new(ram_bytes)?;
         let stripes = (ram_bytes / 16_384) as usize;
-        let index = Arc::new(Index { heads: read_map::table(heads_max), stripes: read_map::table(stripes) });
+        let index = Arc::new(Index {
+            heads: read_map::table(heads_max),
+            stripes: read_map::table(stripes),
+        });
         Ok(Self {
             heads: MapWriter::new(Arc::new(Heads(Arc::clone(&index)))),
             stripes: MapWriter::new(Arc::new(Stripes(Arc::clone(&index)))),
@@ -171,7 +176,11 @@ impl Partition {
             Some(older) => head.inherit(older),
             None => head,
         });
-        self.head_policy.insert(HeadResident(Arc::downgrade(&head)), head.weight(), object as u64);
+        self.head_policy.insert(
+            HeadResident(Arc::downgrade(&head)),
+            head.weight(),
+            object as u64,
+        );
         self.heads.insert(object as u64, object, Arc::clone(&head));
         while self.heads.len() > self.heads_max {
             if !self.evict_head() {
@@ -182,10 +191,16 @@ impl Partition {
     }
 
     fn evict_head(&mut self) -> bool {
-        let Some(victim) = self.head_policy.evict() else { return false };
-        let Some(victim) = victim.0.upgrade() else { return true };
+        let Some(victim) = self.head_policy.evict() else {
+            return false;
+        };
+        let Some(victim) = victim.0.upgrade() else {
+            return true;
+        };
         let object = victim.object();
-        let current = self.heads.get(object as u64, &object, |head| Arc::ptr_eq(head, &victim));
+        let current = self
+            .heads
+            .get(object as u64, &object, |head| Arc::ptr_eq(head, &victim));
         if current == Some(true) {
             self.heads.remove(object as u64, &object);
         }
@@ -201,9 +216,32 @@ impl Partition {
         }
     }
 
-    /// Drops every head whose encoded key satisfies `is`; for a multi-delete that could not be understood.
+    /// Drops every head whose encoded key begins with `prefix`, and beats every fetch under way that could bring one back.
+    pub fn invalidate_prefix(&mut self, prefix: &[u8]) {
+        let matching = self
+            .index
+            .heads
+            .keys_where(|head| head.key().starts_with(prefix));
+        self.stamps.bump_all();
+        for object in matching {
+            if self.heads.remove(object as u64, &object) {
+                self.tally.invalidated += 1;
+            }
+        }
+    }
+
+    /// Insertions that the ghost recognised.
+    #[must_use]
+    pub fn ghost_hits(&self) -> u64 {
+        self.policy.ghost_hits()
+    }
+
+    /// Drops the head of an object if it satisfies `is`; true if it did.
     pub fn drop_head_if(&mut self, object: u128, is: impl Fn(&Head) -> bool) -> bool {
-        let matches = self.heads.get(object as u64, &object, |head| is(head)).unwrap_or(false);
+        let matches = self
+            .heads
+            .get(object as u64, &object, |head| is(head))
+            .unwrap_or(false);
         matches && self.heads.remove(object as u64, &object)
     }
 
@@ -217,33 +255,45 @@ impl Partition {
             return Lease::NoRoom;
         };
         let (extent, writer) = Extent::create(id, window, slots, self.slab.arena(), readers);
-        self.policy.insert(ExtentResident(Arc::downgrade(&extent)), extent.weight(), extent_fingerprint(&extent));
+        self.policy.insert(
+            ExtentResident(Arc::downgrade(&extent)),
+            extent.weight(),
+            extent_fingerprint(&extent),
+        );
         self.link(extent);
         Lease::Granted(writer)
     }
 
     fn link(&mut self, extent: Arc<Extent>) {
         let id = extent.id();
-        let mut extents: Vec<_> =
-            self.stripes.get(id.hash(), &id, |known| known.to_vec()).unwrap_or_default();
+        let mut extents: Vec<_> = self
+            .stripes
+            .get(id.hash(), &id, |known| known.to_vec())
+            .unwrap_or_default();
         extents.retain(|known| known.promised_end() > known.start());
         if extents.len() >= EXTENTS_PER_STRIPE_MAX {
-            let settled = extents.iter().position(|known| known.progress().state() != FillState::Filling);
+            let settled = extents
+                .iter()
+                .position(|known| known.progress().state() != FillState::Filling);
             extents.remove(settled.unwrap_or(0));
         }
         let at = extents.partition_point(|known| known.start() <= extent.start());
         extents.insert(at, extent);
-        self.stripes.insert(id.hash(), id, extents.into_boxed_slice());
+        self.stripes
+            .insert(id.hash(), id, extents.into_boxed_slice());
     }
 
     fn unlink(&mut self, extent: &Arc<Extent>) {
         let id = extent.id();
-        let Some(mut extents) = self.stripes.get(id.hash(), &id, |known| known.to_vec()) else { return };
+        let Some(mut extents) = self.stripes.get(id.hash(), &id, |known| known.to_vec()) else {
+            return;
+        };
         extents.retain(|known| !Arc::ptr_eq(known, extent));
         if extents.is_empty() {
             self.stripes.remove(id.hash(), &id);
         } else {
-            self.stripes.insert(id.hash(), id, extents.into_boxed_slice());
+            self.stripes
+                .insert(id.hash(), id, extents.into_boxed_slice());
         }
     }
 
@@ -269,7 +319,9 @@ impl Partition {
         let most = (bytes.max(PAGE_BYTES) as u64) * EVICT_AHEAD;
         let mut evicted = 0;
         while evicted < most {
-            let Some(weight) = self.evict_one() else { break };
+            let Some(weight) = self.evict_one() else {
+                break;
+            };
             evicted += weight;
             if let Some(slots) = self.retry(bytes) {
                 return Some(slots);
@@ -291,7 +343,12 @@ impl Partition {
 
     fn evict_one(&mut self) -> Option<u64> {
         let victim = self.policy.evict()?;
-        Some(victim.0.upgrade().map_or(0, |extent| self.evict_extent(&extent)))
+        Some(
+            victim
+                .0
+                .upgrade()
+                .map_or(0, |extent| self.evict_extent(&extent)),
+        )
     }
 
     fn evict_extent(&mut self, extent: &Arc<Extent>) -> u64 {
@@ -306,7 +363,9 @@ impl Partition {
     fn empty_pages(&mut self, bytes: usize) -> Option<Vec<Slot>> {
         for _ in 0..bytes.div_ceil(PAGE_BYTES) {
             let page = self.slab.emptiest_page()?;
-            let touches = |resident: &ExtentResident| resident.0.upgrade().is_some_and(|e| e.touches_page(page));
+            let touches = |resident: &ExtentResident| {
+                resident.0.upgrade().is_some_and(|e| e.touches_page(page))
+            };
             for victim in self.policy.remove_where(touches) {
                 if let Some(extent) = victim.0.upgrade() {
                     self.evict_extent(&extent);
@@ -333,7 +392,11 @@ mod tests {
         Partition::new(ram_bytes, 100, Arc::default()).unwrap()
     }
     fn id(index: u32) -> StripeId {
-        StripeId { object: 7, version: 8, index }
+        StripeId {
+            object: 7,
+            version: 8,
+            index,
+        }
     }
     fn granted(lease: Lease) -> ExtentWriter {
         match lease {
@@ -351,15 +414,29 @@ mod tests {
         writer.finish(|_| {});
     }
     fn head(object: u128) -> Head {
-        Head::new(object, HeadParts { key: (*b"k").into(), etag: (*b"\"e\"").into(), total: 1, ..HeadParts::default() })
+        Head::new(
+            object,
+            HeadParts {
+                key: (*b"k").into(),
+                etag: (*b"\"e\"").into(),
+                total: 1,
+                ..HeadParts::default()
+            },
+        )
     }
 
     #[test]
     fn a_second_lease_of_bytes_being_fetched_joins_the_first() {
         let mut partition = partition(16 << 20);
         let writer = granted(partition.lease(id(0), 0..100_000, &Arc::default()));
-        assert!(matches!(partition.lease(id(0), 50..100, &Arc::default()), Lease::Have(_)));
-        assert!(matches!(partition.lease(id(0), 100_000..100_100, &Arc::default()), Lease::Granted(_)));
+        assert!(matches!(
+            partition.lease(id(0), 50..100, &Arc::default()),
+            Lease::Have(_)
+        ));
+        assert!(matches!(
+            partition.lease(id(0), 100_000..100_100, &Arc::default()),
+            Lease::Granted(_)
+        ));
         drop(writer);
     }
 
@@ -380,7 +457,10 @@ mod tests {
         let mut partition = partition(2 << 20);
         fill(&mut partition, id(0), 0..(2 << 20));
         let pin = partition.index().extent_at(&id(0), 0).unwrap();
-        assert!(matches!(partition.lease(id(1), 0..(1 << 20), &Arc::default()), Lease::NoRoom));
+        assert!(matches!(
+            partition.lease(id(1), 0..(1 << 20), &Arc::default()),
+            Lease::NoRoom
+        ));
         drop(pin);
         fill(&mut partition, id(1), 0..(1 << 20));
     }
@@ -408,7 +488,12 @@ mod tests {
         assert!(partition.publish(head(1), stamp).is_none());
         let stamp = partition.stamps.now(1);
         assert!(partition.publish(head(1), stamp).is_some());
-        assert!(partition.index().head(1, b"other key, same digest").is_none());
+        assert!(
+            partition
+                .index()
+                .head(1, b"other key, same digest")
+                .is_none()
+        );
     }
 
     #[test]

@@ -5,7 +5,10 @@
 //! is freed by crossbeam-epoch when no reader can still hold it. Values are cloned or read inside a closure: no guard leaves
 //! this module, so none can be held across an await.
 
-#![allow(unsafe_code, reason = "the one lock-free structure; each block names its reason")]
+#![allow(
+    unsafe_code,
+    reason = "the one lock-free structure; each block names its reason"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,7 +33,12 @@ impl<K, V> ReadMap<K, V> {
     }
 
     /// Calls `read` with the value of the key that has this `hash` and satisfies `is`.
-    pub fn get<R>(&self, hash: u64, is: impl Fn(&K) -> bool, read: impl FnOnce(&V) -> R) -> Option<R> {
+    pub fn get<R>(
+        &self,
+        hash: u64,
+        is: impl Fn(&K) -> bool,
+        read: impl FnOnce(&V) -> R,
+    ) -> Option<R> {
         let guard = epoch::pin();
         let mut current = self.bucket(hash).load(Ordering::Acquire, &guard);
         // SAFETY: nodes are freed only after every guard that was pinned when they were unlinked has gone; ours is pinned.
@@ -41,6 +49,25 @@ impl<K, V> ReadMap<K, V> {
             current = node.next.load(Ordering::Acquire, &guard);
         }
         None
+    }
+}
+
+impl<K: Clone, V> ReadMap<K, V> {
+    /// The keys of all values that satisfy `is`; a walk over the whole table.
+    pub fn keys_where(&self, is: impl Fn(&V) -> bool) -> Vec<K> {
+        let guard = epoch::pin();
+        let mut keys = Vec::new();
+        for bucket in &self.buckets {
+            let mut current = bucket.load(Ordering::Acquire, &guard);
+            // SAFETY: as in `get`: the pinned guard keeps every node that can be reached from here.
+            while let Some(node) = unsafe { current.as_ref() } {
+                if is(&node.value) {
+                    keys.push(node.key.clone());
+                }
+                current = node.next.load(Ordering::Acquire, &guard);
+            }
+        }
+        keys
     }
 }
 
@@ -69,7 +96,9 @@ pub struct MapWriter<K, V> {
 #[must_use]
 pub fn table<K, V>(buckets: usize) -> ReadMap<K, V> {
     let count = buckets.max(16).next_power_of_two();
-    ReadMap { buckets: (0..count).map(|_| Atomic::null()).collect() }
+    ReadMap {
+        buckets: (0..count).map(|_| Atomic::null()).collect(),
+    }
 }
 
 impl<K, V> AsRef<Self> for ReadMap<K, V> {
@@ -105,7 +134,10 @@ fn find<'g, K, V>(
 impl<K: PartialEq + Send + Sync + 'static, V: Send + Sync + 'static> MapWriter<K, V> {
     /// The writer of a table that `holder` gives access to. Make one per table.
     pub fn new(holder: Arc<dyn AsRef<ReadMap<K, V>> + Send + Sync>) -> Self {
-        Self { map: holder, len: 0 }
+        Self {
+            map: holder,
+            len: 0,
+        }
     }
 
     /// Entries.
@@ -130,17 +162,26 @@ impl<K: PartialEq + Send + Sync + 'static, V: Send + Sync + 'static> MapWriter<K
         let guard = epoch::pin();
         let map = (*self.map).as_ref();
         let place = find(map, hash, |k| *k == key, &guard);
-        let fresh = Owned::new(Node { hash, key, value, next: Atomic::null() });
+        let fresh = Owned::new(Node {
+            hash,
+            key,
+            value,
+            next: Atomic::null(),
+        });
         let Some(place) = place else {
             let bucket = map.bucket(hash);
-            fresh.next.store(bucket.load(Ordering::Relaxed, &guard), Ordering::Relaxed);
+            fresh
+                .next
+                .store(bucket.load(Ordering::Relaxed, &guard), Ordering::Relaxed);
             bucket.store(fresh, Ordering::Release);
             self.len += 1;
             return false;
         };
         // SAFETY: `find` returned a linked node, which only this thread could unlink.
         let old = unsafe { place.node.deref() };
-        fresh.next.store(old.next.load(Ordering::Relaxed, &guard), Ordering::Relaxed);
+        fresh
+            .next
+            .store(old.next.load(Ordering::Relaxed, &guard), Ordering::Relaxed);
         place.link.store(fresh, Ordering::Release);
         // SAFETY: the node is no longer reachable from the table and is retired once.
         unsafe { guard.defer_destroy(place.node) };
@@ -151,10 +192,14 @@ impl<K: PartialEq + Send + Sync + 'static, V: Send + Sync + 'static> MapWriter<K
     pub fn remove(&mut self, hash: u64, key: &K) -> bool {
         let guard = epoch::pin();
         let map = (*self.map).as_ref();
-        let Some(place) = find(map, hash, |k| k == key, &guard) else { return false };
+        let Some(place) = find(map, hash, |k| k == key, &guard) else {
+            return false;
+        };
         // SAFETY: `find` returned a linked node, which only this thread could unlink.
         let old = unsafe { place.node.deref() };
-        place.link.store(old.next.load(Ordering::Relaxed, &guard), Ordering::Release);
+        place
+            .link
+            .store(old.next.load(Ordering::Relaxed, &guard), Ordering::Release);
         // SAFETY: the node is no longer reachable from the table and is retired once.
         unsafe { guard.defer_destroy(place.node) };
         self.len -= 1;
@@ -183,7 +228,8 @@ mod tests {
     #[test]
     fn it_holds_what_a_plain_map_holds() {
         let map = Arc::new(table::<u64, u64>(16));
-        let mut writer = MapWriter::new(Arc::clone(&map) as Arc<dyn AsRef<ReadMap<u64, u64>> + Send + Sync>);
+        let mut writer =
+            MapWriter::new(Arc::clone(&map) as Arc<dyn AsRef<ReadMap<u64, u64>> + Send + Sync>);
         let (mut model, prng) = (HashMap::new(), crate::base::prng::Prng::new(1));
         for _ in 0..20_000 {
             let (key, value) = (prng.below(300) as u64, prng.next_u64());
@@ -191,11 +237,17 @@ mod tests {
             if value % 3 == 0 {
                 assert_eq!(writer.remove(hash, &key), model.remove(&key).is_some());
             } else {
-                assert_eq!(writer.insert(hash, key, value), model.insert(key, value).is_some());
+                assert_eq!(
+                    writer.insert(hash, key, value),
+                    model.insert(key, value).is_some()
+                );
             }
             assert_eq!(writer.len(), model.len());
             let probe = prng.below(300) as u64;
-            assert_eq!(map.get(probe % 40, |k| *k == probe, |v| *v), model.get(&probe).copied());
+            assert_eq!(
+                map.get(probe % 40, |k| *k == probe, |v| *v),
+                model.get(&probe).copied()
+            );
         }
     }
 
@@ -203,7 +255,8 @@ mod tests {
     fn every_value_is_dropped_once() {
         let drops = Arc::new(AtomicUsize::new(0));
         let map = Arc::new(table::<u64, Counted>(16));
-        let mut writer = MapWriter::new(Arc::clone(&map) as Arc<dyn AsRef<ReadMap<u64, Counted>> + Send + Sync>);
+        let mut writer =
+            MapWriter::new(Arc::clone(&map) as Arc<dyn AsRef<ReadMap<u64, Counted>> + Send + Sync>);
         for key in 0..100 {
             writer.insert(key, key % 50, Counted(Arc::clone(&drops)));
         }
@@ -221,7 +274,9 @@ mod tests {
     #[test]
     fn readers_on_other_threads_always_see_a_whole_value() {
         let map = Arc::new(table::<u64, [u64; 8]>(16));
-        let mut writer = MapWriter::new(Arc::clone(&map) as Arc<dyn AsRef<ReadMap<u64, [u64; 8]>> + Send + Sync>);
+        let mut writer = MapWriter::new(
+            Arc::clone(&map) as Arc<dyn AsRef<ReadMap<u64, [u64; 8]>> + Send + Sync>
+        );
         let stop = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = (0..2)
             .map(|_| {
@@ -229,7 +284,11 @@ mod tests {
                 std::thread::spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
                         for key in 0..64u64 {
-                            map.get(key, |k| *k == key, |v| assert!(v.iter().all(|x| *x == v[0] && x % 64 == key)));
+                            map.get(
+                                key,
+                                |k| *k == key,
+                                |v| assert!(v.iter().all(|x| *x == v[0] && x % 64 == key)),
+                            );
                         }
                     }
                 })
@@ -244,6 +303,8 @@ mod tests {
             }
         }
         stop.store(true, Ordering::Relaxed);
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        readers
+            .into_iter()
+            .for_each(|reader| reader.join().unwrap());
     }
 }

@@ -39,6 +39,13 @@ impl Stamps {
         self.now(object) == stamp
     }
 
+    /// An invalidation of unknown extent: everything that began before it is beaten.
+    pub fn bump_all(&self) {
+        for cell in &self.0 {
+            cell.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     /// An invalidation: everything that began before it is beaten.
     pub fn bump(&self, object: u128) {
         self.cell(object).fetch_add(1, Ordering::SeqCst);

@@ -35,7 +35,11 @@ impl Listener {
     /// # Errors
     /// The kernel's: in use, not permitted, no such congestion control.
     pub fn bind(address: SocketAddr, backlog: u32, congestion: &str) -> io::Result<Self> {
-        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let family = if address.is_ipv4() {
+            libc::AF_INET
+        } else {
+            libc::AF_INET6
+        };
         // SAFETY: plain system call without pointers.
         let raw = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
         if raw < 0 {
@@ -46,7 +50,15 @@ impl Listener {
         let one: libc::c_int = 1;
         let size = size_of::<libc::c_int>() as libc::socklen_t;
         // SAFETY: `one` is readable for `size` bytes during the call.
-        unsafe { libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const one).cast(), size) };
+        unsafe {
+            libc::setsockopt(
+                raw,
+                libc::SOL_SOCKET,
+                libc::SO_REUSEADDR,
+                (&raw const one).cast(),
+                size,
+            )
+        };
         if !congestion.is_empty() {
             set_congestion(raw, congestion)?;
         }
@@ -78,13 +90,21 @@ impl Listener {
         let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: `storage` and `length` are valid for the call.
-        let raw =
-            unsafe { libc::accept4(self.fd.as_raw_fd(), storage.as_mut_ptr().cast(), &raw mut length, flags) };
+        let raw = unsafe {
+            libc::accept4(
+                self.fd.as_raw_fd(),
+                storage.as_mut_ptr().cast(),
+                &raw mut length,
+                flags,
+            )
+        };
         if raw < 0 {
             let error = io::Error::last_os_error();
             return Err(match error.raw_os_error() {
                 Some(libc::EINVAL | libc::EBADF) => AcceptError::Closed,
-                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => AcceptError::Exhausted(error),
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                    AcceptError::Exhausted(error)
+                }
                 _ => AcceptError::Lost(error),
             });
         }

@@ -25,7 +25,10 @@ impl Memory {
     /// # Errors
     /// The kernel's, when memory or descriptors have run out.
     pub fn new(bytes: usize) -> io::Result<Self> {
-        assert!(bytes > 0 && bytes.is_multiple_of(PAGE_BYTES), "memory comes in whole pages");
+        assert!(
+            bytes > 0 && bytes.is_multiple_of(PAGE_BYTES),
+            "memory comes in whole pages"
+        );
         // SAFETY: the name is a NUL-terminated literal.
         let fd = unsafe { libc::memfd_create(c"millrace-slab".as_ptr(), libc::MFD_CLOEXEC) };
         if fd < 0 {
@@ -68,13 +71,25 @@ impl Memory {
     /// # Errors
     /// The kernel's; the range must then not be reused.
     pub fn punch(&self, offset: u64, bytes: usize) -> io::Result<()> {
-        assert!(offset.is_multiple_of(PAGE_BYTES as u64), "holes begin on a page");
+        assert!(
+            offset.is_multiple_of(PAGE_BYTES as u64),
+            "holes begin on a page"
+        );
         assert!(bytes.is_multiple_of(PAGE_BYTES), "holes are whole pages");
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         // SAFETY: plain system call on our own file.
         let result = unsafe {
-            libc::fallocate(self.file.as_raw_fd(), mode, offset as libc::off_t, bytes as libc::off_t)
+            libc::fallocate(
+                self.file.as_raw_fd(),
+                mode,
+                offset as libc::off_t,
+                bytes as libc::off_t,
+            )
         };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
 }

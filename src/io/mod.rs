@@ -5,7 +5,10 @@
 //! no splice operation. Sockets are non-blocking: data moves by direct system calls and the ring is asked only
 //! for readiness, so dropping any future of this module is safe and loses no byte.
 
-#![allow(unsafe_code, reason = "the door to the kernel; each block names its reason")]
+#![allow(
+    unsafe_code,
+    reason = "the door to the kernel; each block names its reason"
+)]
 
 pub mod eventfd;
 pub mod listen;
@@ -15,5 +18,5 @@ pub mod runtime;
 pub mod socket;
 pub mod watchdog;
 
-pub use runtime::{sleep_ms, spawn, timeout_ms};
+pub use runtime::{Either, race, sleep_ms, spawn, timeout_ms};
 pub use socket::Socket;

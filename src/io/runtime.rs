@@ -24,7 +24,9 @@ impl ShardRuntime {
     /// The kernel's error when no ring can be had at all (see `probe` for what to tell the operator).
     pub fn new() -> io::Result<Self> {
         let mut fast = io_uring::IoUring::builder();
-        fast.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun();
+        fast.setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_coop_taskrun();
         let built = RuntimeBuilder::<IoUringDriver>::new()
             .with_entries(RING_ENTRIES)
             .uring_builder(fast)
@@ -59,7 +61,31 @@ pub async fn sleep_ms(ms: u64) {
     monoio::time::sleep(Duration::from_millis(ms)).await;
 }
 
+/// Which of two futures ended first.
+pub enum Either<A, B> {
+    /// The first one.
+    First(A),
+    /// The second one.
+    Second(B),
+}
+
+/// Waits for the first of two futures, asking `first` first; neither is dropped, so they can be waited for again.
+pub async fn race<A: Future, B: Future>(
+    mut first: std::pin::Pin<&mut A>,
+    mut second: std::pin::Pin<&mut B>,
+) -> Either<A::Output, B::Output> {
+    std::future::poll_fn(move |context| {
+        if let std::task::Poll::Ready(output) = first.as_mut().poll(context) {
+            return std::task::Poll::Ready(Either::First(output));
+        }
+        second.as_mut().poll(context).map(Either::Second)
+    })
+    .await
+}
+
 /// `future`'s output, or `None` when it took longer than `ms`; the future is dropped then, so it must be one that may be.
 pub async fn timeout_ms<F: Future>(ms: u64, future: F) -> Option<F::Output> {
-    monoio::time::timeout(Duration::from_millis(ms), future).await.ok()
+    monoio::time::timeout(Duration::from_millis(ms), future)
+        .await
+        .ok()
 }

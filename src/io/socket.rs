@@ -75,7 +75,11 @@ impl Socket {
     ///
     /// # Errors
     /// The kernel's: refused, unreachable, out of descriptors. The caller bounds the time.
-    pub async fn connect(address: SocketAddr, congestion: &str, watchdog: &Watchdog) -> io::Result<Self> {
+    pub async fn connect(
+        address: SocketAddr,
+        congestion: &str,
+        watchdog: &Watchdog,
+    ) -> io::Result<Self> {
         let fd = new_stream_socket(&address)?;
         if !congestion.is_empty() {
             set_congestion(fd.as_raw_fd(), congestion)?;
@@ -111,7 +115,14 @@ impl Socket {
     /// The connection's: reset, timed out.
     pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
         // SAFETY: `buf` is writable for its length and the call returns before the borrow ends.
-        outcome(unsafe { libc::recv(self.fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) })
+        outcome(unsafe {
+            libc::recv(
+                self.fd(),
+                buf.as_mut_ptr().cast(),
+                buf.len(),
+                libc::MSG_DONTWAIT,
+            )
+        })
     }
 
     /// Looks whether anything has arrived without taking it: `Ok(None)` nothing, `Ok(Some(0))` end of stream.
@@ -144,7 +155,12 @@ impl Socket {
     ///
     /// # Errors
     /// The connection's: reset, closed by the peer.
-    pub fn try_sendfile(&self, memory: &Memory, offset: u64, len: usize) -> io::Result<Option<usize>> {
+    pub fn try_sendfile(
+        &self,
+        memory: &Memory,
+        offset: u64,
+        len: usize,
+    ) -> io::Result<Option<usize>> {
         let mut at = offset as libc::off_t;
         // SAFETY: both descriptors are open; `at` is a valid pointer for the call.
         outcome(unsafe { libc::sendfile(self.fd(), memory.fd(), &raw mut at, len) })
@@ -170,9 +186,19 @@ impl Socket {
     ///
     /// # Errors
     /// The connection's. End of stream is `Ok(0)`.
-    pub async fn recv_append(&mut self, mut buf: Vec<u8>, room: usize) -> (io::Result<usize>, Vec<u8>) {
+    pub async fn recv_append(
+        &mut self,
+        mut buf: Vec<u8>,
+        room: usize,
+    ) -> (io::Result<usize>, Vec<u8>) {
         buf.reserve(room);
-        let (result, tail) = self.stream.read(Tail { start: buf.len(), vec: buf }).await;
+        let (result, tail) = self
+            .stream
+            .read(Tail {
+                start: buf.len(),
+                vec: buf,
+            })
+            .await;
         (result, tail.vec)
     }
 
@@ -198,11 +224,20 @@ impl Socket {
 
     /// Makes the coming close a reset, so that a peer that waits for more bytes sees an error and the kernel drops its queue.
     pub fn reset_on_close(&self) {
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
         let size = size_of::<libc::linger>() as libc::socklen_t;
         // SAFETY: `linger` is readable for `size` bytes during the call.
         unsafe {
-            libc::setsockopt(self.fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size)
+            libc::setsockopt(
+                self.fd(),
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                (&raw const linger).cast(),
+                size,
+            )
         };
     }
 
@@ -214,6 +249,11 @@ impl Socket {
     /// No deadline until the next [`Socket::arm`].
     pub fn disarm(&self) {
         self.watch.disarm();
+    }
+
+    /// Forgets that a deadline has passed: bytes had come in time after all.
+    pub fn forgive(&self) {
+        self.watch.forgive();
     }
 
     /// Whether a deadline has passed and shut this socket down.
@@ -247,9 +287,19 @@ unsafe impl monoio::buf::IoBufMut for Tail {
 }
 
 fn new_stream_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let family = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
     // SAFETY: plain system call without pointers.
-    let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
+    let fd = unsafe {
+        libc::socket(
+            family,
+            libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+            0,
+        )
+    };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -266,7 +316,11 @@ fn start_connect(fd: &OwnedFd, address: &SocketAddr) -> io::Result<bool> {
         return Ok(false);
     }
     let error = io::Error::last_os_error();
-    if error.raw_os_error() == Some(libc::EINPROGRESS) { Ok(true) } else { Err(error) }
+    if error.raw_os_error() == Some(libc::EINPROGRESS) {
+        Ok(true)
+    } else {
+        Err(error)
+    }
 }
 
 pub(super) fn raw_address(address: &SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
@@ -277,7 +331,9 @@ pub(super) fn raw_address(address: &SocketAddr) -> (libc::sockaddr_storage, libc
             let raw = libc::sockaddr_in {
                 sin_family: libc::AF_INET as libc::sa_family_t,
                 sin_port: v4.port().to_be(),
-                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
+                },
                 sin_zero: [0; 8],
             };
             // SAFETY: sockaddr_storage is larger than and aligned for every socket address.
@@ -289,7 +345,9 @@ pub(super) fn raw_address(address: &SocketAddr) -> (libc::sockaddr_storage, libc
                 sin6_family: libc::AF_INET6 as libc::sa_family_t,
                 sin6_port: v6.port().to_be(),
                 sin6_flowinfo: v6.flowinfo(),
-                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                sin6_addr: libc::in6_addr {
+                    s6_addr: v6.ip().octets(),
+                },
                 sin6_scope_id: v6.scope_id(),
             };
             // SAFETY: sockaddr_storage is larger than and aligned for every socket address.
@@ -305,7 +363,13 @@ fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
     let mut size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `code` and `size` are valid for the call.
     let result = unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut code).cast(), &raw mut size)
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut code).cast(),
+            &raw mut size,
+        )
     };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -326,7 +390,8 @@ pub fn queue_by_reference(
     stream.set_nonblocking(true)?;
     let mut at = offset as libc::off_t;
     // SAFETY: both descriptors are open; `at` is a valid pointer for the call.
-    let sent = outcome(unsafe { libc::sendfile(stream.as_raw_fd(), memory.fd(), &raw mut at, bytes) })?;
+    let sent =
+        outcome(unsafe { libc::sendfile(stream.as_raw_fd(), memory.fd(), &raw mut at, bytes) })?;
     Ok(sent.unwrap_or(0))
 }
 
@@ -337,7 +402,18 @@ pub fn queue_by_reference(
 pub fn set_congestion(fd: RawFd, name: &str) -> io::Result<()> {
     let length = name.len() as libc::socklen_t;
     // SAFETY: `name` is readable for its length during the call.
-    let result =
-        unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_ptr().cast(), length) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let result = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_CONGESTION,
+            name.as_ptr().cast(),
+            length,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

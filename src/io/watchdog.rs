@@ -13,6 +13,8 @@ pub const SWEEP_MS: u64 = 50;
 /// What a passed deadline does to the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnExpiry {
+    /// Shut the receiving side; nothing is under way on this connection, so a drain may do it at once.
+    StopIdling,
     /// Shut the receiving side: a waiting receive returns end of stream, an answer can still be sent.
     StopReceiving,
     /// Shut both sides: every waiter wakes with an error or end of stream.
@@ -51,6 +53,10 @@ impl WatchEntry {
         self.expired.get()
     }
 
+    pub(super) fn forgive(&self) {
+        self.expired.set(false);
+    }
+
     /// The socket is about to close: its number may soon name another.
     pub(super) fn forget(&self) {
         self.fd.set(-1);
@@ -60,7 +66,7 @@ impl WatchEntry {
         self.expired.set(true);
         self.deadline_ms.set(u64::MAX);
         let how = match self.action.get() {
-            OnExpiry::StopReceiving => libc::SHUT_RD,
+            OnExpiry::StopIdling | OnExpiry::StopReceiving => libc::SHUT_RD,
             OnExpiry::Cut => libc::SHUT_RDWR,
         };
         // SAFETY: plain system call; the socket that owns this number has not closed it (`forget` runs before).
@@ -85,6 +91,16 @@ impl Watchdog {
         let entry = Rc::new(WatchEntry::new(fd));
         self.entries.borrow_mut().push(Rc::clone(&entry));
         entry
+    }
+
+    /// Fires every socket that waits idle, whatever its deadline; the server drains.
+    pub fn end_idling(&self) {
+        for entry in self.entries.borrow().iter() {
+            let waits = entry.fd.get() >= 0 && entry.deadline_ms.get() != u64::MAX;
+            if waits && entry.action.get() == OnExpiry::StopIdling {
+                entry.fire();
+            }
+        }
     }
 
     /// Fires what has passed at `now_ms` and drops closed sockets; returns how many fired.

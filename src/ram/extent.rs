@@ -18,6 +18,7 @@ pub const FREQUENCY_MAX: u8 = 3;
 pub struct Readers {
     count: AtomicU32,
     furthest: AtomicU64,
+    ended: AtomicBool,
 }
 
 impl Readers {
@@ -26,6 +27,17 @@ impl Readers {
     pub fn join(self: &Arc<Self>) -> Reading {
         self.count.fetch_add(1, Ordering::AcqRel);
         Reading(Arc::clone(self))
+    }
+
+    /// The fill is over: no extent of it gets another byte.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// Whether the fill is over.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// How many follow.
@@ -82,7 +94,8 @@ pub struct Extent {
 impl Drop for Extent {
     fn drop(&mut self) {
         let kept = *self.kept_slots.get_mut() as usize;
-        self.arena.give_back(self.slots[..kept].to_vec(), *self.by_reference.get_mut());
+        self.arena
+            .give_back(self.slots[..kept].to_vec(), *self.by_reference.get_mut());
     }
 }
 
@@ -107,7 +120,10 @@ impl Extent {
     ) -> (Arc<Self>, ExtentWriter) {
         let capacity = window.end - window.start;
         let room: usize = slots.iter().map(|slot| slot.bytes()).sum();
-        assert!(capacity > 0 && room >= capacity as usize, "an extent's slots hold all of it");
+        assert!(
+            capacity > 0 && room >= capacity as usize,
+            "an extent's slots hold all of it"
+        );
         let extent = Arc::new(Self {
             id,
             start: window.start,
@@ -120,7 +136,11 @@ impl Extent {
             slots: slots.into_boxed_slice(),
             arena: Arc::clone(arena),
         });
-        let writer = ExtentWriter { extent: Arc::clone(&extent), filled: 0, settled: false };
+        let writer = ExtentWriter {
+            extent: Arc::clone(&extent),
+            filled: 0,
+            settled: false,
+        };
         (extent, writer)
     }
 
@@ -173,7 +193,10 @@ impl Extent {
     #[must_use]
     pub fn weight(&self) -> u64 {
         let kept = self.kept_slots.load(Ordering::Relaxed) as usize;
-        self.slots[..kept].iter().map(|slot| slot.bytes() as u64).sum()
+        self.slots[..kept]
+            .iter()
+            .map(|slot| slot.bytes() as u64)
+            .sum()
     }
 
     /// Whether any of it lies in that page of its slab.
@@ -214,14 +237,20 @@ impl Extent {
         let slot = self.slots[position / PAGE_BYTES];
         let inside = position % PAGE_BYTES;
         let bytes = (slot.bytes() - inside).min((end - at) as usize);
-        Some(Piece { offset: (slot.offset() + inside) as u64, bytes })
+        Some(Piece {
+            offset: (slot.offset() + inside) as u64,
+            bytes,
+        })
     }
 
     /// The bytes of a piece that [`Extent::piece`] gave.
     #[must_use]
     pub fn bytes(&self, piece: Piece) -> &[u8] {
         let start = piece.offset as usize;
-        assert!(start + piece.bytes <= self.arena.memory.len(), "a piece lies in its arena");
+        assert!(
+            start + piece.bytes <= self.arena.memory.len(),
+            "a piece lies in its arena"
+        );
         // SAFETY: the offset is inside the mapping (asserted).
         let pointer = unsafe { self.arena.memory.base().add(start) };
         // SAFETY: the piece lies below the watermark, so its bytes are written and nobody writes them again while `self` lives.
@@ -231,7 +260,10 @@ impl Extent {
     /// The memory for sending by reference. The slots will be punched before they are used again.
     #[must_use]
     pub fn lend(&self) -> &Arena {
-        debug_assert!(self.slots.iter().all(|slot| slot.bytes() >= PUNCH_BYTES), "only what can be punched is lent");
+        debug_assert!(
+            self.slots.iter().all(|slot| slot.bytes() >= PUNCH_BYTES),
+            "only what can be punched is lent"
+        );
         if !self.by_reference.load(Ordering::Relaxed) {
             self.by_reference.store(true, Ordering::Release);
         }
@@ -272,7 +304,10 @@ impl ExtentWriter {
         let inside = position % PAGE_BYTES;
         let bytes = (slot.bytes() - inside).min(left);
         let start = slot.offset() + inside;
-        assert!(start + bytes <= self.extent.arena.memory.len(), "a slot lies in its arena");
+        assert!(
+            start + bytes <= self.extent.arena.memory.len(),
+            "a slot lies in its arena"
+        );
         // SAFETY: the offset is inside the mapping (asserted).
         let pointer = unsafe { self.extent.arena.memory.base().add(start) };
         // SAFETY: these bytes are above the watermark, so no reader looks at them, and this writer is the only one of the
@@ -282,7 +317,10 @@ impl ExtentWriter {
 
     /// Publishes `bytes` more, written to the front of [`ExtentWriter::room`], and calls `wake` for each shard that waits.
     pub fn advance(&mut self, bytes: usize, wake: impl FnMut(usize)) {
-        assert!(bytes <= self.remaining() as usize, "a writer stays inside its extent");
+        assert!(
+            bytes <= self.remaining() as usize,
+            "a writer stays inside its extent"
+        );
         self.filled += bytes as u32;
         self.extent.progress.publish(self.filled);
         self.extent.progress.take_interested(wake);
@@ -303,7 +341,9 @@ impl ExtentWriter {
         let used = (self.filled as usize).div_ceil(PAGE_BYTES);
         if used < self.extent.slots.len() {
             self.extent.kept_slots.store(used as u32, Ordering::Relaxed);
-            self.extent.arena.give_back(self.extent.slots[used..].to_vec(), false);
+            self.extent
+                .arena
+                .give_back(self.extent.slots[used..].to_vec(), false);
         }
         self.extent.progress.settle(state);
         self.extent.progress.take_interested(wake);
@@ -324,7 +364,11 @@ mod tests {
     use crate::ram::slab::Slab;
 
     fn id() -> StripeId {
-        StripeId { object: 1, version: 2, index: 3 }
+        StripeId {
+            object: 1,
+            version: 2,
+            index: 3,
+        }
     }
 
     fn create(slab: &mut Slab, window: std::ops::Range<u32>) -> (Arc<Extent>, ExtentWriter) {
@@ -368,7 +412,11 @@ mod tests {
         write(&mut writer, &[7; 1000]);
         writer.finish(|_| {});
         slab.collect();
-        assert_eq!(slab.used_bytes(), PAGE_BYTES as u64, "unused room of a short fill is back");
+        assert_eq!(
+            slab.used_bytes(),
+            PAGE_BYTES as u64,
+            "unused room of a short fill is back"
+        );
         assert_eq!(extent.promised_end(), 1000);
         let _ = extent.lend();
         drop(extent);

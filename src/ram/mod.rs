@@ -5,7 +5,10 @@
 //! A slot returns to its owner when the last reference to its extent goes, on whatever thread that happens. Knows digests and
 //! bytes, nothing of S3 or HTTP.
 
-#![allow(unsafe_code, reason = "the slab hands out slices of one mapping; each block names its reason")]
+#![allow(
+    unsafe_code,
+    reason = "the slab hands out slices of one mapping; each block names its reason"
+)]
 
 pub mod extent;
 pub mod progress;

@@ -28,7 +28,10 @@ pub fn by_reference_is_safe() -> io::Result<bool> {
 }
 
 fn fill(memory: &Memory, offset: usize, bytes: usize, value: u8) {
-    assert!(offset + bytes <= memory.len(), "the test stays inside its memory");
+    assert!(
+        offset + bytes <= memory.len(),
+        "the test stays inside its memory"
+    );
     // SAFETY: inside the mapping (asserted); this thread is the only user of this memory.
     unsafe { memory.base().add(offset).write_bytes(value, bytes) };
 }

@@ -20,14 +20,20 @@ const PER_PAGE_MAX: usize = PAGE_BYTES / GRAIN_BYTES;
 
 /// Slot sizes, ascending; from 4 KiB on whole kernel pages, so that each can be punched alone.
 pub const CLASS_BYTES: [usize; 22] = [
-    512, 1024, 2048, 4096, 8192, 12_288, 16_384, 20_480, 24_576, 32_768, 40_960, 49_152, 65_536, 86_016, 102_400, 131_072,
-    172_032, 208_896, 262_144, 348_160, 524_288, PAGE_BYTES,
+    512, 1024, 2048, 4096, 8192, 12_288, 16_384, 20_480, 24_576, 32_768, 40_960, 49_152, 65_536,
+    86_016, 102_400, 131_072, 172_032, 208_896, 262_144, 348_160, 524_288, PAGE_BYTES,
 ];
 const CLASSES: usize = CLASS_BYTES.len();
 const FREE_PAGE: u8 = u8::MAX;
 
-const _: () = assert!(CLASSES < FREE_PAGE as usize, "a class number fits beside the mark of a free page");
-const _: () = assert!(PER_PAGE_MAX == 2048, "the bitmap of a page has one bit a grain");
+const _: () = assert!(
+    CLASSES < FREE_PAGE as usize,
+    "a class number fits beside the mark of a free page"
+);
+const _: () = assert!(
+    PER_PAGE_MAX == 2048,
+    "the bitmap of a page has one bit a grain"
+);
 
 /// A piece of the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +81,10 @@ pub struct Arena {
 impl Arena {
     pub(super) fn give_back(&self, slots: Vec<Slot>, by_reference: bool) {
         if !slots.is_empty() {
-            self.returns.push(Returned { slots, by_reference });
+            self.returns.push(Returned {
+                slots,
+                by_reference,
+            });
         }
     }
 
@@ -114,7 +123,9 @@ pub struct Slab {
 
 /// The smallest class that holds `bytes`, or the largest there is.
 fn class_for(bytes: usize) -> usize {
-    CLASS_BYTES.partition_point(|&size| size < bytes).min(CLASSES - 1)
+    CLASS_BYTES
+        .partition_point(|&size| size < bytes)
+        .min(CLASSES - 1)
 }
 
 impl Slab {
@@ -125,9 +136,18 @@ impl Slab {
     pub fn new(bytes: u64) -> io::Result<Self> {
         let count = (bytes as usize / PAGE_BYTES).max(1);
         let memory = Memory::new(count * PAGE_BYTES)?;
-        let pages = (0..count).map(|_| Page { class: FREE_PAGE, free: 0, map: [0; PER_PAGE_MAX / 64] }).collect();
+        let pages = (0..count)
+            .map(|_| Page {
+                class: FREE_PAGE,
+                free: 0,
+                map: [0; PER_PAGE_MAX / 64],
+            })
+            .collect();
         Ok(Self {
-            arena: Arc::new(Arena { memory, returns: SegQueue::new() }),
+            arena: Arc::new(Arena {
+                memory,
+                returns: SegQueue::new(),
+            }),
             pages,
             free_pages: (0..count as u32).rev().collect(),
             partial: std::array::from_fn(|_| Vec::new()),
@@ -178,7 +198,11 @@ impl Slab {
     fn take(&mut self, class: usize) -> Option<Slot> {
         let number = self.page_with_room(class)?;
         let page = &mut self.pages[number as usize];
-        let word = page.map.iter().position(|&bits| bits != 0).expect("a partial page has a free slot");
+        let word = page
+            .map
+            .iter()
+            .position(|&bits| bits != 0)
+            .expect("a partial page has a free slot");
         let bit = page.map[word].trailing_zeros() as usize;
         page.map[word] &= page.map[word] - 1;
         page.free -= 1;
@@ -187,7 +211,10 @@ impl Slab {
         }
         self.used_bytes += CLASS_BYTES[class] as u64;
         let offset = number as usize * PAGE_BYTES + (word * 64 + bit) * CLASS_BYTES[class];
-        Some(Slot { grain: (offset / GRAIN_BYTES) as u32, class: class as u8 })
+        Some(Slot {
+            grain: (offset / GRAIN_BYTES) as u32,
+            class: class as u8,
+        })
     }
 
     fn page_with_room(&mut self, class: usize) -> Option<u32> {
@@ -205,7 +232,11 @@ impl Slab {
         page.free = count as u16;
         for (index, word) in page.map.iter_mut().enumerate() {
             let bits = count.saturating_sub(index * 64).min(64);
-            *word = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+            *word = if bits == 64 {
+                u64::MAX
+            } else {
+                (1 << bits) - 1
+            };
         }
         self.partial[class].push(number);
         Some(number)
@@ -215,7 +246,10 @@ impl Slab {
         let number = slot.page();
         let page = &mut self.pages[number as usize];
         let class = slot.class as usize;
-        assert_eq!(page.class, slot.class, "a slot comes home to a page of its class");
+        assert_eq!(
+            page.class, slot.class,
+            "a slot comes home to a page of its class"
+        );
         let index = (slot.offset() - number as usize * PAGE_BYTES) / CLASS_BYTES[class];
         let mask = 1u64 << (index % 64);
         assert_eq!(page.map[index / 64] & mask, 0, "a slot comes home once");
@@ -237,7 +271,12 @@ impl Slab {
         while let Some(returned) = self.arena.returns.pop() {
             for slot in returned.slots {
                 if returned.by_reference {
-                    if self.arena.memory.punch(slot.offset() as u64, slot.bytes()).is_err() {
+                    if self
+                        .arena
+                        .memory
+                        .punch(slot.offset() as u64, slot.bytes())
+                        .is_err()
+                    {
                         done.lost += 1;
                         continue;
                     }
@@ -254,8 +293,13 @@ impl Slab {
     #[must_use]
     pub fn emptiest_page(&self) -> Option<u32> {
         let share = |page: &Page| u64::from(page.free) * CLASS_BYTES[page.class as usize] as u64;
-        let used = self.pages.iter().enumerate().filter(|(_, page)| page.class != FREE_PAGE);
-        used.max_by_key(|(_, page)| share(page)).map(|(number, _)| number as u32)
+        let used = self
+            .pages
+            .iter()
+            .enumerate()
+            .filter(|(_, page)| page.class != FREE_PAGE);
+        used.max_by_key(|(_, page)| share(page))
+            .map(|(number, _)| number as u32)
     }
 }
 
@@ -268,7 +312,10 @@ mod tests {
     fn an_extent_of_a_stripe_is_whole_pages_and_a_fitting_rest() {
         let mut slab = Slab::new(16 << 20).unwrap();
         let slots = slab.allocate(2 * PAGE_BYTES + 5000).unwrap();
-        assert_eq!(slots.iter().map(|s| s.bytes()).collect::<Vec<_>>(), [PAGE_BYTES, PAGE_BYTES, 8192]);
+        assert_eq!(
+            slots.iter().map(|s| s.bytes()).collect::<Vec<_>>(),
+            [PAGE_BYTES, PAGE_BYTES, 8192]
+        );
     }
 
     #[test]

@@ -1,0 +1,132 @@
+//! Row 4: fills. One upstream response turned into extents while clients read it.
+//!
+//! Called by `shard` (which keeps the table of flights and hands out the outcome). A fill belongs to the cache, not to the client that caused
+//! it. It reaches other shards' partitions only through [`Peers`], and knows nothing of client connections.
+
+pub mod open;
+pub mod plan;
+pub mod stream;
+pub mod template;
+pub mod validate;
+
+use std::future::Future;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+
+use crate::cache::Head;
+use crate::cache::partition::Lease;
+use crate::cache::stamps::Stamp;
+use crate::metrics::ShardMetrics;
+use crate::ram::StripeId;
+use crate::ram::extent::{Extent, Readers};
+use crate::upstream::{Response, Upstream, UpstreamError};
+
+use template::{Ranged, Template};
+
+/// Bounds of fills, from the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct FillConfig {
+    /// How far a fill may run ahead of its fastest reader.
+    pub window_bytes: u64,
+    /// An abandoned fill is finished when so much of its stripe is there.
+    pub finish_percent: u64,
+    /// The largest object that is kept.
+    pub object_bytes_max: u64,
+    /// How long a fill waits for room in the slab before it gives up.
+    pub room_wait_ms: u64,
+}
+
+/// The version that a fetch is for, when its head is known.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Expected {
+    /// Digest of ETag and length.
+    pub version: u128,
+    /// ETag for `If-Match`.
+    pub etag: Box<[u8]>,
+}
+
+/// A wish for bytes or a head that the index does not have.
+#[derive(Debug, Clone)]
+pub struct Fetch {
+    /// Encoded object key.
+    pub key: Arc<[u8]>,
+    /// Its digest.
+    pub object: u128,
+    /// When the wish was made, in invalidations.
+    pub stamp: Stamp,
+    /// The request to send.
+    pub template: Arc<Template>,
+    /// The range to send it with.
+    pub ranged: Ranged,
+    /// The version that the reader wants more of.
+    pub expected: Option<Expected>,
+    /// Lives as long as somebody wants this though no reader has come yet.
+    pub interest: Weak<()>,
+    /// Whether this is, to the origin, just what the client asked, so that any answer can be passed on to it.
+    pub faithful: bool,
+}
+
+impl Fetch {
+    /// Two fetches that can share one response.
+    #[must_use]
+    pub fn same_flight(&self, other: &Self) -> bool {
+        self.object == other.object
+            && self.stamp == other.stamp
+            && self.template.method == other.template.method
+            && self.template.wants_checksums == other.template.wants_checksums
+            && self.ranged.spec() == other.ranged.spec()
+            && self.expected == other.expected
+            && self.key == other.key
+    }
+}
+
+/// What a reader needs to begin.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The version that the bytes are of.
+    pub head: Arc<Head>,
+    /// The extent of the first wanted byte; `None` if there are no bytes or they come later in the fill.
+    pub extent: Option<Arc<Extent>>,
+    /// The fill that is under way for this fetch, if it still is.
+    pub fill: Option<Arc<Readers>>,
+}
+
+/// What became of a fetch when the origin's head had been read.
+pub enum Outcome {
+    /// The head is known, and so is where the bytes come from.
+    Ready(Ready),
+    /// The origin's answer is not kept; it goes to the client that asked.
+    Relay(Box<Response>),
+    /// Ask the origin by yourself, with your own request.
+    Alone,
+    /// No room in RAM now.
+    Busy,
+    /// The origin could not be asked.
+    Failed(Arc<UpstreamError>),
+}
+
+/// The other shards, as a fill sees them; the shard that runs the fill answers for its own part directly.
+pub trait Peers: 'static {
+    /// Stores a head at its owner; `None` when its object was invalidated since `stamp`.
+    fn publish(&self, head: Head, stamp: Stamp) -> impl Future<Output = Option<Arc<Head>>>;
+    /// Asks the owner of a stripe for room.
+    fn lease(
+        &self,
+        id: StripeId,
+        window: Range<u32>,
+        readers: Arc<Readers>,
+    ) -> impl Future<Output = Lease>;
+    /// Tells the owner that an extent has got all it will get.
+    fn settled(&self, extent: Arc<Extent>);
+    /// The origin says that this version is not the current one any more.
+    fn version_gone(&self, object: u128, version: u128) -> impl Future<Output = ()>;
+    /// Wakes the readers of `extent` on a shard.
+    fn wake(&self, shard: usize, extent: &Arc<Extent>);
+    /// This shard's way to origins.
+    fn upstream(&self) -> &Rc<Upstream>;
+    /// This shard's metrics.
+    fn metrics(&self) -> &ShardMetrics;
+    /// Bounds.
+    fn fill_config(&self) -> FillConfig;
+}

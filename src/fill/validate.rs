@@ -1,0 +1,305 @@
+//! Is this response what was asked for? Every 200 and 206 passes here before a byte is kept. Pure.
+//!
+//! Called by `open`. A response that is not exactly right is not an error: it is passed on to the client that asked, as the origin meant it,
+//! and nothing of it is kept.
+
+use std::ops::Range;
+
+use crate::cache::head::{HeadParts, version_digest};
+use crate::http::{Method, ResponseBody, ResponseHead};
+use crate::s3::{ContentRange, RangeSpec, Resolved, is_checksum, is_stored};
+
+use super::template::Ranged;
+
+/// What was asked, as far as the answer depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// GET or HEAD.
+    pub method: Method,
+    /// The range that the origin saw.
+    pub ranged: &'a Ranged,
+    /// Whether checksums of the whole object were asked for.
+    pub wants_checksums: bool,
+    /// The largest object that is kept.
+    pub object_bytes_max: u64,
+}
+
+/// Why a successful response is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// No strong validator: versions could not be told apart.
+    #[error("the response has no strong ETag")]
+    NoStrongEtag,
+    /// The body's length is not announced.
+    #[error("the response does not announce its length")]
+    NoLength,
+    /// 200 to a range, or 206 without one being asked.
+    #[error("status {status} is not the one for this request")]
+    Status {
+        /// What came.
+        status: u16,
+    },
+    /// `Content-Range` is missing or not the one asked for.
+    #[error("Content-Range is missing or not what was asked for")]
+    ContentRange,
+    /// `Content-Length` and `Content-Range` disagree.
+    #[error("Content-Length {length} does not fit the range of {range} bytes")]
+    Length {
+        /// `Content-Length`.
+        length: u64,
+        /// Bytes of the range.
+        range: u64,
+    },
+    /// Larger than what is kept.
+    #[error("the object has {total} bytes, more than is kept")]
+    TooLarge {
+        /// Bytes of the object.
+        total: u64,
+    },
+    /// The response varies by something else than its URL.
+    #[error("the response varies by request headers")]
+    Varies,
+}
+
+/// A response that may be kept.
+#[derive(Debug)]
+pub struct Fit {
+    /// The head of the object's version (key and time are the caller's to fill in).
+    pub parts: HeadParts,
+    /// The absolute bytes that the body brings; empty for HEAD and empty objects.
+    pub span: Range<u64>,
+}
+
+impl Fit {
+    /// Digest of the version.
+    #[must_use]
+    pub fn version(&self) -> u128 {
+        version_digest(&self.parts.etag, self.parts.total)
+    }
+}
+
+/// Whether a 200 or 206 is exactly what was asked for.
+///
+/// # Errors
+/// Why it is not kept.
+pub fn validate(question: Question<'_>, head: &ResponseHead<'_>) -> Result<Fit, Unfit> {
+    let etag = strong_etag(head).ok_or(Unfit::NoStrongEtag)?;
+    if head
+        .headers
+        .find("vary")
+        .is_some_and(|value| !value.is_empty())
+        && !cors_vary_only(head)
+    {
+        return Err(Unfit::Varies);
+    }
+    let (span, total) = match question.method {
+        Method::Head => (0..0, declared_length(head)?),
+        _ => body_span(question, head)?,
+    };
+    if total > question.object_bytes_max {
+        return Err(Unfit::TooLarge { total });
+    }
+    let (lines, checksum_lines) = stored_lines(head);
+    let whole = head.status == 200;
+    Ok(Fit {
+        parts: HeadParts {
+            etag: etag.into(),
+            total,
+            lines,
+            checksum_lines: if whole {
+                checksum_lines
+            } else {
+                Box::default()
+            },
+            checksums_known: whole && question.wants_checksums,
+            ..HeadParts::default()
+        },
+        span,
+    })
+}
+
+fn strong_etag<'h>(head: &ResponseHead<'h>) -> Option<&'h [u8]> {
+    if head.headers.count("etag") != 1 {
+        return None;
+    }
+    head.headers
+        .find("etag")
+        .filter(|etag| !etag.is_empty() && !etag.starts_with(b"W/"))
+}
+
+/// S3 answers buckets with CORS rules with `Vary: Origin, Access-Control-Request-Headers, Access-Control-Request-Method` to everybody;
+/// requests with `Origin` are never answered from the cache, so that this triple says nothing about what is kept.
+fn cors_vary_only(head: &ResponseHead<'_>) -> bool {
+    head.headers.find_all("vary").all(|value| {
+        value.split(|&byte| byte == b',').all(|token| {
+            let token = token.trim_ascii();
+            let names: [&[u8]; 3] = [
+                b"origin",
+                b"access-control-request-headers",
+                b"access-control-request-method",
+            ];
+            names.iter().any(|name| token.eq_ignore_ascii_case(name))
+        })
+    })
+}
+
+/// `Content-Length` of a HEAD answer: the object's length, though no body follows.
+fn declared_length(head: &ResponseHead<'_>) -> Result<u64, Unfit> {
+    if head.status != 200 {
+        return Err(Unfit::Status {
+            status: head.status,
+        });
+    }
+    let text = head
+        .headers
+        .find("content-length")
+        .and_then(|value| std::str::from_utf8(value).ok());
+    text.and_then(|text| text.parse().ok())
+        .ok_or(Unfit::NoLength)
+}
+
+fn body_span(question: Question<'_>, head: &ResponseHead<'_>) -> Result<(Range<u64>, u64), Unfit> {
+    let ResponseBody::Length(length) = head.body else {
+        return Err(Unfit::NoLength);
+    };
+    match (head.status, question.ranged.spec()) {
+        (200, None) if head.headers.find("content-range").is_none() => Ok((0..length, length)),
+        (206, Some(spec)) => part_span(spec, length, head),
+        (status, _) => Err(Unfit::Status { status }),
+    }
+}
+
+fn part_span(
+    spec: RangeSpec,
+    length: u64,
+    head: &ResponseHead<'_>,
+) -> Result<(Range<u64>, u64), Unfit> {
+    let value = head
+        .headers
+        .find("content-range")
+        .ok_or(Unfit::ContentRange)?;
+    let Some(ContentRange::Part { range, total }) = ContentRange::parse(value) else {
+        return Err(Unfit::ContentRange);
+    };
+    if spec.resolve(total) != Resolved::Part(range.clone()) {
+        return Err(Unfit::ContentRange);
+    }
+    let bytes = range.end - range.start;
+    if bytes != length {
+        return Err(Unfit::Length {
+            length,
+            range: bytes,
+        });
+    }
+    Ok((range, total))
+}
+
+fn stored_lines(head: &ResponseHead<'_>) -> (Box<[u8]>, Box<[u8]>) {
+    let (mut lines, mut checksums) = (Vec::new(), Vec::new());
+    for line in head.headers.lines() {
+        if is_checksum(line.name) {
+            checksums.extend_from_slice(line.raw);
+        } else if is_stored(line.name) && !crate::http::is_hop_by_hop(line.name, &head.headers) {
+            lines.extend_from_slice(line.raw);
+        }
+    }
+    (lines.into_boxed_slice(), checksums.into_boxed_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{HeadLimits, parse_response};
+
+    fn check(ranged: &Ranged, method: Method, raw: &str) -> Result<Fit, Unfit> {
+        let raw = raw.replace('\n', "\r\n") + "\r\n";
+        let limits = HeadLimits {
+            head_bytes_max: 8192,
+            headers_max: 64,
+        };
+        let head = parse_response(raw.as_bytes(), method, &limits)
+            .unwrap()
+            .unwrap();
+        validate(
+            Question {
+                method,
+                ranged,
+                wants_checksums: false,
+                object_bytes_max: 1 << 40,
+            },
+            &head,
+        )
+    }
+    fn part(first: u64, last: u64) -> Ranged {
+        Ranged::Spec(RangeSpec::FromTo(first, last))
+    }
+
+    #[test]
+    fn a_plain_200_with_length_and_etag_fits() {
+        let raw = "HTTP/1.1 200 OK\nETag: \"e\"\nContent-Length: 5\nx-amz-meta-A: b\nDate: x\nConnection: close\n";
+        let fit = check(&Ranged::Whole, Method::Get, raw).unwrap();
+        assert_eq!((fit.span, fit.parts.total), (0..5, 5));
+        let lines = String::from_utf8(fit.parts.lines.to_vec()).unwrap();
+        assert_eq!(lines, "ETag: \"e\"\r\nx-amz-meta-A: b\r\n");
+    }
+
+    #[test]
+    fn a_206_must_be_the_range_that_was_asked_for() {
+        let answer = |range: &str, length: u64| {
+            format!(
+                "HTTP/1.1 206 P\nETag: \"e\"\nContent-Length: {length}\nContent-Range: bytes {range}\n"
+            )
+        };
+        let fit = check(&part(10, 19), Method::Get, &answer("10-19/100", 10)).unwrap();
+        assert_eq!((fit.span, fit.parts.total), (10..20, 100));
+        assert!(check(&part(90, 190), Method::Get, &answer("90-99/100", 10)).is_ok());
+        for (range, length) in [
+            ("11-19/100", 9),
+            ("10-18/100", 9),
+            ("10-19/15", 10),
+            ("10-19/*", 10),
+            ("10-19/100", 11),
+        ] {
+            assert!(
+                check(&part(10, 19), Method::Get, &answer(range, length)).is_err(),
+                "{range} {length}"
+            );
+        }
+        assert!(check(&Ranged::Whole, Method::Get, &answer("0-9/10", 10)).is_err());
+    }
+
+    #[test]
+    fn a_200_to_a_range_is_not_stored_as_the_range() {
+        let raw = "HTTP/1.1 200 OK\nETag: \"e\"\nContent-Length: 10\n";
+        assert!(matches!(
+            check(&part(0, 9), Method::Get, raw),
+            Err(Unfit::Status { status: 200 })
+        ));
+    }
+
+    #[test]
+    fn without_a_strong_etag_or_a_length_nothing_is_kept() {
+        for raw in [
+            "HTTP/1.1 200 OK\nContent-Length: 5\n",
+            "HTTP/1.1 200 OK\nETag: W/\"e\"\nContent-Length: 5\n",
+            "HTTP/1.1 200 OK\nETag: \"e\"\nETag: \"f\"\nContent-Length: 5\n",
+            "HTTP/1.1 200 OK\nETag: \"e\"\nTransfer-Encoding: chunked\n",
+            "HTTP/1.1 200 OK\nETag: \"e\"\nContent-Length: 5\nVary: User-Agent\n",
+        ] {
+            assert!(check(&Ranged::Whole, Method::Get, raw).is_err(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_head_answer_brings_the_length_and_no_bytes() {
+        let raw = "HTTP/1.1 200 OK\nETag: \"e\"\nContent-Length: 12345\n";
+        let fit = check(&Ranged::Whole, Method::Head, raw).unwrap();
+        assert_eq!((fit.span, fit.parts.total), (0..0, 12345));
+    }
+
+    #[test]
+    fn the_cors_triple_does_not_keep_a_response_out() {
+        let raw = "HTTP/1.1 200 OK\nETag: \"e\"\nContent-Length: 5\nVary: Origin, Access-Control-Request-Headers, Access-Control-Request-Method\n";
+        assert!(check(&Ranged::Whole, Method::Get, raw).is_ok());
+    }
+}

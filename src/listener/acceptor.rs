@@ -1,0 +1,105 @@
+//! One thread per door: takes connections and gives each to the shard that has the fewest.
+//!
+//! Called by `server`. Blocking `accept4` on a thread of its own: `SO_REUSEPORT` hashing would leave few connections unevenly spread, and a
+//! dropped accept of the runtime leaks descriptors. Over the limit, or with descriptors running out, a client is told so instead of
+//! left waiting.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::io::listen::{AcceptError, Listener, ReserveFd};
+use crate::metrics::{Counter, Refusal};
+use crate::s3::{ErrorCode, write_xml};
+use crate::shard::message::Accepted;
+use crate::shard::{World, hand_over};
+
+/// Pause when descriptors have run out.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Accepts until the listener is shut down.
+pub fn run(listener: &Listener, world: &Arc<World>) {
+    let mut reserve = ReserveFd::new();
+    loop {
+        match listener.accept() {
+            Ok((fd, peer)) => admit(
+                world,
+                Accepted {
+                    fd,
+                    peer,
+                    over_limit: false,
+                },
+            ),
+            Err(AcceptError::Closed) => return,
+            Err(AcceptError::Lost(error)) => {
+                tracing::debug!(%error, "a connection was lost before it was taken")
+            }
+            Err(AcceptError::Exhausted(error)) => {
+                tracing::warn!(%error, "no descriptor for a new connection: raise the limit (ulimit -n, LimitNOFILE=)");
+                reserve.release();
+                if let Ok((fd, _)) = listener.accept() {
+                    refuse(world, fd, Refusal::Descriptors);
+                }
+                reserve.retake();
+                pause();
+            }
+        }
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the acceptor's own thread: nothing else runs on it"
+)]
+fn pause() {
+    std::thread::sleep(BACK_OFF);
+}
+
+fn admit(world: &Arc<World>, mut accepted: Accepted) {
+    let counts = world
+        .shards
+        .iter()
+        .map(|shard| shard.connections.load(Ordering::Relaxed));
+    let total: usize = counts.clone().sum();
+    let most = world.policy.connections_max;
+    if total >= most + most / 8 + 16 {
+        return refuse(world, accepted.fd, Refusal::Connections);
+    }
+    // A little over the limit there is time to tell the client properly, on a shard.
+    accepted.over_limit = total >= most;
+    let Some((fewest, _)) = counts.enumerate().min_by_key(|(_, count)| *count) else {
+        return;
+    };
+    world.shards[fewest]
+        .connections
+        .fetch_add(1, Ordering::Relaxed);
+    if let Some(back) = hand_over(world, fewest, accepted) {
+        world.shards[fewest]
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
+        refuse(world, back.fd, Refusal::Connections);
+    }
+}
+
+/// 503 `SlowDown`, which every SDK answers by trying again later.
+fn refuse(world: &World, fd: OwnedFd, reason: Refusal) {
+    world
+        .registry
+        .global()
+        .count(Counter::ConnectionsRefused(reason));
+    let mut body = Vec::new();
+    write_xml(&mut body, ErrorCode::SlowDown, None, "", "0000000000000000");
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nRetry-After: 5\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::from(fd);
+    let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    // What the client has sent already is taken out, or the close would reset the answer away.
+    let mut sink = [0u8; 4096];
+    while matches!(std::io::Read::read(&mut stream, &mut sink), Ok(1..)) {}
+}

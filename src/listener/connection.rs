@@ -1,0 +1,114 @@
+//! The loop of one client connection: receive a head, serve it, again, until one side has had enough.
+//!
+//! Called by the shard's dispatcher for each accepted connection, as a task of its own.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use crate::base::clock;
+use crate::io::watchdog::OnExpiry;
+use crate::io::{Socket, spawn};
+use crate::metrics::{Close, Counter, Gauge, Refusal};
+use crate::request::client::{Client, Gone};
+use crate::request::failure::Failure;
+use crate::request::receive::{self, Received};
+use crate::request::{self, Connection, End};
+use crate::shard::Shard;
+use crate::shard::message::Accepted;
+
+/// Bytes and time spent on taking out what a client still sends after its last answer, so that the close does not reset that answer away.
+const LINGER_BYTES: usize = 1 << 20;
+const LINGER_MS: u64 = 2000;
+
+/// Starts serving a connection.
+pub fn start(shard: Rc<Shard>, accepted: Accepted) {
+    spawn(async move {
+        shard.metrics().count(Counter::ConnectionsAccepted);
+        shard.metrics().gauge_add(Gauge::ConnectionsOpen, 1);
+        let why = match Socket::from_fd(accepted.fd, &shard.watchdog) {
+            Ok(socket) => {
+                let mut connection = Connection::new(Client::new(socket, accepted.peer, &shard));
+                serve(&shard, &mut connection, accepted.over_limit).await
+            }
+            Err(_) => Close::Error,
+        };
+        shard.metrics().count(Counter::ConnectionsClosed(why));
+        shard.metrics().gauge_add(Gauge::ConnectionsOpen, -1);
+        shard.world.shards[shard.id]
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
+    });
+}
+
+async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool) -> Close {
+    if over_limit {
+        shard
+            .metrics()
+            .count(Counter::ConnectionsRefused(Refusal::Connections));
+        request::refuse(
+            shard,
+            connection,
+            &Failure::slow_down("too many connections"),
+        )
+        .await;
+        linger(connection).await;
+        return Close::Client;
+    }
+    loop {
+        if shard.world.draining.load(Ordering::Relaxed) && connection.input.is_empty() {
+            return Close::Drain;
+        }
+        match receive::head(shard, connection).await {
+            Received::Head => {}
+            Received::Closed => return Close::Client,
+            Received::Idle => return Close::Idle,
+            Received::Left => return Close::ClientGone,
+            Received::HeadTimeout => {
+                request::refuse(shard, connection, &Failure::head_timeout()).await;
+                linger(connection).await;
+                return Close::HeadTimeout;
+            }
+            Received::Refused(error) => {
+                request::refuse_head(shard, connection, &error).await;
+                linger(connection).await;
+                return Close::Malformed;
+            }
+        }
+        match request::serve(shard, connection).await {
+            End::KeepAlive => {}
+            End::Close => {
+                linger(connection).await;
+                return Close::Client;
+            }
+            End::Cut => {
+                connection.client.cut();
+                return Close::ResponseCut;
+            }
+            End::Gone(Gone::Left) => return Close::ClientGone,
+            End::Gone(Gone::Slow) => {
+                connection.client.cut();
+                return Close::SlowClient;
+            }
+        }
+    }
+}
+
+/// Ends our side and takes out, within bounds, what the client still sends.
+async fn linger(connection: &mut Connection) {
+    let socket = &connection.client.socket;
+    socket.shutdown_send();
+    socket.arm(clock::now_ms() + LINGER_MS, OnExpiry::Cut);
+    let mut sink = [0u8; 4096];
+    let mut taken = 0;
+    while taken < LINGER_BYTES {
+        match socket.try_recv(&mut sink) {
+            Ok(Some(0)) | Err(_) => return,
+            Ok(Some(bytes)) => taken += bytes,
+            Ok(None) => {
+                if socket.readable().await.is_err() || socket.expired() {
+                    return;
+                }
+            }
+        }
+    }
+}

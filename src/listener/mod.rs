@@ -1,0 +1,6 @@
+//! Row 7: the doors. The acceptor thread of each, and the loop of one client connection on its shard.
+//!
+//! Called by `server`.
+
+pub mod acceptor;
+pub mod connection;

@@ -1,0 +1,208 @@
+//! A request body on its way from the client to the origin: raw bytes as they came, with its framing watched.
+//!
+//! Called by `upload`. Holds at most one buffer; knows where the body ends, so that what follows stays for the next request; can keep a
+//! bounded copy of the decoded bytes beside it (a multi-delete names its objects in the body).
+
+use crate::http::{ChunkError, ChunkStep, ChunkedDecoder, RequestBody};
+
+/// Bytes of a body held at a time.
+pub const BUFFER_BYTES: usize = 64 * 1024;
+
+enum Framing {
+    Length(u64),
+    Chunked(Box<ChunkedDecoder>),
+}
+
+/// The body of one request.
+pub struct BodyPump {
+    framing: Framing,
+    /// Received; `[sent, checked)` may go on to the origin, the rest is not understood yet.
+    buffer: Vec<u8>,
+    sent: usize,
+    checked: usize,
+    done: bool,
+    received: u64,
+    copy: Option<Vec<u8>>,
+    copy_bytes_max: usize,
+}
+
+impl BodyPump {
+    /// A body whose first bytes came along with the head. `copy_bytes_max` of 0 keeps no copy.
+    #[must_use]
+    pub fn new(body: RequestBody, copy_bytes_max: usize) -> Self {
+        let framing = match body {
+            RequestBody::None => Framing::Length(0),
+            RequestBody::Length(bytes) => Framing::Length(bytes),
+            RequestBody::Chunked => Framing::Chunked(Box::default()),
+        };
+        let done = matches!(framing, Framing::Length(0));
+        let copy = (copy_bytes_max > 0).then(Vec::new);
+        Self {
+            framing,
+            buffer: Vec::new(),
+            sent: 0,
+            checked: 0,
+            done,
+            received: 0,
+            copy,
+            copy_bytes_max,
+        }
+    }
+
+    /// Takes bytes in; returns how many belong to this body. The others are of the next request.
+    ///
+    /// # Errors
+    /// The chunked framing is broken: the connection cannot go on.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<usize, ChunkError> {
+        let before = self.buffer.len();
+        self.buffer.extend_from_slice(bytes);
+        self.check()?;
+        if !self.done {
+            self.received += bytes.len() as u64;
+            return Ok(bytes.len());
+        }
+        let ours = self.checked.saturating_sub(before);
+        self.buffer.truncate(self.checked);
+        self.received += ours as u64;
+        Ok(ours)
+    }
+
+    fn check(&mut self) -> Result<(), ChunkError> {
+        while !self.done && self.checked < self.buffer.len() {
+            let input = &self.buffer[self.checked..];
+            let bytes = match &mut self.framing {
+                Framing::Length(left) => {
+                    let bytes = input
+                        .len()
+                        .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= bytes as u64;
+                    self.done = *left == 0;
+                    self.keep(self.checked..self.checked + bytes);
+                    bytes
+                }
+                Framing::Chunked(decoder) => match decoder.step(input)? {
+                    ChunkStep::NeedMore => return Ok(()),
+                    ChunkStep::Skip(bytes) | ChunkStep::Trailer { bytes } => bytes,
+                    ChunkStep::Data { bytes } => {
+                        self.keep(self.checked..self.checked + bytes);
+                        bytes
+                    }
+                    ChunkStep::End { bytes } => {
+                        self.done = true;
+                        bytes
+                    }
+                },
+            };
+            self.checked += bytes;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, range: std::ops::Range<usize>) {
+        let Some(copy) = &mut self.copy else { return };
+        if copy.len() + range.len() > self.copy_bytes_max {
+            self.copy = None;
+            return;
+        }
+        copy.extend_from_slice(&self.buffer[range]);
+    }
+
+    /// What may go to the origin now.
+    #[must_use]
+    pub fn pending(&self) -> &[u8] {
+        &self.buffer[self.sent..self.checked]
+    }
+
+    /// So many bytes of [`BodyPump::pending`] have gone.
+    pub fn advance(&mut self, bytes: usize) {
+        self.sent += bytes;
+        assert!(
+            self.sent <= self.checked,
+            "only what was pending can have gone"
+        );
+        if self.sent == self.checked {
+            self.buffer.drain(..self.sent);
+            self.checked = 0;
+            self.sent = 0;
+        }
+    }
+
+    /// Whether more must come from the client.
+    #[must_use]
+    pub fn wants_more(&self) -> bool {
+        !self.done
+    }
+
+    /// Bytes of the next receive that are certainly of this body, at most `most`.
+    #[must_use]
+    pub fn room(&self, most: usize) -> usize {
+        match &self.framing {
+            Framing::Length(left) => most.min(usize::try_from(*left).unwrap_or(usize::MAX)),
+            Framing::Chunked(_) => most,
+        }
+    }
+
+    /// Whether all of it has gone to the origin.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.done && self.pending().is_empty()
+    }
+
+    /// Raw bytes received.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The decoded body, if it was to be copied and was not too large.
+    #[must_use]
+    pub fn into_copy(self) -> Option<Vec<u8>> {
+        self.copy.filter(|_| self.done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_length_body_ends_where_it_says_and_leaves_the_rest() {
+        let mut pump = BodyPump::new(RequestBody::Length(5), 100);
+        assert_eq!(pump.take(b"abc").unwrap(), 3);
+        assert_eq!(pump.pending(), b"abc");
+        pump.advance(2);
+        assert_eq!(pump.take(b"deGET /").unwrap(), 2);
+        assert_eq!(pump.pending(), b"cde");
+        pump.advance(3);
+        assert!(pump.is_sent());
+        assert_eq!(pump.into_copy().unwrap(), b"abcde");
+    }
+
+    #[test]
+    fn a_copy_that_grows_too_large_is_given_up() {
+        let mut pump = BodyPump::new(RequestBody::Length(5), 4);
+        pump.take(b"abcde").unwrap();
+        assert!(pump.into_copy().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn a_chunked_body_passes_unchanged_however_it_is_cut(cuts in proptest::collection::vec(1usize..7, 1..60)) {
+            let raw = b"3\r\nabc\r\n10;x=y\r\n0123456789abcdef\r\n0\r\nx-t: 1\r\n\r\nNEXT";
+            let mut pump = BodyPump::new(RequestBody::Chunked, 1000);
+            let (mut at, mut out, mut cuts) = (0, Vec::new(), cuts.into_iter().cycle());
+            while pump.wants_more() {
+                let end = (at + cuts.next().unwrap()).min(raw.len());
+                let ours = pump.take(&raw[at..end]).unwrap();
+                at += ours;
+                out.extend_from_slice(pump.pending());
+                let pending = pump.pending().len();
+                pump.advance(pending);
+            }
+            prop_assert_eq!(&raw[at..], b"NEXT");
+            prop_assert_eq!(&out[..], &raw[..raw.len() - 4]);
+            prop_assert_eq!(pump.into_copy().unwrap(), b"abc0123456789abcdef");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The client's connection as a request sees it: the socket, its deadlines, and ways to send.
+//!
+//! Called by every step. All waiting is on readiness; a client that takes or gives no byte for `send_timeout` is cut by the watchdog, which
+//! shows here as [`Gone`].
+
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::base::clock;
+use crate::io::Socket;
+use crate::io::memory::Memory;
+use crate::io::watchdog::OnExpiry;
+use crate::shard::Shard;
+
+/// The client is not there any more, or too slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Gone {
+    /// It closed or reset the connection.
+    #[error("the client has gone")]
+    Left,
+    /// It took or gave no byte in time.
+    #[error("the client was too slow")]
+    Slow,
+}
+
+/// One client connection.
+pub struct Client {
+    /// Its socket.
+    pub socket: Socket,
+    /// Its address.
+    pub peer: SocketAddr,
+    send_timeout_ms: u64,
+}
+
+/// Bytes sent without a pause before other tasks of the shard get a turn.
+const FAIR_BYTES: usize = 2 << 20;
+/// The most bytes given to one `sendfile`.
+const STEP_BYTES: usize = 1 << 20;
+
+impl Client {
+    /// Takes over a connection.
+    #[must_use]
+    pub fn new(socket: Socket, peer: SocketAddr, shard: &Rc<Shard>) -> Self {
+        Self {
+            socket,
+            peer,
+            send_timeout_ms: shard.policy().send_timeout_ms,
+        }
+    }
+
+    pub(super) fn gone(&self) -> Gone {
+        if self.socket.expired() {
+            Gone::Slow
+        } else {
+            Gone::Left
+        }
+    }
+
+    /// Waits until the client takes bytes.
+    ///
+    /// # Errors
+    /// The client left or was too slow.
+    pub async fn writable(&self) -> Result<(), Gone> {
+        self.socket
+            .arm(clock::now_ms() + self.send_timeout_ms, OnExpiry::Cut);
+        let result = self.socket.writable().await;
+        if self.socket.expired() {
+            return Err(Gone::Slow);
+        }
+        self.socket.disarm();
+        result.map_err(|_| self.gone())
+    }
+
+    /// Waits until the client gives bytes (a request body).
+    ///
+    /// # Errors
+    /// The client left or was too slow.
+    pub async fn readable(&self) -> Result<(), Gone> {
+        self.socket
+            .arm(clock::now_ms() + self.send_timeout_ms, OnExpiry::Cut);
+        let result = self.socket.readable().await;
+        if self.socket.expired() {
+            return Err(Gone::Slow);
+        }
+        self.socket.disarm();
+        result.map_err(|_| self.gone())
+    }
+
+    /// Sends `first` and then `second` by copy; `more` says that more follows at once.
+    ///
+    /// # Errors
+    /// The client left or was too slow.
+    pub async fn send(&self, mut first: &[u8], mut second: &[u8], more: bool) -> Result<(), Gone> {
+        let mut since_pause = 0;
+        while !first.is_empty() || !second.is_empty() {
+            let step = second.len().min(STEP_BYTES);
+            let parts = [IoSlice::new(first), IoSlice::new(&second[..step])];
+            let parts = if first.is_empty() {
+                &parts[1..]
+            } else {
+                &parts[..]
+            };
+            let Some(sent) = self
+                .socket
+                .try_send(parts, more || step < second.len())
+                .map_err(|_| self.gone())?
+            else {
+                self.writable().await?;
+                since_pause = 0;
+                continue;
+            };
+            let of_first = sent.min(first.len());
+            first = &first[of_first..];
+            second = &second[sent - of_first..];
+            since_pause += sent;
+            if since_pause >= FAIR_BYTES && !second.is_empty() {
+                self.writable().await?;
+                since_pause = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends bytes of the slab by reference.
+    ///
+    /// # Errors
+    /// The client left or was too slow.
+    pub async fn send_by_reference(
+        &self,
+        memory: &Memory,
+        mut offset: u64,
+        mut bytes: usize,
+    ) -> Result<(), Gone> {
+        let mut since_pause = 0;
+        while bytes > 0 {
+            match self
+                .socket
+                .try_sendfile(memory, offset, bytes.min(STEP_BYTES))
+                .map_err(|_| self.gone())?
+            {
+                Some(0) => return Err(Gone::Left),
+                Some(sent) => {
+                    offset += sent as u64;
+                    bytes -= sent;
+                    since_pause += sent;
+                }
+                None => {
+                    self.writable().await?;
+                    since_pause = 0;
+                }
+            }
+            if since_pause >= FAIR_BYTES && bytes > 0 {
+                self.writable().await?;
+                since_pause = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the client leaves. Bytes of a next request do not count; then this never ends.
+    pub async fn leaves(&self) {
+        loop {
+            if self.socket.readable().await.is_err() {
+                return;
+            }
+            match self.socket.peek() {
+                Ok(Some(0)) | Err(_) => return,
+                Ok(Some(_)) => return std::future::pending().await,
+                Ok(None) => {}
+            }
+        }
+    }
+
+    /// Makes the coming close an error for the client: a body that is not whole must not look whole.
+    pub fn cut(&self) {
+        self.socket.reset_on_close();
+    }
+}

@@ -1,0 +1,428 @@
+//! The body of an answer from the cache: piece by piece, from whatever has it, in the cheapest way the kernel has for it.
+//!
+//! Called by `read`. RAM extents are pinned one at a time and sent from their owner's slots; bytes that a fill is bringing are followed as
+//! they come; what nobody has is asked for from its owner, some stripes ahead where `Range` is not signed. When bytes cannot
+//! be had any more after the head has gone out, the connection is cut: a body that is not whole never looks whole.
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::cache::Head;
+use crate::cache::stamps::Stamp;
+use crate::fill::plan::{self, Window};
+use crate::fill::template::{Ranged, Template};
+use crate::fill::{Expected, Fetch, Outcome, Ready};
+use crate::io::{Either, race, sleep_ms};
+use crate::metrics::{Gauge, SendPath, Source};
+use crate::ram::STRIPE_BYTES;
+use crate::ram::extent::{Extent, Piece, Reading};
+use crate::ram::progress::FillState;
+use crate::s3::RangeSpec;
+use crate::shard::Shard;
+
+use super::client::{Client, Gone};
+use super::report::Report;
+
+/// Hits after which bytes go out by reference.
+const HOT_FREQUENCY: u8 = 2;
+/// Stripes asked for ahead at first; doubled each time the client has to wait, up to the configured fan-out.
+const AHEAD_FIRST: u32 = 2;
+/// Bodies up to this size leave in one call with their head.
+const ONE_CALL_BYTES: usize = 16 * 1024;
+/// How often a reader looks for bytes that a fill will bring later.
+const LOOK_MS: u64 = 2;
+/// Pause before asking again when there was no room.
+const BUSY_MS: u64 = 10;
+
+/// Why a body was not delivered to its end.
+pub enum Stopped {
+    /// The client.
+    Gone(Gone),
+    /// Nothing was sent yet: another way can still be taken.
+    NotBegun(Outcome),
+    /// The bytes cannot be had: cut.
+    Cut(&'static str),
+}
+
+impl From<Gone> for Stopped {
+    fn from(gone: Gone) -> Self {
+        Self::Gone(gone)
+    }
+}
+
+/// What is to be delivered.
+pub struct Delivery<'a> {
+    /// This shard.
+    pub shard: &'a Rc<Shard>,
+    /// The client.
+    pub client: &'a Client,
+    /// The version.
+    pub head: Arc<Head>,
+    /// Absolute bytes.
+    pub range: Range<u64>,
+    /// The range as the client wrote it.
+    pub spec: Option<RangeSpec>,
+    /// Stamp of the lookup.
+    pub stamp: Stamp,
+    /// Makes what is needed to ask for missing bytes; not called while nothing is missing, since a hit allocates nothing.
+    pub asking: &'a dyn Fn() -> Option<Asking>,
+}
+
+/// How to ask for missing bytes.
+#[derive(Clone)]
+pub struct Asking {
+    /// Encoded key.
+    pub key: Arc<[u8]>,
+    /// The request to send.
+    pub template: Arc<Template>,
+    /// Keeps fills going that were asked for on behalf of this answer.
+    pub interest: Arc<()>,
+}
+
+/// How far a delivery is.
+pub(super) struct Progressing<'d, 'a, L> {
+    delivery: &'d Delivery<'a>,
+    report: &'d mut Report,
+    /// The response head, until it has been sent with the first bytes.
+    unsent_head: &'d [u8],
+    status: u16,
+    at: u64,
+    reading: Option<Reading>,
+    asking: Option<Asking>,
+    ahead: u32,
+    ahead_until: u64,
+    asked_signed: bool,
+    attempts_left: u32,
+    leaves: Pin<&'d mut L>,
+}
+
+impl<'a> Delivery<'a> {
+    /// Sends `head_bytes` and the body. `first` is the extent of the first byte if the caller has it already; `asking` is given if something
+    /// is known to be missing.
+    ///
+    /// # Errors
+    /// See [`Stopped`].
+    pub async fn run<L: Future<Output = ()>>(
+        &self,
+        status: u16,
+        head_bytes: &[u8],
+        (first, asking): (Option<Arc<Extent>>, Option<Asking>),
+        leaves: Pin<&mut L>,
+        report: &mut Report,
+    ) -> Result<(), Stopped> {
+        Progressing {
+            delivery: self,
+            report,
+            unsent_head: head_bytes,
+            status,
+            at: self.range.start,
+            reading: None,
+            asking,
+            ahead: AHEAD_FIRST.min(self.shard.policy().fanout),
+            ahead_until: self.range.start,
+            asked_signed: false,
+            attempts_left: self.shard.policy().attempts,
+            leaves,
+        }
+        .run(first)
+        .await
+    }
+
+    fn fetch(&self, ranged: Ranged, asking: &Asking) -> Fetch {
+        let expected = Expected {
+            version: self.head.version(),
+            etag: self.head.etag().into(),
+        };
+        Fetch {
+            key: Arc::clone(&asking.key),
+            object: self.head.object(),
+            stamp: self.stamp,
+            template: Arc::clone(&asking.template),
+            ranged,
+            expected: Some(expected),
+            interest: Arc::downgrade(&asking.interest),
+            faithful: false,
+        }
+    }
+
+    fn index_lookup(&self, window: &Window) -> Option<Arc<Extent>> {
+        let id = window.id(self.head.object(), self.head.version());
+        self.shard
+            .index_of(self.head.object(), window.index)
+            .extent_at(&id, window.range.start)
+    }
+
+    /// The wish for the gap at the start of `window`.
+    fn gap(&self, window: &Window, asking: &Asking) -> Fetch {
+        if asking.template.range_signed {
+            let ranged = self.spec.map_or(Ranged::Whole, Ranged::AsSent);
+            return self.fetch(ranged, asking);
+        }
+        let id = window.id(self.head.object(), self.head.version());
+        let index = self.shard.index_of(self.head.object(), window.index);
+        let end = index.gap_until(&id, window.range.start, window.range.end);
+        let base = u64::from(window.index) * STRIPE_BYTES;
+        self.fetch(
+            Ranged::bytes(&(base + u64::from(window.range.start)..base + u64::from(end))),
+            asking,
+        )
+    }
+}
+
+impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
+    async fn run(&mut self, mut first: Option<Arc<Extent>>) -> Result<(), Stopped> {
+        while let Some(window) = plan::first_window(&(self.at..self.delivery.range.end)) {
+            self.read_ahead();
+            let extent = match first.take().or_else(|| self.delivery.index_lookup(&window)) {
+                Some(extent) => extent,
+                None => self.obtain(&window).await?,
+            };
+            self.follow(&extent, &window).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for stripes that will be wanted soon, once anything was missing.
+    fn read_ahead(&mut self) {
+        let delivery = self.delivery;
+        let Some(asking) = &self.asking else { return };
+        if asking.template.range_signed || self.ahead <= 1 {
+            return;
+        }
+        let horizon =
+            plan::stripe_end(self.at).saturating_add(u64::from(self.ahead - 1) * STRIPE_BYTES);
+        let from = self.ahead_until.max(plan::stripe_end(self.at));
+        let end = horizon.min(delivery.range.end);
+        for window in plan::windows(from..end.max(from)) {
+            if delivery.index_lookup(&window).is_none() {
+                delivery.shard.fetch_ahead(delivery.gap(&window, asking));
+            }
+            self.ahead_until = window.absolute().end;
+        }
+    }
+
+    /// Gets hold of bytes that the index does not have.
+    async fn obtain(&mut self, window: &Window) -> Result<Arc<Extent>, Stopped> {
+        loop {
+            let asking = match &self.asking {
+                Some(asking) => asking,
+                None => {
+                    let asking = (self.delivery.asking)()
+                        .ok_or(Stopped::Cut("the host leads to no origin"))?;
+                    self.asking.insert(asking)
+                }
+            };
+            if asking.template.range_signed && std::mem::replace(&mut self.asked_signed, true) {
+                return Err(Stopped::Cut("a signed range is fetched once"));
+            }
+            let fetch = self.delivery.gap(window, asking);
+            let asked = std::pin::pin!(self.delivery.shard.fetch(fetch));
+            let outcome = match race(asked, self.leaves.as_mut()).await {
+                Either::First(outcome) => outcome,
+                Either::Second(()) => return Err(self.delivery.client.gone().into()),
+            };
+            match outcome {
+                Outcome::Ready(ready) if ready.head.version() == self.delivery.head.version() => {
+                    if let Some(extent) = self.ready(ready, window).await? {
+                        return Ok(extent);
+                    }
+                }
+                outcome if !self.unsent_head.is_empty() => return Err(Stopped::NotBegun(outcome)),
+                Outcome::Busy => sleep_ms(BUSY_MS).await,
+                Outcome::Failed(_) => {}
+                Outcome::Ready(_) => return Err(Stopped::Cut("the origin has another version")),
+                Outcome::Relay(_) | Outcome::Alone => {
+                    return Err(Stopped::Cut("the origin refused the rest"));
+                }
+            }
+            if self.attempts_left == 0 {
+                return Err(Stopped::Cut("the rest could not be fetched"));
+            }
+            self.attempts_left -= 1;
+        }
+    }
+
+    /// The extent of `window`'s first byte, now or as soon as the fill comes to it; `None` if the fill ended without it.
+    async fn ready(
+        &mut self,
+        ready: Ready,
+        window: &Window,
+    ) -> Result<Option<Arc<Extent>>, Stopped> {
+        let covers = |extent: &Arc<Extent>| {
+            extent.id().index == window.index
+                && extent.start() <= window.range.start
+                && window.range.start < extent.promised_end()
+        };
+        if let Some(extent) = ready.extent.filter(covers) {
+            return Ok(Some(extent));
+        }
+        let Some(fill) = ready.fill else {
+            return Ok(self.delivery.index_lookup(window));
+        };
+        let reading = fill.join();
+        reading.advance(self.at);
+        loop {
+            let ended = fill.ended();
+            if let Some(extent) = self.delivery.index_lookup(window) {
+                return Ok(Some(extent));
+            }
+            if ended {
+                return Ok(None);
+            }
+            let nap = std::pin::pin!(sleep_ms(LOOK_MS));
+            if let Either::Second(()) = race(nap, self.leaves.as_mut()).await {
+                return Err(self.delivery.client.gone().into());
+            }
+        }
+    }
+
+    /// Sends what `extent` has of `window`, and what it gets while it is being filled.
+    async fn follow(&mut self, extent: &Arc<Extent>, window: &Window) -> Result<(), Stopped> {
+        let base = extent.id().base();
+        let was_filling = extent.progress().state() == FillState::Filling;
+        if was_filling {
+            self.join(extent);
+        }
+        extent.touch();
+        let metrics = self.delivery.shard.metrics();
+        metrics.gauge_add(Gauge::RamLeases, 1);
+        let result = self
+            .follow_inner(extent, base, window.range.end, was_filling)
+            .await;
+        metrics.gauge_add(Gauge::RamLeases, -1);
+        result
+    }
+
+    async fn follow_inner(
+        &mut self,
+        extent: &Arc<Extent>,
+        base: u64,
+        end: u32,
+        was_filling: bool,
+    ) -> Result<(), Stopped> {
+        loop {
+            let position = (self.at - base) as u32;
+            if position >= end {
+                return Ok(());
+            }
+            let progress = extent.progress();
+            let state = progress.state();
+            let filled = progress.filled();
+            if let Some(piece) = extent.piece(position, end) {
+                self.send(extent, piece, was_filling).await?;
+                continue;
+            }
+            if state != FillState::Filling {
+                return Ok(());
+            }
+            self.wait(extent, filled).await?;
+        }
+    }
+
+    fn join(&mut self, extent: &Arc<Extent>) {
+        if self
+            .reading
+            .as_ref()
+            .is_some_and(|reading| reading.is_of(extent.readers()))
+        {
+            return;
+        }
+        let reading = extent.readers().join();
+        reading.advance(self.at);
+        self.reading = Some(reading);
+    }
+
+    async fn wait(&mut self, extent: &Arc<Extent>, filled: u32) -> Result<(), Stopped> {
+        let shard = self.delivery.shard;
+        self.ahead = (self.ahead * 2).min(shard.policy().fanout.max(1));
+        self.read_ahead();
+        shard.metrics().gauge_add(Gauge::FillWaiters, 1);
+        let changed = std::pin::pin!(shard.waits.changed(extent, filled));
+        let first = race(changed, self.leaves.as_mut()).await;
+        shard.metrics().gauge_add(Gauge::FillWaiters, -1);
+        match first {
+            Either::First(()) => Ok(()),
+            Either::Second(()) => Err(self.delivery.client.gone().into()),
+        }
+    }
+
+    async fn send(
+        &mut self,
+        extent: &Extent,
+        piece: Piece,
+        was_filling: bool,
+    ) -> Result<(), Stopped> {
+        let (shard, client) = (self.delivery.shard, self.delivery.client);
+        let head = std::mem::take(&mut self.unsent_head);
+        if !head.is_empty() {
+            self.report.head_sent(self.status);
+        }
+        let least = shard.policy().by_reference_min.unwrap_or(usize::MAX);
+        let hot = !was_filling && extent.frequency() >= HOT_FREQUENCY;
+        let source = if was_filling {
+            Source::Fill
+        } else {
+            Source::Ram
+        };
+        let after = self.at + piece.bytes as u64;
+        let more = after < self.delivery.range.end;
+        let path = if hot && piece.bytes >= least.max(ONE_CALL_BYTES) {
+            client.send(head, &[], true).await?;
+            client
+                .send_by_reference(extent.lend().memory(), piece.offset, piece.bytes)
+                .await?;
+            SendPath::Reference
+        } else {
+            client
+                .send(head, extent.bytes(piece), more && !was_filling)
+                .await?;
+            SendPath::Copy
+        };
+        self.at = after;
+        if let Some(reading) = &self.reading {
+            reading.advance(after);
+        }
+        self.report
+            .sent(shard, source, Some(path), piece.bytes as u64);
+        Ok(())
+    }
+}
+
+/// How much of a range is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coverage {
+    /// Every byte, and none of it waits for a fill.
+    Whole,
+    /// Every byte is there or on its way.
+    OnItsWay,
+    /// Some.
+    Partial,
+    /// Nothing.
+    None,
+}
+
+/// How much of `range` of a version the index has.
+#[must_use]
+pub fn coverage(shard: &Shard, head: &Head, range: &Range<u64>) -> Coverage {
+    let (mut missing, mut present, mut filling) = (false, false, false);
+    for window in plan::windows(range.clone()) {
+        let id = window.id(head.object(), head.version());
+        let reach = shard.index_of(head.object(), window.index).reach(
+            &id,
+            window.range.start,
+            window.range.end,
+        );
+        missing |= reach.end < window.range.end;
+        present |= reach.any;
+        filling |= reach.filling;
+    }
+    match (missing, present, filling) {
+        (false, _, false) => Coverage::Whole,
+        (false, _, true) => Coverage::OnItsWay,
+        (true, true, _) => Coverage::Partial,
+        (true, false, _) => Coverage::None,
+    }
+}

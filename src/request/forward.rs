@@ -1,0 +1,84 @@
+//! The request head as it goes to the origin: the client's own bytes, without what belongs to one hop only.
+//!
+//! Called by `read` (templates of fetches) and `pass`. Raw path, raw query, names, values, order and duplicates stay, so that the client's
+//! signature stays valid; a header that was signed is never removed, even a hop-by-hop one.
+
+use std::sync::Arc;
+
+use crate::fill::template::Template;
+use crate::http::{RequestBody, RequestHead, TargetForm, is_hop_by_hop};
+use crate::s3::{Auth, HostRoute, OriginSel};
+use crate::shard::{Routes, Shard};
+use crate::upstream::Endpoint;
+
+/// Whom a route leads to. `None`: single-origin mode without an origin, which the configuration excludes.
+pub(super) fn endpoint(routes: &Routes, route: &HostRoute<'_>) -> Option<Arc<Endpoint>> {
+    match route.origin() {
+        OriginSel::Aws => Some(Endpoint::new(true, route.dial_name(), 443)),
+        OriginSel::Custom(index) => routes.custom.get(index).cloned(),
+        OriginSel::Single => routes.single.clone(),
+    }
+}
+
+/// Request line and header lines without the empty line; `keep` decides about each end-to-end header.
+pub(super) fn lines(
+    head: &RequestHead<'_>,
+    auth: &Auth<'_>,
+    keep: impl Fn(&str) -> bool,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(head.bytes + 64);
+    out.extend_from_slice(head.method_raw.as_bytes());
+    out.push(b' ');
+    match head.form {
+        TargetForm::Absolute => {
+            out.extend_from_slice(head.path.as_bytes());
+            if let Some(query) = head.query {
+                out.push(b'?');
+                out.extend_from_slice(query.as_bytes());
+            }
+        }
+        TargetForm::Origin | TargetForm::Authority | TargetForm::Asterisk => {
+            out.extend_from_slice(head.target.as_bytes());
+        }
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    if head.host.is_none()
+        && let Some(authority) = head.authority
+    {
+        super::answer::line(&mut out, "Host", authority.as_bytes());
+    }
+    for line in head.headers.lines() {
+        let one_hop = is_hop_by_hop(line.name, &head.headers) && !auth.signs(line.name);
+        let framing = line.name.eq_ignore_ascii_case("transfer-encoding");
+        if !one_hop && !framing && keep(line.name) {
+            out.extend_from_slice(line.raw);
+        }
+    }
+    if head.body == RequestBody::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    out
+}
+
+/// The template of a read's fetches.
+pub(super) fn template(
+    shard: &Shard,
+    head: &RequestHead<'_>,
+    route: &HostRoute<'_>,
+    request: &crate::s3::Classified<'_, '_>,
+) -> Option<Arc<Template>> {
+    let range_signed = request.range.is_some() && request.auth.signs("range");
+    let may_range = request.auth.may_add("range");
+    let keep = |name: &str| {
+        let ours = name.eq_ignore_ascii_case("range") && !range_signed;
+        !ours && !name.eq_ignore_ascii_case("expect")
+    };
+    Some(Arc::new(Template {
+        lines: lines(head, &request.auth, keep).into_boxed_slice(),
+        method: head.method,
+        endpoint: endpoint(&shard.world.routes, route)?,
+        range_signed: range_signed || !may_range,
+        has_if_match: request.if_match.is_some() || !request.auth.may_add("if-match"),
+        wants_checksums: request.checksum_mode,
+    }))
+}

@@ -1,0 +1,296 @@
+//! Row 6: ONE request, a file per step. Control flow is here, the steps compute.
+//!
+//! Called by `listener` for each request whose head is whole. receive (`receive`) → understand (`crate::s3`) → look up and answer from the
+//! cache (`read`, `answer`, `deliver`) or pass through (`pass`, `upload`, `relay`) → say what happened (`report`). Every failure
+//! becomes an answer in `failure`.
+
+pub mod answer;
+mod body;
+pub mod client;
+mod deliver;
+pub mod failure;
+mod forward;
+mod pass;
+mod read;
+pub mod receive;
+mod relay;
+pub mod report;
+mod upload;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::base::clock;
+use crate::http::{RequestError, RequestHead, parse_request};
+use crate::metrics::{self, Counter};
+use crate::s3::{Classified, HostRoute, Operation, classify};
+use crate::shard::Shard;
+
+use answer::CacheStatus;
+use client::{Client, Gone};
+use failure::Failure;
+use report::Report;
+
+/// How a request ended, for its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The next request may come.
+    KeepAlive,
+    /// Answered; the connection closes.
+    Close,
+    /// The answer could not be finished: the connection is reset.
+    Cut,
+    /// The client left or was too slow.
+    Gone(Gone),
+}
+
+/// One client connection and its reused buffers.
+pub struct Connection {
+    /// The client.
+    pub client: Client,
+    /// Received and not yet consumed.
+    pub input: Vec<u8>,
+    /// Heads are written here.
+    out: Vec<u8>,
+    /// Identities of objects are written here.
+    key: Vec<u8>,
+}
+
+/// Buffers that a request has blown up beyond this are given back.
+const KEPT_BUFFER_BYTES: usize = 16 * 1024;
+
+impl Connection {
+    /// A connection without a request.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            input: Vec::new(),
+            out: Vec::new(),
+            key: Vec::new(),
+        }
+    }
+}
+
+/// One request and what serves it.
+struct Exchange<'a> {
+    shard: &'a Rc<Shard>,
+    client: &'a Client,
+    head: &'a RequestHead<'a>,
+    /// Received behind the head: body, or next requests.
+    rest: &'a [u8],
+    route: &'a HostRoute<'a>,
+    request: &'a Classified<'a, 'a>,
+    keep_alive: bool,
+    /// Bytes of `rest` that were of this request's body.
+    body_bytes_buffered: Cell<usize>,
+    /// Received behind the body.
+    overread: RefCell<Vec<u8>>,
+    /// The client may still send body bytes that nobody reads.
+    body_unread: Cell<bool>,
+}
+
+impl Exchange<'_> {
+    fn end(&self) -> End {
+        if self.keep_alive && !self.body_unread.get() {
+            End::KeepAlive
+        } else {
+            End::Close
+        }
+    }
+
+    /// Answers with an error of our own.
+    async fn fail(&self, failure: &Failure, report: &mut Report, out: &mut Vec<u8>) -> End {
+        if !self.head.body.is_empty() && self.body_bytes_buffered.get() == 0 {
+            self.body_unread.set(true);
+        }
+        let keep_alive = self.end() == End::KeepAlive;
+        let answered = fail(
+            self.client,
+            (failure, self.head.method, self.head.path),
+            keep_alive,
+            report,
+            out,
+        )
+        .await;
+        report.sent(self.shard, metrics::Source::Local, None, report.bytes_sent);
+        match answered {
+            Ok(()) => self.end(),
+            Err(gone) => End::gone(gone, report),
+        }
+    }
+}
+
+async fn fail(
+    client: &Client,
+    (failure, method, resource): (&Failure, crate::http::Method, &str),
+    keep_alive: bool,
+    report: &mut Report,
+    out: &mut Vec<u8>,
+) -> Result<(), Gone> {
+    out.clear();
+    failure.write(
+        report,
+        (method, resource),
+        keep_alive,
+        clock::unix_seconds(),
+        out,
+    );
+    report.outcome = metrics::Outcome::Error;
+    report.error = Some(failure.words);
+    report.head_sent(failure.status);
+    client.send(out, &[], false).await
+}
+
+/// Answers what is no request, or one that is refused before it is read; the connection closes.
+pub async fn refuse(shard: &Rc<Shard>, connection: &mut Connection, failure: &Failure) {
+    let mut report = Report::begin(shard);
+    let mut out = std::mem::take(&mut connection.out);
+    let what = (failure, crate::http::Method::Other, "");
+    let _ = fail(&connection.client, what, false, &mut report, &mut out).await;
+    report.finish(shard, None, connection.client.peer);
+    connection.out = out;
+}
+
+/// Serves the request at the start of `connection.input`, whose head is whole, and takes it out.
+pub async fn serve(shard: &Rc<Shard>, connection: &mut Connection) -> End {
+    let input = std::mem::take(&mut connection.input);
+    let (end, consumed, overread) = match parse_request(&input, &shard.policy().head_limits) {
+        Ok(Some(head)) => serve_head(shard, connection, &head, &input[head.bytes..]).await,
+        Ok(None) => (End::Close, input.len(), Vec::new()),
+        Err(error) => {
+            refuse_head(shard, connection, &error).await;
+            (End::Close, input.len(), Vec::new())
+        }
+    };
+    connection.input = input;
+    if consumed == connection.input.len() {
+        connection.input.clear();
+    } else {
+        connection.input.drain(..consumed);
+    }
+    connection.input.extend_from_slice(&overread);
+    for buffer in [
+        &mut connection.input,
+        &mut connection.out,
+        &mut connection.key,
+    ] {
+        if buffer.capacity() > KEPT_BUFFER_BYTES {
+            buffer.shrink_to(KEPT_BUFFER_BYTES);
+        }
+    }
+    end
+}
+
+/// Answers a head that cannot be understood.
+pub async fn refuse_head(shard: &Rc<Shard>, connection: &mut Connection, error: &RequestError) {
+    shard
+        .metrics()
+        .count(Counter::RequestsMalformed(failure::malformed(error)));
+    refuse(shard, connection, &Failure::of_head(error)).await;
+}
+
+async fn serve_head(
+    shard: &Rc<Shard>,
+    connection: &mut Connection,
+    head: &RequestHead<'_>,
+    rest: &[u8],
+) -> (End, usize, Vec<u8>) {
+    let mut report = Report::begin(shard);
+    let mut key = std::mem::take(&mut connection.key);
+    let mut out = std::mem::take(&mut connection.out);
+    out.clear();
+    let route = shard
+        .world
+        .routes
+        .map
+        .resolve_request(head.authority, head.host);
+    let (end, consumed, overread) = match &route {
+        Ok(route) => {
+            let request = classify(head, route, &mut key);
+            let exchange = Exchange {
+                shard,
+                client: &connection.client,
+                head,
+                rest,
+                route,
+                request: &request,
+                keep_alive: head.keep_alive
+                    && !shard
+                        .world
+                        .draining
+                        .load(std::sync::atomic::Ordering::Relaxed),
+                body_bytes_buffered: Cell::new(0),
+                overread: RefCell::default(),
+                body_unread: Cell::new(false),
+            };
+            report.operation = operation_name(request.operation);
+            let end = decide(&exchange, &mut report, &mut out).await;
+            report.finish(
+                shard,
+                Some((head, Some(&request.target))),
+                connection.client.peer,
+            );
+            (
+                end,
+                exchange.body_bytes_buffered.get(),
+                exchange.overread.take(),
+            )
+        }
+        Err(error) => {
+            shard.metrics().count(Counter::RequestsForbidden);
+            let keep_alive = head.keep_alive && head.body.is_empty();
+            let what = (&Failure::of_route(error), head.method, head.path);
+            let answered = fail(&connection.client, what, keep_alive, &mut report, &mut out).await;
+            report.finish(shard, Some((head, None)), connection.client.peer);
+            let end = match answered {
+                Ok(()) if keep_alive => End::KeepAlive,
+                Ok(()) => End::Close,
+                Err(gone) => End::Gone(gone),
+            };
+            (end, 0, Vec::new())
+        }
+    };
+    connection.key = key;
+    connection.out = out;
+    (end, head.bytes + consumed, overread)
+}
+
+async fn decide(exchange: &Exchange<'_>, report: &mut Report, out: &mut Vec<u8>) -> End {
+    match exchange.request.operation {
+        Operation::Refused(refusal) => {
+            let failure = Failure::new(refusal.code(), "the request is not for an origin");
+            Box::pin(exchange.fail(&failure, report, out)).await
+        }
+        Operation::GetObject | Operation::HeadObject if may_look_up(exchange) => {
+            read::serve(exchange, report, out).await
+        }
+        _ => Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await,
+    }
+}
+
+/// Presigned requests out of their time are the origin's to refuse; a TTL of nothing passes everything.
+fn may_look_up(exchange: &Exchange<'_>) -> bool {
+    let in_time = || {
+        let auth = &exchange.request.auth;
+        auth.presigned(clock::unix_seconds()) == crate::s3::Presigned::InTime
+    };
+    exchange.shard.policy().ttl_ms > 0 && in_time()
+}
+
+fn operation_name(operation: Operation) -> &'static str {
+    match operation {
+        Operation::GetObject => "GetObject",
+        Operation::HeadObject => "HeadObject",
+        Operation::PartRead => "PartRead",
+        Operation::ObjectWrite => "ObjectWrite",
+        Operation::Copy => "Copy",
+        Operation::MultiDelete => "MultiDelete",
+        Operation::MultipartCreate => "MultipartCreate",
+        Operation::UploadPart => "UploadPart",
+        Operation::MultipartComplete => "MultipartComplete",
+        Operation::MultipartAbort => "MultipartAbort",
+        Operation::Pass(_) => "Pass",
+        Operation::Refused(_) => "Refused",
+    }
+}

@@ -1,0 +1,213 @@
+//! Requests that pass through: streamed both ways, signature intact, nothing kept. What they change is dropped from the cache before
+//! their response reaches the client.
+//!
+//! Called by `mod` and, where the cache cannot answer, by `read`.
+
+use std::sync::Arc;
+
+use crate::http::Method;
+use crate::io::{Either, race};
+use crate::metrics;
+use crate::s3::{ErrorCode, MULTI_DELETE_BYTES_MAX, Operation, Touches, parse_multi_delete};
+use crate::upstream::{Endpoint, Response, UpstreamError};
+
+use super::answer::CacheStatus;
+use super::failure::Failure;
+use super::relay::Relay;
+use super::report::Report;
+use super::upload::{self, Uploaded};
+use super::{End, Exchange, forward};
+
+/// How long the origin may take to answer what can take minutes: a copy, the completion of a multipart upload, a large delete.
+pub(super) const LONG_ANSWER_MS: u64 = 15 * 60 * 1000;
+
+/// Passes one request through.
+pub(super) async fn serve(
+    exchange: &Exchange<'_>,
+    status: CacheStatus,
+    report: &mut Report,
+    out: &mut Vec<u8>,
+) -> End {
+    report.outcome = metrics::Outcome::Pass;
+    out.clear();
+    let Some(endpoint) = forward::endpoint(&exchange.shard.world.routes, exchange.route) else {
+        return exchange
+            .fail(
+                &Failure::new(ErrorCode::AccessDenied, "the host leads to no origin"),
+                report,
+                out,
+            )
+            .await;
+    };
+    let head = exchange.head;
+    let mut request = forward::lines(head, &exchange.request.auth, |_| true);
+    request.extend_from_slice(b"\r\n");
+    if exchange.request.touches == Touches::Nothing && head.body.is_empty() {
+        return read_through(exchange, &endpoint, &request, status, report, out).await;
+    }
+    write_through(exchange, &endpoint, &request, status, report, out).await
+}
+
+/// A request without a body that changes nothing.
+async fn read_through(
+    exchange: &Exchange<'_>,
+    endpoint: &Arc<Endpoint>,
+    request: &[u8],
+    status: CacheStatus,
+    report: &mut Report,
+    out: &mut Vec<u8>,
+) -> End {
+    let leaves = std::pin::pin!(exchange.client.leaves());
+    let asked = std::pin::pin!(exchange.shard.upstream.fetch(
+        endpoint,
+        request,
+        exchange.head.method
+    ));
+    match race(asked, leaves).await {
+        Either::First(Ok(response)) => relay(exchange, response, status, report, out).await,
+        Either::First(Err(error)) => failed(exchange, &error, report, out).await,
+        Either::Second(()) => End::gone(exchange.client.gone(), report),
+    }
+}
+
+async fn failed(
+    exchange: &Exchange<'_>,
+    error: &UpstreamError,
+    report: &mut Report,
+    out: &mut Vec<u8>,
+) -> End {
+    tracing::debug!(%error, "an origin could not be asked");
+    exchange
+        .fail(&Failure::of_upstream(error), report, out)
+        .await
+}
+
+/// Sends the origin's answer on.
+pub(super) async fn relay(
+    exchange: &Exchange<'_>,
+    response: Response,
+    status: CacheStatus,
+    report: &mut Report,
+    out: &mut Vec<u8>,
+) -> End {
+    report.outcome = metrics::Outcome::Pass;
+    Relay {
+        exchange,
+        status,
+        body_complete: true,
+        before_end: Touched::Nothing,
+    }
+    .run(response, report, out)
+    .await
+}
+
+/// What a request changed, ready to be dropped.
+#[derive(Clone)]
+pub(super) enum Touched {
+    /// Nothing.
+    Nothing,
+    /// These objects.
+    Objects(Vec<u128>),
+    /// Every object of a bucket.
+    Bucket(Arc<[u8]>),
+}
+
+impl Touched {
+    /// Drops it on every shard; when this returns nobody finds it any more.
+    pub(super) async fn drop_from_cache(&self, exchange: &Exchange<'_>) {
+        match self {
+            Self::Nothing => {}
+            Self::Objects(objects) => {
+                for &object in objects {
+                    exchange.shard.invalidate(object).await;
+                }
+            }
+            Self::Bucket(prefix) => exchange.shard.invalidate_bucket(Arc::clone(prefix)).await,
+        }
+    }
+}
+
+fn touched(exchange: &Exchange<'_>, body: Option<&[u8]>) -> Touched {
+    let target = &exchange.request.target;
+    let bucket = || Touched::Bucket(target.bucket_prefix().into());
+    match exchange.request.touches {
+        Touches::Nothing => Touched::Nothing,
+        Touches::Bucket => bucket(),
+        Touches::Object => match target.object_key() {
+            Some(object) => Touched::Objects(vec![object.digest().0]),
+            None => bucket(),
+        },
+        Touches::Listed => {
+            let Some(keys) = body.and_then(|body| parse_multi_delete(body).ok()) else {
+                return bucket();
+            };
+            let mut buffer = Vec::new();
+            let digests = keys.iter().map(|key| {
+                target
+                    .sibling(key, &mut buffer)
+                    .map(|object| object.digest().0)
+            });
+            match digests.collect() {
+                Some(objects) => Touched::Objects(objects),
+                None => bucket(),
+            }
+        }
+    }
+}
+
+/// A request that changes something, or has a body: its own connection, both directions at once.
+async fn write_through(
+    exchange: &Exchange<'_>,
+    endpoint: &Arc<Endpoint>,
+    request: &[u8],
+    status: CacheStatus,
+    report: &mut Report,
+    out: &mut Vec<u8>,
+) -> End {
+    let copy_bytes_max = if exchange.request.touches == Touches::Listed {
+        MULTI_DELETE_BYTES_MAX
+    } else {
+        0
+    };
+    let (result, copy) = upload::run(exchange, endpoint, request, copy_bytes_max, report).await;
+    // Whatever came of it: the origin may have done it.
+    let touched = touched(exchange, copy.as_deref());
+    touched.drop_from_cache(exchange).await;
+    let (response, body_complete) = match result {
+        Uploaded::Answered {
+            response,
+            body_complete,
+        } => (response, body_complete),
+        Uploaded::Failed(error) => {
+            exchange.body_unread.set(true);
+            return failed(exchange, &error, report, out).await;
+        }
+        Uploaded::Malformed => {
+            exchange.body_unread.set(true);
+            let failure = Failure::new(
+                ErrorCode::InvalidRequest,
+                "the body's chunked framing is broken",
+            );
+            return exchange.fail(&failure, report, out).await;
+        }
+        Uploaded::Gone(gone) => return End::gone(gone, report),
+    };
+    let late = matches!(
+        exchange.request.operation,
+        Operation::Copy | Operation::MultipartComplete
+    );
+    let before_end = if late { touched } else { Touched::Nothing };
+    let status = if exchange.head.method == Method::Get {
+        status
+    } else {
+        CacheStatus::Method
+    };
+    Relay {
+        exchange,
+        status,
+        body_complete,
+        before_end,
+    }
+    .run(response, report, out)
+    .await
+}

@@ -1,0 +1,380 @@
+//! GET and HEAD of an object: from the cache if it is known and fresh, through a fetch if not.
+//!
+//! Called by `mod`. Decides what the client gets and says so in the head; `deliver` sends the bytes.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::base::clock;
+use crate::cache::Head;
+use crate::cache::stamps::Stamp;
+use crate::fill::plan;
+use crate::fill::template::{Ranged, Template};
+use crate::fill::{Fetch, Outcome, Ready};
+use crate::http::Method;
+use crate::io::{Either, race};
+use crate::metrics;
+use crate::ram::extent::Extent;
+use crate::s3::{ObjectKeyRef, RangeSpec, Resolved};
+use crate::shard::Shard;
+
+use super::answer::{Answer, CacheStatus};
+use super::client::Gone;
+use super::deliver::{Asking, Coverage, Delivery, Stopped, coverage};
+use super::failure::Failure;
+use super::report::Report;
+use super::{End, Exchange, forward, pass};
+
+/// What the index says of a request.
+enum Found {
+    /// Known, fresh, and the answer is certain.
+    Fresh(Arc<Head>, Option<Range<u64>>),
+    /// Not known, or too old: ask the origin and keep what it says.
+    Absent(CacheStatus),
+    /// Only the origin can answer this one.
+    Ask,
+}
+
+/// Serves one GET or HEAD of an object.
+pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mut Vec<u8>) -> End {
+    let Some(object) = exchange.request.target.object_key() else {
+        return Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await;
+    };
+    let digest = object.digest().0;
+    // The stamp comes first: a head found after it was not beaten by an invalidation before it.
+    let stamp = exchange.shard.world.stamps.now(digest);
+    let read = Read {
+        exchange,
+        object,
+        digest,
+        stamp,
+    };
+    match read.look_up() {
+        Found::Fresh(head, part) => read.from_index(head, part, report, out).await,
+        // Boxed, so that the state of a hit stays small.
+        Found::Absent(status) => Box::pin(read.open(status, report, out)).await,
+        Found::Ask => Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await,
+    }
+}
+
+struct Read<'e, 'a> {
+    exchange: &'e Exchange<'a>,
+    object: ObjectKeyRef<'e>,
+    digest: u128,
+    stamp: Stamp,
+}
+
+impl Read<'_, '_> {
+    fn shard(&self) -> &Rc<Shard> {
+        self.exchange.shard
+    }
+
+    fn is_head(&self) -> bool {
+        self.exchange.head.method == Method::Head
+    }
+
+    fn spec(&self) -> Option<RangeSpec> {
+        self.exchange.request.range
+    }
+
+    fn look_up(&self) -> Found {
+        let index = self.shard().index_of(self.digest, 0);
+        let Some(head) = index.head(self.digest, self.object.encoded()) else {
+            return Found::Absent(CacheStatus::Miss);
+        };
+        if !head.is_fresh(clock::now_ms(), self.shard().policy().ttl_ms) {
+            return Found::Absent(CacheStatus::Stale);
+        }
+        let request = &self.exchange.request;
+        if request
+            .if_match
+            .is_some_and(|condition| !condition.matches(head.etag()))
+        {
+            return Found::Ask;
+        }
+        match resolve(self.spec(), head.total()) {
+            None => Found::Ask,
+            Some(None) if request.checksum_mode && !head.checksums_known() => {
+                Found::Absent(CacheStatus::Miss)
+            }
+            Some(part) => {
+                head.touch();
+                Found::Fresh(head, part)
+            }
+        }
+    }
+
+    fn answer<'h>(
+        &self,
+        head: &'h Head,
+        part: Option<Range<u64>>,
+        status: CacheStatus,
+    ) -> Answer<'h> {
+        Answer {
+            head,
+            part,
+            checksums: self.exchange.request.checksum_mode,
+            status,
+            age_ms: head.age_ms(clock::now_ms()),
+            unix_seconds: clock::unix_seconds(),
+            keep_alive: self.exchange.keep_alive,
+            version: self.exchange.head.version,
+        }
+    }
+
+    /// Known and fresh: the head goes out now, the bytes as they are there.
+    async fn from_index(
+        &self,
+        head: Arc<Head>,
+        part: Option<Range<u64>>,
+        report: &mut Report,
+        out: &mut Vec<u8>,
+    ) -> End {
+        let range = part.clone().unwrap_or(0..head.total());
+        if self.is_head() || range.is_empty() {
+            report.outcome = metrics::Outcome::Hit;
+            return self
+                .head_only(&head, part, CacheStatus::Hit, report, out)
+                .await;
+        }
+        let status = match coverage(self.shard(), &head, &range) {
+            Coverage::Whole => CacheStatus::Hit,
+            Coverage::OnItsWay => CacheStatus::Collapsed,
+            Coverage::Partial => CacheStatus::Partial,
+            Coverage::None => CacheStatus::Miss,
+        };
+        report.outcome = outcome_of(status);
+        let asking = if status == CacheStatus::Hit {
+            None
+        } else {
+            self.asking()
+        };
+        self.body(&head, part, (status, asking, None), report, out)
+            .await
+    }
+
+    async fn head_only(
+        &self,
+        head: &Head,
+        part: Option<Range<u64>>,
+        status: CacheStatus,
+        report: &mut Report,
+        out: &mut Vec<u8>,
+    ) -> End {
+        let answer = self.answer(head, part, status);
+        let code = if answer.part.is_some() { 206 } else { 200 };
+        answer.write(report, out);
+        report.head_sent(code);
+        match self.exchange.client.send(out, &[], false).await {
+            Ok(()) => self.exchange.end(),
+            Err(gone) => End::gone(gone, report),
+        }
+    }
+
+    /// What is needed to ask the origin; `None` if the host leads to none.
+    fn asking(&self) -> Option<Asking> {
+        let Exchange {
+            shard,
+            head,
+            route,
+            request,
+            ..
+        } = self.exchange;
+        let template = forward::template(shard, head, route, request)?;
+        Some(Asking {
+            key: self.object.encoded().into(),
+            template,
+            interest: Arc::new(()),
+        })
+    }
+
+    /// Not known: one exchange brings the head and the first bytes.
+    async fn open(&self, status: CacheStatus, report: &mut Report, out: &mut Vec<u8>) -> End {
+        report.outcome = metrics::Outcome::Miss;
+        let Some(asking) = self.asking() else {
+            let failure = Failure::new(
+                crate::s3::ErrorCode::AccessDenied,
+                "the host leads to no origin",
+            );
+            return self.exchange.fail(&failure, report, out).await;
+        };
+        let fetch = self.opening(&asking);
+        let mut leaves = std::pin::pin!(self.exchange.client.leaves());
+        let asked = std::pin::pin!(self.shard().fetch(fetch));
+        let outcome = match race(asked, leaves.as_mut()).await {
+            Either::First(outcome) => outcome,
+            Either::Second(()) => return End::gone(self.exchange.client.gone(), report),
+        };
+        match outcome {
+            Outcome::Ready(Ready { head, extent, .. }) => {
+                report.origin_status = Some(200);
+                self.opened((head, extent), status, asking, report, out)
+                    .await
+            }
+            outcome => self.otherwise(outcome, report, out).await,
+        }
+    }
+
+    async fn opened(
+        &self,
+        (head, extent): (Arc<Head>, Option<Arc<Extent>>),
+        status: CacheStatus,
+        asking: Asking,
+        report: &mut Report,
+        out: &mut Vec<u8>,
+    ) -> End {
+        let condition_holds = self
+            .exchange
+            .request
+            .if_match
+            .is_none_or(|condition| condition.matches(head.etag()));
+        let part = match resolve(self.spec(), head.total()) {
+            Some(part) if condition_holds => part,
+            _ => {
+                return Box::pin(pass::serve(self.exchange, CacheStatus::Bypass, report, out)).await;
+            }
+        };
+        let empty = part.is_none() && head.total() == 0;
+        if self.is_head() || empty {
+            return self.head_only(&head, part, status, report, out).await;
+        }
+        self.body(&head, part, (status, Some(asking), extent), report, out)
+            .await
+    }
+
+    /// The wish of a request whose object is not known.
+    fn opening(&self, asking: &Asking) -> Fetch {
+        let (ranged, faithful) = self.opening_range(&asking.template);
+        Fetch {
+            key: Arc::clone(&asking.key),
+            object: self.digest,
+            stamp: self.stamp,
+            template: Arc::clone(&asking.template),
+            ranged,
+            expected: None,
+            interest: Arc::downgrade(&asking.interest),
+            faithful,
+        }
+    }
+
+    fn opening_range(&self, template: &Template) -> (Ranged, bool) {
+        let fans_out = self.shard().policy().fanout > 1 && !template.range_signed;
+        match self.spec() {
+            Some(spec) if template.range_signed => (Ranged::AsSent(spec), true),
+            // The first stripe first; the others follow from their owners when the length is known.
+            Some(RangeSpec::FromTo(first, last)) if fans_out => {
+                let end = (last + 1).min(plan::stripe_end(first));
+                (Ranged::bytes(&(first..end)), end == last + 1)
+            }
+            Some(RangeSpec::From(first)) if fans_out => {
+                (Ranged::bytes(&(first..plan::stripe_end(first))), false)
+            }
+            Some(spec) => (Ranged::Spec(spec), true),
+            // Whole-body checksums come only with a 200.
+            None if fans_out && !self.is_head() && !template.wants_checksums => {
+                (Ranged::bytes(&(0..crate::ram::STRIPE_BYTES)), false)
+            }
+            None => (Ranged::Whole, true),
+        }
+    }
+
+    async fn body(
+        &self,
+        head: &Arc<Head>,
+        part: Option<Range<u64>>,
+        (status, asking, first): (CacheStatus, Option<Asking>, Option<Arc<Extent>>),
+        report: &mut Report,
+        out: &mut Vec<u8>,
+    ) -> End {
+        let range = part.clone().unwrap_or(0..head.total());
+        let answer = self.answer(head, part, status);
+        let code = if answer.part.is_some() { 206 } else { 200 };
+        answer.write(report, out);
+        let ask = || self.asking();
+        let delivery = Delivery {
+            shard: self.shard(),
+            client: self.exchange.client,
+            head: Arc::clone(head),
+            range,
+            spec: self.spec(),
+            stamp: self.stamp,
+            asking: &ask,
+        };
+        let leaves = std::pin::pin!(self.exchange.client.leaves());
+        let stopped = match delivery
+            .run(code, out, (first, asking), leaves, report)
+            .await
+        {
+            Ok(()) => return self.exchange.end(),
+            Err(stopped) => stopped,
+        };
+        match stopped {
+            Stopped::Gone(gone) => End::gone(gone, report),
+            Stopped::NotBegun(outcome) => {
+                out.clear();
+                Box::pin(self.otherwise(outcome, report, out)).await
+            }
+            Stopped::Cut(words) => {
+                report.outcome = metrics::Outcome::Error;
+                report.error = Some(words);
+                End::Cut
+            }
+        }
+    }
+
+    /// The fetch brought no bytes for the cache and nothing was sent yet.
+    async fn otherwise(&self, outcome: Outcome, report: &mut Report, out: &mut Vec<u8>) -> End {
+        match outcome {
+            Outcome::Relay(response) => {
+                Box::pin(pass::relay(
+                    self.exchange,
+                    *response,
+                    CacheStatus::Miss,
+                    report,
+                    out,
+                ))
+                .await
+            }
+            Outcome::Ready(_) | Outcome::Alone | Outcome::Busy => {
+                Box::pin(pass::serve(self.exchange, CacheStatus::Bypass, report, out)).await
+            }
+            Outcome::Failed(error) => {
+                tracing::debug!(%error, "an origin could not be asked");
+                self.exchange
+                    .fail(&Failure::of_upstream(&error), report, out)
+                    .await
+            }
+        }
+    }
+}
+
+/// What the client's range means for an object of `total` bytes: `None` if only the origin can say (416), `Some(None)` for everything.
+fn resolve(spec: Option<RangeSpec>, total: u64) -> Option<Option<Range<u64>>> {
+    let Some(spec) = spec else { return Some(None) };
+    match spec.resolve(total) {
+        Resolved::Full => Some(None),
+        Resolved::Part(range) => Some(Some(range)),
+        Resolved::Unsatisfiable => None,
+    }
+}
+
+fn outcome_of(status: CacheStatus) -> metrics::Outcome {
+    match status {
+        CacheStatus::Hit => metrics::Outcome::Hit,
+        CacheStatus::Collapsed | CacheStatus::Miss | CacheStatus::Stale => metrics::Outcome::Miss,
+        CacheStatus::Partial => metrics::Outcome::Partial,
+        CacheStatus::Bypass | CacheStatus::Method => metrics::Outcome::Pass,
+    }
+}
+
+impl End {
+    /// The client left in the middle.
+    pub(super) fn gone(gone: Gone, report: &mut Report) -> Self {
+        report.error = Some(match gone {
+            Gone::Left => "the client left",
+            Gone::Slow => "the client was too slow",
+        });
+        Self::Gone(gone)
+    }
+}

@@ -1,0 +1,249 @@
+//! A request with a body, or with an effect, on its way to the origin: both directions at once, in bounded memory.
+//!
+//! Called by `pass`. The origin's side is read while the client still sends, so that an interim 100 or an early final answer reaches the
+//! client at once; a deadline runs only against the side that is waited for.
+
+use std::io::IoSlice;
+use std::pin::pin;
+use std::sync::Arc;
+
+use crate::http::ChunkError;
+use crate::io::{Either, race};
+use crate::metrics::Counter;
+use crate::s3::Operation;
+use crate::upstream::{Awaiting, Conn, Endpoint, HeadRead, Response, Reuse, UpstreamError};
+
+use super::Exchange;
+use super::body::{BUFFER_BYTES, BodyPump};
+use super::client::Gone;
+use super::pass::LONG_ANSWER_MS;
+use super::report::Report;
+
+/// What came of an upload.
+pub(super) enum Uploaded {
+    /// The origin answered; perhaps before it had the whole body.
+    Answered {
+        /// Its answer.
+        response: Response,
+        /// Whether the whole body went out.
+        body_complete: bool,
+    },
+    /// The origin could not be asked, or broke off.
+    Failed(UpstreamError),
+    /// The client's chunked framing is broken.
+    Malformed,
+    /// The client left or was too slow.
+    Gone(Gone),
+}
+
+enum Stop {
+    Origin(UpstreamError),
+    Malformed,
+    Gone(Gone),
+}
+
+impl From<UpstreamError> for Stop {
+    fn from(error: UpstreamError) -> Self {
+        Self::Origin(error)
+    }
+}
+
+impl From<Gone> for Stop {
+    fn from(gone: Gone) -> Self {
+        Self::Gone(gone)
+    }
+}
+
+impl From<ChunkError> for Stop {
+    fn from(_: ChunkError) -> Self {
+        Self::Malformed
+    }
+}
+
+/// Sends `request` and the client's body; also gives the copy of the body, if one was asked for and fits.
+pub(super) async fn run(
+    exchange: &Exchange<'_>,
+    endpoint: &Arc<Endpoint>,
+    request: &[u8],
+    copy_bytes_max: usize,
+    report: &mut Report,
+) -> (Uploaded, Option<Vec<u8>>) {
+    let mut pump = BodyPump::new(exchange.head.body, copy_bytes_max);
+    let result = upload(exchange, endpoint, request, &mut pump).await;
+    exchange
+        .shard
+        .metrics()
+        .add(Counter::ReceivedBytes, pump.received());
+    exchange
+        .shard
+        .metrics()
+        .add(Counter::UpstreamSentBytes, pump.received());
+    let uploaded = match result {
+        Ok(response) => {
+            report.origin_status = Some(response.status());
+            let body_complete = pump.is_sent();
+            exchange.body_unread.set(!body_complete);
+            Uploaded::Answered {
+                response,
+                body_complete,
+            }
+        }
+        Err(Stop::Origin(error)) => Uploaded::Failed(error),
+        Err(Stop::Malformed) => Uploaded::Malformed,
+        Err(Stop::Gone(gone)) => Uploaded::Gone(gone),
+    };
+    (uploaded, pump.into_copy())
+}
+
+async fn upload(
+    exchange: &Exchange<'_>,
+    endpoint: &Arc<Endpoint>,
+    request: &[u8],
+    pump: &mut BodyPump,
+) -> Result<Response, Stop> {
+    let mut conn = exchange
+        .shard
+        .upstream
+        .checkout(endpoint, Reuse::Recent)
+        .await?;
+    conn.arm(Awaiting::Idle);
+    let ours = pump.take(exchange.rest)?;
+    exchange.body_bytes_buffered.set(ours);
+    conn.send_all(request).await?;
+    let mut flow = Flow {
+        exchange,
+        conn,
+        pump,
+        buffer: Vec::new(),
+        writing: true,
+    };
+    let head = loop {
+        match flow.conn.try_read_head(exchange.head.method)? {
+            Some(HeadRead::Final(head)) => break head,
+            Some(HeadRead::Interim { head, .. }) => flow.interim(&head).await?,
+            None => flow.step().await?,
+        }
+    };
+    let complete = flow.pump.is_sent();
+    let mut conn = flow.conn;
+    if !complete {
+        conn.poison();
+    }
+    Ok(exchange.shard.upstream.response(conn, head))
+}
+
+struct Flow<'f, 'a> {
+    exchange: &'f Exchange<'a>,
+    conn: Conn,
+    pump: &'f mut BodyPump,
+    buffer: Vec<u8>,
+    /// The origin still takes bytes.
+    writing: bool,
+}
+
+impl Flow<'_, '_> {
+    async fn interim(&self, head: &[u8]) -> Result<(), Stop> {
+        if self.exchange.head.version == crate::http::Version::Http11 {
+            self.exchange.client.send(head, &[], false).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves what can be moved, else waits for whatever comes first.
+    async fn step(&mut self) -> Result<(), Stop> {
+        let received = self.receive()?;
+        let sent = self.send();
+        if received || sent {
+            return Ok(());
+        }
+        self.wait().await
+    }
+
+    fn receive(&mut self) -> Result<bool, Stop> {
+        if !self.pump.wants_more() || !self.pump.pending().is_empty() || !self.writing {
+            return Ok(false);
+        }
+        let room = self.pump.room(BUFFER_BYTES);
+        if self.buffer.len() < room {
+            self.buffer.resize(room, 0);
+        }
+        match self
+            .exchange
+            .client
+            .socket
+            .try_recv(&mut self.buffer[..room])
+        {
+            Ok(None) => Ok(false),
+            Ok(Some(0)) | Err(_) => Err(Stop::Gone(self.exchange.client.gone())),
+            Ok(Some(bytes)) => {
+                let ours = self.pump.take(&self.buffer[..bytes])?;
+                self.exchange
+                    .overread
+                    .borrow_mut()
+                    .extend_from_slice(&self.buffer[ours..bytes]);
+                Ok(true)
+            }
+        }
+    }
+
+    /// A failed write is not the end: the origin's answer may be there to read.
+    fn send(&mut self) -> bool {
+        if !self.writing {
+            return false;
+        }
+        let pending = self.pump.pending();
+        if pending.is_empty() {
+            return match self.conn.try_flush() {
+                Ok(_) => false,
+                Err(_) => std::mem::replace(&mut self.writing, false),
+            };
+        }
+        match self.conn.try_write(&[IoSlice::new(pending)]) {
+            Ok(Some(bytes)) => {
+                self.pump.advance(bytes);
+                true
+            }
+            Ok(None) => false,
+            Err(_) => {
+                self.writing = false;
+                true
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Result<(), Stop> {
+        let blocked = self.writing
+            && (!self.pump.pending().is_empty() || !self.conn.try_flush().unwrap_or(true));
+        let hungry = self.writing && self.pump.wants_more() && self.pump.pending().is_empty();
+        let answered = pin!(self.conn.readable());
+        if blocked {
+            self.conn.arm(Awaiting::Idle);
+            let room = pin!(self.conn.writable());
+            return match race(answered, room).await {
+                Either::First(result) | Either::Second(result) => Ok(result?),
+            };
+        }
+        if hungry {
+            self.conn.disarm();
+            let more = pin!(self.exchange.client.readable());
+            return match race(answered, more).await {
+                Either::First(result) => Ok(result?),
+                Either::Second(result) => Ok(result?),
+            };
+        }
+        match self.exchange.request.operation {
+            Operation::Copy
+            | Operation::MultipartComplete
+            | Operation::UploadPart
+            | Operation::MultiDelete => {
+                self.conn.arm_for(Awaiting::FirstByte, LONG_ANSWER_MS);
+            }
+            _ => self.conn.arm(Awaiting::FirstByte),
+        }
+        let leaves = pin!(self.exchange.client.leaves());
+        match race(answered, leaves).await {
+            Either::First(result) => Ok(result?),
+            Either::Second(()) => Err(Stop::Gone(self.exchange.client.gone())),
+        }
+    }
+}

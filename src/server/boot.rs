@@ -1,0 +1,396 @@
+//! The start: everything that can fail, in an order in which each failure says what is wrong.
+//!
+//! Called by `server::run`.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crossbeam::utils::CachePadded;
+use tracing_subscriber::EnvFilter;
+
+use crate::access_log::{AccessLog, ShardLog, Target};
+use crate::admin::{self, AdminState, Readiness, State};
+use crate::base::clock;
+use crate::cache::partition::Partition;
+use crate::cache::stamps::Stamps;
+use crate::config::{AccessLog as AccessLogSetting, Level, Settings};
+use crate::io::listen::Listener;
+use crate::io::probe;
+use crate::listener::acceptor;
+use crate::metrics::{Gauge, Registry};
+use crate::ram::selftest;
+use crate::s3::{CustomOrigin, OriginMap, OriginMapConfig, SingleOrigin};
+use crate::shard::mailbox::Mailbox;
+use crate::shard::{Routes, ShardShared, World};
+use crate::upstream::dns::{Resolver, ResolverConfig};
+use crate::upstream::{Endpoint, TlsConfig, TlsRoots, UpstreamConfig};
+
+use super::limits::{self, Limits};
+use super::threads::{self, Seat};
+use super::{Running, ServerError, control};
+
+/// Names that may wait for the resolver.
+const NAMES_MAX: usize = 1024;
+/// Descriptors beyond clients and origins: rings, logs, slabs, eventfds.
+const SPARE_DESCRIPTORS: u64 = 256;
+/// Time for the shards to come up.
+const START_MS: u64 = 30_000;
+
+/// Sends our own log to standard error.
+pub(super) fn start_log(level: Level) {
+    let filter = EnvFilter::new(format!("warn,millrace={}", level.as_str()));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init();
+    std::panic::set_hook(Box::new(|info| {
+        eprintln!("millrace: a programming error, the process ends: {info}");
+        std::process::abort();
+    }));
+}
+
+fn resource(what: &'static str) -> impl Fn(std::io::Error) -> ServerError {
+    move |source| ServerError::Resource { what, source }
+}
+
+fn probe_kernel(settings: &Settings) -> Result<(), ServerError> {
+    probe::io_uring().map_err(ServerError::Probe)?;
+    let descriptors =
+        probe::raise_nofile().map_err(resource("the limit of open descriptors cannot be read"))?;
+    let wanted = settings.listener.connections_max as u64
+        + settings.upstream.connections_max as u64
+        + SPARE_DESCRIPTORS;
+    if descriptors < wanted {
+        tracing::warn!(
+            descriptors,
+            wanted,
+            "fewer descriptors than listener.connections_max and upstream.connections_max can need: raise the limit (ulimit -n, LimitNOFILE=)"
+        );
+    }
+    let loopback = settings
+        .listener
+        .http
+        .iter()
+        .any(|address| address.ip().is_loopback());
+    if settings.tcp.congestion.is_none() && loopback && probe::system_congestion() == "bbr" {
+        tracing::warn!(
+            "the system's TCP congestion control is bbr, which paces loopback to a tenth of its speed: set tcp.congestion = \"cubic\""
+        );
+    }
+    Ok(())
+}
+
+fn proves_by_reference() -> bool {
+    match selftest::by_reference_is_safe() {
+        Ok(true) => true,
+        Ok(false) => {
+            tracing::warn!(
+                "this kernel changes queued bytes after a punch: bodies are sent by copy"
+            );
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the self-test of sending by reference could not run: bodies are sent by copy");
+            false
+        }
+    }
+}
+
+fn routes(settings: &Settings) -> Result<Routes, ServerError> {
+    let endpoint = |url: &crate::config::OriginUrl| {
+        Endpoint::new(
+            url.scheme == crate::config::Scheme::Https,
+            &url.host,
+            url.port,
+        )
+    };
+    let single = settings.routing.origin.as_ref();
+    let map = OriginMap::new(OriginMapConfig {
+        single_origin: single.map(|url| SingleOrigin {
+            authority: url.authority(),
+            hosts: settings.routing.hosts.clone(),
+            domains: settings.routing.domains.clone(),
+        }),
+        aws: settings.routing.aws,
+        custom: settings.origins.iter().map(custom_origin).collect(),
+    })?;
+    let custom = settings
+        .origins
+        .iter()
+        .map(|origin| endpoint(&origin.url))
+        .collect();
+    Ok(Routes {
+        map,
+        single: single.map(endpoint),
+        custom,
+    })
+}
+
+fn custom_origin(origin: &crate::config::Origin) -> CustomOrigin {
+    let mut hosts = origin.hosts.clone();
+    if hosts.is_empty() && origin.domains.is_empty() {
+        hosts.push(origin.url.authority());
+    }
+    CustomOrigin {
+        name: origin.name.clone(),
+        hosts,
+        domains: origin.domains.clone(),
+    }
+}
+
+fn upstream_config(settings: &Settings, seed: u64) -> UpstreamConfig {
+    let upstream = &settings.upstream;
+    UpstreamConfig {
+        connect_timeout_ms: upstream.connect_timeout_ms,
+        first_byte_timeout_ms: upstream.first_byte_timeout_ms,
+        idle_timeout_ms: upstream.idle_timeout_ms,
+        keepalive_ms: upstream.keepalive_ms,
+        pool_idle_max: upstream.pool_idle_max,
+        connections_max: upstream.connections_max,
+        retries: upstream.retries,
+        failures_to_rest: upstream.failures_to_rest,
+        rest_ms: upstream.rest_ms,
+        congestion: settings.tcp.congestion.clone().unwrap_or_default(),
+        seed,
+        ..UpstreamConfig::default()
+    }
+}
+
+fn bind(settings: &Settings) -> Result<(Vec<Arc<Listener>>, TcpListener), ServerError> {
+    let congestion = settings.tcp.congestion.as_deref().unwrap_or_default();
+    let mut doors = Vec::new();
+    for &address in &settings.listener.http {
+        let door = Listener::bind(address, settings.listener.backlog, congestion);
+        doors.push(Arc::new(
+            door.map_err(|source| ServerError::Bind { address, source })?,
+        ));
+    }
+    let address = settings.admin.listen;
+    let admin =
+        TcpListener::bind(address).map_err(|source| ServerError::Bind { address, source })?;
+    Ok((doors, admin))
+}
+
+fn world(
+    settings: &Settings,
+    limits: &Limits,
+    by_reference: bool,
+    registry: &Arc<Registry>,
+) -> Result<(Arc<World>, Vec<Partition>), ServerError> {
+    let stamps = Arc::<Stamps>::default();
+    let mut partitions = Vec::new();
+    let mut shards = Vec::new();
+    for _ in &limits.cores {
+        let partition = Partition::new(limits.slab_bytes, limits.heads_max, Arc::clone(&stamps))
+            .map_err(resource("the slab cannot be mapped; make ram.size smaller"))?;
+        shards.push(ShardShared {
+            index: Arc::clone(partition.index()),
+            mailbox: Mailbox::new().map_err(resource("no descriptor for a mailbox"))?,
+            connections: CachePadded::new(AtomicUsize::new(0)),
+            heartbeat: Arc::new(AtomicU64::new(0)),
+            sweep: AtomicBool::new(false),
+            up: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+        });
+        partitions.push(partition);
+    }
+    let world = World {
+        shards: shards.into_boxed_slice(),
+        stamps,
+        registry: Arc::clone(registry),
+        policy: limits::policy(settings, by_reference),
+        routes: routes(settings)?,
+        draining: AtomicBool::new(false),
+    };
+    Ok((Arc::new(world), partitions))
+}
+
+/// Brings everything up; returns when the doors are open.
+pub(super) fn start(settings: &Settings) -> Result<Running, ServerError> {
+    probe_kernel(settings)?;
+    let by_reference = proves_by_reference();
+    let usable: Vec<usize> = core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .iter()
+        .map(|core| core.id)
+        .collect();
+    let limits = Limits::derive(settings, &usable)?;
+    let tls = TlsConfig::new(
+        &settings
+            .upstream
+            .ca_file
+            .clone()
+            .map_or(TlsRoots::System, TlsRoots::File),
+    )?;
+    let (doors, admin_listener) = bind(settings)?;
+    let registry = Registry::new(limits.cores.len());
+    let (world, partitions) = world(settings, &limits, by_reference, &registry)?;
+    let global = registry.global();
+    global.gauge_set(Gauge::ProcessStartTime, clock::unix_seconds() as u64);
+    global.gauge_set(
+        Gauge::RamSlabBytes,
+        limits.slab_bytes * limits.cores.len() as u64,
+    );
+    global.gauge_set(
+        Gauge::RamZeroCopy,
+        u64::from(world.policy.by_reference_min.is_some()),
+    );
+    let (log, shard_logs) = start_access_log(settings, &registry)?;
+    let readiness = Arc::new(Readiness::new());
+    let (names, events) = start_control(settings, &world, &readiness, admin_listener)?;
+    let seats = Seats {
+        settings,
+        limits: &limits,
+        world: &world,
+        tls: &tls,
+        names: &names,
+    };
+    seats.start(partitions, shard_logs)?;
+    for door in &doors {
+        open(door, &world)?;
+    }
+    readiness.set(State::Ready);
+    let addresses: Vec<String> = doors
+        .iter()
+        .map(|door| door.address().to_string())
+        .collect();
+    tracing::info!(
+        doors = addresses.join(","),
+        shards = limits.cores.len(),
+        slab_bytes = limits.slab_bytes,
+        "ready"
+    );
+    Ok(Running {
+        world,
+        readiness,
+        doors,
+        events,
+        log,
+    })
+}
+
+fn start_access_log(
+    settings: &Settings,
+    registry: &Arc<Registry>,
+) -> Result<(AccessLog, Vec<ShardLog>), ServerError> {
+    let target = match &settings.log.access {
+        AccessLogSetting::Off => Target::Off,
+        AccessLogSetting::Stdout => Target::Stdout,
+        AccessLogSetting::File(path) => Target::File(path.clone()),
+    };
+    Ok(AccessLog::start(&target, Arc::clone(registry))?)
+}
+
+type Control = (
+    tokio::sync::mpsc::Sender<Box<str>>,
+    mpsc::Receiver<super::Event>,
+);
+
+fn start_control(
+    settings: &Settings,
+    world: &Arc<World>,
+    readiness: &Arc<Readiness>,
+    listener: TcpListener,
+) -> Result<Control, ServerError> {
+    let heartbeats = world
+        .shards
+        .iter()
+        .map(|shard| Arc::clone(&shard.heartbeat))
+        .collect();
+    let registry = Arc::clone(&world.registry);
+    let admin = AdminState::new(
+        Arc::clone(readiness),
+        Arc::clone(&registry),
+        heartbeats,
+        admin::Limits::default(),
+    );
+    let upstream = &settings.upstream;
+    let resolver = Resolver::new(ResolverConfig {
+        servers: upstream.dns_servers.clone(),
+        ttl_min: Duration::from_millis(upstream.dns_ttl_min_ms),
+        ttl_max: Duration::from_millis(upstream.dns_ttl_max_ms),
+        hosts_file: upstream.dns_hosts_file,
+    });
+    let (names, names_end) = tokio::sync::mpsc::channel(NAMES_MAX);
+    let (events, events_end) = mpsc::channel();
+    let desk = control::Desk {
+        world: Arc::clone(world),
+        admin: Arc::new(admin),
+        listener,
+        resolver,
+        names: names_end,
+        registry,
+        events,
+    };
+    let body = move || {
+        if let Err(error) = control::run(desk) {
+            tracing::error!(%error, "the control thread has ended, and so does the process");
+            std::process::abort();
+        }
+    };
+    std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(body)
+        .map_err(resource("no thread for control"))?;
+    Ok((names, events_end))
+}
+
+struct Seats<'a> {
+    settings: &'a Settings,
+    limits: &'a Limits,
+    world: &'a Arc<World>,
+    tls: &'a Arc<TlsConfig>,
+    names: &'a tokio::sync::mpsc::Sender<Box<str>>,
+}
+
+impl Seats<'_> {
+    fn start(&self, partitions: Vec<Partition>, logs: Vec<ShardLog>) -> Result<(), ServerError> {
+        let seed = clock::unix_ms() ^ (u64::from(std::process::id()) << 32);
+        for (id, (partition, log)) in partitions.into_iter().zip(logs).enumerate() {
+            let seed = crate::base::prng::mix64(seed + id as u64);
+            let seat = Seat {
+                id,
+                core: self.limits.cores[id],
+                world: Arc::clone(self.world),
+                partition,
+                log,
+                logs: self.settings.log.access != AccessLogSetting::Off,
+                upstream: Arc::new(upstream_config(self.settings, seed)),
+                tls: Arc::clone(self.tls),
+                names: self.names.clone(),
+                seed,
+            };
+            let thread = std::thread::Builder::new().name(format!("shard-{id}"));
+            thread
+                .spawn(move || threads::run(seat))
+                .map_err(resource("no thread for a shard"))?;
+        }
+        let all_up = || {
+            self.world
+                .shards
+                .iter()
+                .all(|shard| shard.up.load(Ordering::Acquire))
+        };
+        super::wait_until(clock::now_ms() + START_MS, all_up);
+        if all_up() {
+            Ok(())
+        } else {
+            Err(ServerError::Probe(
+                "a shard did not come up in time".to_owned(),
+            ))
+        }
+    }
+}
+
+fn open(door: &Arc<Listener>, world: &Arc<World>) -> Result<(), ServerError> {
+    let (door, world) = (Arc::clone(door), Arc::clone(world));
+    let thread = std::thread::Builder::new().name("acceptor".to_owned());
+    thread
+        .spawn(move || acceptor::run(&door, &world))
+        .map_err(resource("no thread for a door"))?;
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! The control thread: a tokio runtime of its own for what is not the data plane. Admin endpoints, DNS, signals.
+//!
+//! Called by `boot`. Reaches shards only through their mailboxes.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
+
+use crate::admin::{self, AdminState};
+use crate::metrics::Registry;
+use crate::shard::World;
+use crate::shard::message::Message;
+use crate::upstream::dns::Resolver;
+
+use super::Event;
+
+/// What the control thread is given.
+pub(super) struct Desk {
+    pub(super) world: Arc<World>,
+    pub(super) admin: Arc<AdminState>,
+    pub(super) listener: TcpListener,
+    pub(super) resolver: Resolver,
+    pub(super) names: Receiver<Box<str>>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+/// Runs until the process ends.
+pub(super) fn run(desk: Desk) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async move {
+        let stop = [
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        ];
+        let reopen = signal(SignalKind::hangup())?;
+        tokio::spawn(signals(stop, reopen, desk.events));
+        let world = desk.world;
+        let resolving = desk
+            .resolver
+            .run(desk.names, desk.registry, move |host, result| {
+                let addresses = result.map(|resolved| resolved.addresses).map_err(|error| {
+                    tracing::warn!(host, %error, "an origin's name was not resolved");
+                });
+                for shard in 0..world.shards.len() {
+                    tell(
+                        &world,
+                        shard,
+                        Message::Resolved(host.into(), addresses.clone()),
+                    );
+                }
+            });
+        let serving = admin::serve(desk.listener, desk.admin, std::future::pending());
+        let ((), served) = tokio::join!(resolving, serving);
+        served
+    })
+}
+
+fn tell(world: &Arc<World>, shard: usize, message: Message) {
+    let Err(message) = world.shards[shard].mailbox.push(message) else {
+        return;
+    };
+    let world = Arc::clone(world);
+    tokio::spawn(async move {
+        let mut message = message;
+        while let Err(back) = world.shards[shard].mailbox.push(message) {
+            message = back;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
+async fn signals(
+    [mut terminate, mut interrupt]: [Signal; 2],
+    mut hangup: Signal,
+    events: mpsc::Sender<Event>,
+) {
+    loop {
+        let event = tokio::select! {
+            _ = terminate.recv() => Event::Stop,
+            _ = interrupt.recv() => Event::Stop,
+            _ = hangup.recv() => Event::Reopen,
+        };
+        if events.send(event).is_err() {
+            return;
+        }
+    }
+}

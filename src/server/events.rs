@@ -1,0 +1,75 @@
+//! What happens on the way to origins, counted.
+//!
+//! Called by `upstream` through its trait, on the shard's thread.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::metrics::{
+    Counter, Histogram, Registry, ShardMetrics, StatusClass, TlsSession, UpstreamFailure,
+};
+use crate::upstream::{UpstreamError, UpstreamEvents};
+
+/// The counters of one shard.
+pub(super) struct ShardEvents {
+    pub(super) registry: Arc<Registry>,
+    pub(super) shard: usize,
+}
+
+impl ShardEvents {
+    fn metrics(&self) -> &ShardMetrics {
+        self.registry.shard(self.shard)
+    }
+}
+
+impl UpstreamEvents for ShardEvents {
+    fn opened(&self, took_ns: u64) {
+        self.metrics().count(Counter::UpstreamConnectionsOpened);
+        self.metrics().observe(Histogram::UpstreamConnect, took_ns);
+    }
+
+    fn handshaken(&self, resumed: bool) {
+        let session = if resumed {
+            TlsSession::Resumed
+        } else {
+            TlsSession::Full
+        };
+        self.metrics()
+            .count(Counter::UpstreamTlsHandshakes(session));
+    }
+
+    fn reused(&self) {
+        self.metrics().count(Counter::UpstreamConnectionsReused);
+    }
+
+    fn stale(&self) {
+        self.metrics().count(Counter::UpstreamConnectionsStale);
+    }
+
+    fn responded(&self, status: u16, _waited_ns: u64) {
+        self.metrics()
+            .count(Counter::UpstreamResponses(StatusClass::of(status)));
+        if status >= 500 {
+            self.metrics()
+                .count(Counter::UpstreamErrors(UpstreamFailure::Status5xx));
+        }
+    }
+
+    fn failed(&self, error: &UpstreamError) {
+        if let Some(kind) = error.failure() {
+            self.metrics().count(Counter::UpstreamErrors(kind));
+        }
+    }
+
+    fn retried(&self) {
+        self.metrics().count(Counter::UpstreamRetries);
+    }
+
+    fn rested(&self, address: SocketAddr) {
+        tracing::warn!(%address, "an origin address fails and rests");
+    }
+
+    fn recovered(&self, address: SocketAddr) {
+        tracing::info!(%address, "an origin address is back");
+    }
+}

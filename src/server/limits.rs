@@ -1,0 +1,126 @@
+//! Every bound of the server, derived once from the configuration and the machine.
+//!
+//! Called by `boot`. Says what a setting of "all" or "a quarter" means here.
+
+use crate::config::{Settings, ZeroCopy};
+use crate::fill::FillConfig;
+use crate::http::HeadLimits;
+use crate::io::probe;
+use crate::shard::Policy;
+
+use super::ServerError;
+
+/// Bytes of slab per head that the index has room for: the smallest kernel page.
+const SLAB_BYTES_PER_HEAD: u64 = 4096;
+const HEADS_MIN: u64 = 4096;
+/// How long a fill waits for room in the slab.
+const ROOM_WAIT_MS: u64 = 10_000;
+/// Part of the machine's memory that the slabs get by default.
+const MEMORY_SHARE: u64 = 4;
+
+/// Shards, cores and memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The core of each shard.
+    pub cores: Vec<usize>,
+    /// Bytes of each shard's slab.
+    pub slab_bytes: u64,
+    /// Heads that each shard knows at most.
+    pub heads_max: usize,
+}
+
+impl Limits {
+    /// Derives them; `usable` are the cores that this process may run on.
+    ///
+    /// # Errors
+    /// A configured core that may not be used.
+    pub fn derive(settings: &Settings, usable: &[usize]) -> Result<Self, ServerError> {
+        for &core in &settings.server.cores {
+            if !usable.contains(&core) {
+                let usable = usable
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(",");
+                return Err(ServerError::Core { core, usable });
+            }
+        }
+        let from = if settings.server.cores.is_empty() {
+            usable
+        } else {
+            &settings.server.cores
+        };
+        let count = if settings.server.shards == 0 {
+            from.len().max(1)
+        } else {
+            settings.server.shards
+        };
+        let cores: Vec<usize> = from.iter().copied().cycle().take(count).collect();
+        let ram_bytes = match settings.ram.size_bytes {
+            0 => probe::memory_bytes() / MEMORY_SHARE,
+            bytes => bytes,
+        };
+        let slab_bytes = (ram_bytes / count as u64).max(1 << 20);
+        let heads_max = (slab_bytes / SLAB_BYTES_PER_HEAD).max(HEADS_MIN) as usize;
+        Ok(Self {
+            cores,
+            slab_bytes,
+            heads_max,
+        })
+    }
+}
+
+/// The numbers of the request path. `by_reference` is what the self-test proved.
+#[must_use]
+pub fn policy(settings: &Settings, by_reference: bool) -> Policy {
+    let wanted = by_reference && settings.ram.zero_copy == ZeroCopy::Auto;
+    Policy {
+        ttl_ms: settings.cache.ttl_ms,
+        fanout: settings.fill.fanout as u32,
+        attempts: settings.fill.attempts,
+        by_reference_min: wanted.then_some(settings.ram.zero_copy_min_bytes),
+        fill: FillConfig {
+            window_bytes: settings.fill.window_bytes,
+            finish_percent: u64::from(settings.fill.finish_percent),
+            object_bytes_max: settings.cache.object_bytes_max,
+            room_wait_ms: ROOM_WAIT_MS,
+        },
+        head_limits: HeadLimits {
+            head_bytes_max: settings.listener.head_bytes_max,
+            headers_max: settings.listener.headers_max,
+        },
+        head_timeout_ms: settings.listener.head_timeout_ms,
+        idle_timeout_ms: settings.listener.idle_timeout_ms,
+        send_timeout_ms: settings.listener.send_timeout_ms,
+        connections_max: settings.listener.connections_max,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_usable_core_gets_a_shard_by_default() {
+        let limits = Limits::derive(&Settings::default(), &[0, 3]).unwrap();
+        assert_eq!(limits.cores, [0, 3]);
+        assert!(limits.slab_bytes >= 1 << 20);
+    }
+
+    #[test]
+    fn a_core_that_may_not_be_used_is_an_error_that_names_it() {
+        let mut settings = Settings::default();
+        settings.server.cores = vec![7];
+        let error = Limits::derive(&settings, &[0, 1]).unwrap_err().to_string();
+        assert!(error.contains("core 7") && error.contains("0,1"), "{error}");
+    }
+
+    #[test]
+    fn the_ram_is_divided_among_the_shards() {
+        let mut settings = Settings::default();
+        settings.server.shards = 4;
+        settings.ram.size_bytes = 64 << 20;
+        let limits = Limits::derive(&settings, &[0]).unwrap();
+        assert_eq!((limits.cores.len(), limits.slab_bytes), (4, 16 << 20));
+    }
+}

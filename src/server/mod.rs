@@ -1,0 +1,150 @@
+//! Row 8: boot order, every bound derived once from the configuration, and the end.
+//!
+//! Called by `main`. Order: limits → kernel probe → self-test → TLS and routes → doors bound → partitions → threads → ready. Everything that can
+//! fail does so before the first client is taken.
+
+mod boot;
+mod control;
+mod events;
+pub mod limits;
+mod threads;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::access_log::{AccessLog, AccessLogError};
+use crate::admin::{Readiness, State};
+use crate::base::clock;
+use crate::config::Settings;
+use crate::shard::World;
+use crate::shard::message::Message;
+
+/// Why the server did not start, or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Something that the kernel does not grant.
+    #[error("{0}")]
+    Probe(String),
+    /// A door or the admin address.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// A core that does not exist.
+    #[error("server.cores names core {core}, which this process may not use; it may use {usable}")]
+    Core {
+        /// The core.
+        core: usize,
+        /// Those that may be used.
+        usable: String,
+    },
+    /// Roots of trust.
+    #[error("TLS to origins cannot be set up: {0}")]
+    Tls(#[from] crate::upstream::TlsSetupError),
+    /// Hosts and origins.
+    #[error("the origins cannot be used: {0}")]
+    Routes(#[from] crate::s3::OriginMapError),
+    /// The access log.
+    #[error("the access log cannot be written: {0}")]
+    AccessLog(#[from] AccessLogError),
+    /// Memory, threads, descriptors.
+    #[error("{what}: {source}")]
+    Resource {
+        /// What was wanted.
+        what: &'static str,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+}
+
+/// What the control thread tells the main thread.
+pub(crate) enum Event {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGHUP.
+    Reopen,
+}
+
+/// How long doors stay open after `/readyz` has begun to fail, so that a balancer can notice.
+const NOTICE_MS_MAX: u64 = 1000;
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Runs the server until it is told to stop and has drained.
+///
+/// # Errors
+/// Whatever keeps it from starting.
+pub fn run(settings: Arc<Settings>) -> Result<(), ServerError> {
+    boot::start_log(settings.log.level);
+    let running = boot::start(&settings)?;
+    loop {
+        match running.events.recv() {
+            Ok(Event::Reopen) => running.log.rotation().reopen(),
+            Ok(Event::Stop) | Err(mpsc::RecvError) => break,
+        }
+    }
+    drain(running, settings.server.drain_ms)
+}
+
+/// The parts of a running server that its end needs.
+pub(crate) struct Running {
+    world: Arc<World>,
+    readiness: Arc<Readiness>,
+    doors: Vec<Arc<crate::io::listen::Listener>>,
+    events: mpsc::Receiver<Event>,
+    log: AccessLog,
+}
+
+fn drain(running: Running, drain_ms: u64) -> Result<(), ServerError> {
+    tracing::info!(drain_ms, "draining");
+    let deadline_ms = clock::now_ms() + drain_ms;
+    running.readiness.set(State::Draining);
+    running.world.draining.store(true, Ordering::Relaxed);
+    wait_until(clock::now_ms() + (drain_ms / 10).min(NOTICE_MS_MAX), || {
+        false
+    });
+    running.doors.iter().for_each(|door| door.shutdown());
+    let busy = || {
+        running
+            .world
+            .shards
+            .iter()
+            .map(|shard| shard.connections.load(Ordering::Relaxed))
+            .sum::<usize>()
+    };
+    wait_until(deadline_ms, || busy() == 0);
+    if busy() > 0 {
+        tracing::warn!(
+            connections = busy(),
+            "the time to drain is over; the rest is cut"
+        );
+    }
+    for shard in &running.world.shards {
+        let _ = shard.mailbox.push(Message::Drain);
+    }
+    let flushed = || {
+        running
+            .world
+            .shards
+            .iter()
+            .all(|shard| shard.drained.load(Ordering::Acquire))
+    };
+    wait_until(clock::now_ms() + 1000, flushed);
+    running.log.shutdown(Duration::from_secs(1))?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the main thread: nothing else runs on it"
+)]
+fn wait_until(deadline_ms: u64, done: impl Fn() -> bool) {
+    while !done() && clock::now_ms() < deadline_ms {
+        std::thread::sleep(LOOK);
+    }
+}

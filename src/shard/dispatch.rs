@@ -1,0 +1,306 @@
+//! The shard's dispatcher: takes messages out of the mailbox and acts on each without ever waiting, and the once-a-while chores.
+//!
+//! Called by `server` on the shard's thread. What takes time becomes a task of its own.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::base::clock;
+use crate::cache::partition::Lease;
+use crate::fill::{self, Fetch, Outcome, Ready};
+use crate::io::watchdog::SWEEP_MS;
+use crate::io::{sleep_ms, spawn};
+use crate::metrics::{Counter, Gauge, Invalidation};
+use crate::ram::StripeId;
+use crate::ram::extent::Readers;
+
+use super::asks::Ticket;
+use super::message::{Accepted, Answer, Message, SentAnswer};
+use super::peers::ShardPeers;
+use super::{Flight, Shard};
+
+/// Messages handled before other tasks get a turn.
+const BATCH: usize = 256;
+/// How often gauges are copied to the metrics and the log is flushed.
+const CHORES_MS: u64 = 200;
+
+/// Runs the shard until the process ends. `connect` serves one client connection; `drained` is polled when the shard is asked to stop.
+pub async fn run(shard: Rc<Shard>, connect: impl Fn(Rc<Shard>, Accepted) + 'static) {
+    spawn(sweeps(Rc::clone(&shard)));
+    spawn(chores(Rc::clone(&shard)));
+    let world = Arc::clone(&shard.world);
+    let shared = &world.shards[shard.id];
+    let waiter = match shared.mailbox.waiter() {
+        Ok(waiter) => waiter,
+        Err(error) => panic!("a shard cannot listen to its mailbox: {error}"),
+    };
+    shared.up.store(true, Ordering::Release);
+    loop {
+        for _ in 0..BATCH {
+            let Some(message) = shared.mailbox.pop() else {
+                break;
+            };
+            shard.metrics().count(Counter::MailboxMessages);
+            shard.receive(message, &connect);
+        }
+        if shared.sweep.swap(false, Ordering::SeqCst) {
+            shard.waits.wake_all();
+        }
+        if shared.mailbox.is_empty() {
+            shared
+                .mailbox
+                .wait(&waiter, || shared.sweep.load(Ordering::SeqCst))
+                .await;
+        } else {
+            shared.mailbox.breathe(&waiter).await;
+        }
+    }
+}
+
+async fn sweeps(shard: Rc<Shard>) {
+    loop {
+        sleep_ms(SWEEP_MS).await;
+        let now_ms = clock::now_ms();
+        shard.watchdog.sweep(now_ms);
+        if shard.world.draining.load(Ordering::Relaxed) {
+            shard.watchdog.end_idling();
+        }
+        shard.world.shards[shard.id]
+            .heartbeat
+            .store(now_ms, Ordering::Relaxed);
+    }
+}
+
+async fn chores(shard: Rc<Shard>) {
+    loop {
+        shard.copy_gauges();
+        shard.log.borrow_mut().flush();
+        sleep_ms(CHORES_MS).await;
+    }
+}
+
+impl Shard {
+    fn receive(self: &Rc<Self>, message: Message, connect: &impl Fn(Rc<Self>, Accepted)) {
+        match message {
+            Message::Connection(accepted) => connect(Rc::clone(self), accepted),
+            Message::Fetch(fetch, ticket) => self.start_fetch(*fetch, ticket),
+            Message::Publish(publication, ticket) => {
+                let (head, stamp) = *publication;
+                let published = self.partition.borrow_mut().publish(head, stamp);
+                self.reply(ticket, SentAnswer::Published(published));
+            }
+            Message::Lease(id, window, readers, ticket) => {
+                let lease = self.lease(id, window, &readers);
+                self.reply(ticket, SentAnswer::Leased(lease));
+            }
+            Message::Settled(extent) => self.partition.borrow_mut().settled(&extent),
+            Message::Invalidate(object, ticket) => {
+                self.partition.borrow_mut().invalidate(object);
+                self.reply(ticket, SentAnswer::Done);
+            }
+            Message::InvalidateBucket(bucket, ticket) => {
+                self.partition.borrow_mut().invalidate_prefix(&bucket);
+                self.reply(ticket, SentAnswer::Done);
+            }
+            Message::VersionGone(object, version, ticket) => {
+                self.partition
+                    .borrow_mut()
+                    .drop_head_if(object, |head| head.version() == version);
+                self.reply(ticket, SentAnswer::Done);
+            }
+            Message::Progress(name) => self.waits.wake(name),
+            Message::Answer(ticket, answer) => self.take_answer(ticket, answer),
+            Message::Resolved(host, result) => self
+                .upstream
+                .on_resolved(&host, result.as_deref().map_err(|()| ())),
+            Message::Drain => {
+                self.log.borrow_mut().flush();
+                self.upstream.close_idle();
+                self.world.shards[self.id]
+                    .drained
+                    .store(true, Ordering::Release);
+            }
+        }
+    }
+
+    pub(super) fn lease(&self, id: StripeId, window: Range<u32>, readers: &Arc<Readers>) -> Lease {
+        let lease = self.partition.borrow_mut().lease(id, window, readers);
+        match &lease {
+            Lease::Granted(writer) => {
+                self.metrics().count(Counter::RamAdmitted);
+                self.metrics()
+                    .add(Counter::RamAdmittedBytes, u64::from(writer.remaining()));
+            }
+            Lease::Have(_) => self.metrics().count(Counter::FillsCoalesced),
+            Lease::NoRoom => self.metrics().count(Counter::RamAllocationFailures),
+        }
+        lease
+    }
+
+    /// Joins a flight that brings the same, or starts one.
+    pub(super) fn start_fetch(self: &Rc<Self>, fetch: Fetch, ticket: Option<Ticket>) {
+        if let Some(ready) = self.already_here(&fetch) {
+            if let Some(ticket) = ticket {
+                self.reply_outcome(ticket, ready);
+            }
+            return;
+        }
+        let known = self
+            .flights
+            .borrow()
+            .iter()
+            .find(|flight| flight.fetch.same_flight(&fetch))
+            .cloned();
+        if let Some(flight) = known.filter(|flight| {
+            self.world
+                .stamps
+                .is_current(flight.fetch.object, flight.fetch.stamp)
+        }) {
+            if let Some(ticket) = ticket {
+                self.metrics().count(Counter::FillsCoalesced);
+                flight.waiters.borrow_mut().push(ticket);
+            }
+            return;
+        }
+        let flight = Rc::new(Flight {
+            fetch: fetch.clone(),
+            waiters: std::cell::RefCell::new(ticket.into_iter().collect()),
+        });
+        self.flights.borrow_mut().push(Rc::clone(&flight));
+        let shard = Rc::clone(self);
+        let peers = Rc::new(ShardPeers(Rc::clone(self)));
+        spawn(async move {
+            fill::open::run(peers, fetch, |outcome| shard.opened(&flight, outcome)).await;
+        });
+    }
+
+    /// The bytes came between the reader's look and its message.
+    fn already_here(&self, fetch: &Fetch) -> Option<Outcome> {
+        let expected = fetch.expected.as_ref()?;
+        let start = fetch.ranged.spec()?.bounds()?.start;
+        let index = (start / crate::ram::STRIPE_BYTES) as u32;
+        let id = StripeId {
+            object: fetch.object,
+            version: expected.version,
+            index,
+        };
+        let at = (start % crate::ram::STRIPE_BYTES) as u32;
+        let extent = self.world.shards[self.id].index.extent_at(&id, at)?;
+        let head = self
+            .index_of(fetch.object, 0)
+            .head(fetch.object, &fetch.key)?;
+        (head.version() == expected.version).then(|| {
+            Outcome::Ready(Ready {
+                head,
+                extent: Some(extent),
+                fill: None,
+            })
+        })
+    }
+
+    fn opened(self: &Rc<Self>, flight: &Rc<Flight>, outcome: Outcome) {
+        self.flights
+            .borrow_mut()
+            .retain(|known| !Rc::ptr_eq(known, flight));
+        let waiters = flight.waiters.take();
+        let Some((&leader, followers)) = waiters.split_first() else {
+            return;
+        };
+        for &follower in followers {
+            let shared = match &outcome {
+                Outcome::Ready(ready) => Outcome::Ready(ready.clone()),
+                // What the origin said was said to another signature.
+                Outcome::Relay(_) | Outcome::Alone => Outcome::Alone,
+                Outcome::Busy => Outcome::Busy,
+                Outcome::Failed(error) => Outcome::Failed(Arc::clone(error)),
+            };
+            self.reply_outcome(follower, shared);
+        }
+        self.reply_outcome(leader, outcome);
+    }
+
+    fn reply_outcome(self: &Rc<Self>, ticket: Ticket, outcome: Outcome) {
+        if usize::from(ticket.shard) == self.id {
+            drop(self.asks.answer(ticket, Answer::Fetched(outcome)));
+            return;
+        }
+        let answer = match outcome {
+            Outcome::Ready(ready) => SentAnswer::Ready(ready),
+            Outcome::Relay(response) => match response.detach() {
+                Ok(response) => SentAnswer::Relay(Box::new(response)),
+                Err(_) => SentAnswer::Alone,
+            },
+            Outcome::Alone => SentAnswer::Alone,
+            Outcome::Busy => SentAnswer::Busy,
+            Outcome::Failed(error) => SentAnswer::Failed(error),
+        };
+        self.post(usize::from(ticket.shard), Message::Answer(ticket, answer));
+    }
+
+    fn reply(self: &Rc<Self>, ticket: Ticket, answer: SentAnswer) {
+        if usize::from(ticket.shard) == self.id {
+            self.take_answer(ticket, answer);
+        } else {
+            self.post(usize::from(ticket.shard), Message::Answer(ticket, answer));
+        }
+    }
+
+    fn take_answer(self: &Rc<Self>, ticket: Ticket, answer: SentAnswer) {
+        let answer = match answer {
+            SentAnswer::Ready(ready) => Answer::Fetched(Outcome::Ready(ready)),
+            SentAnswer::Relay(response) => match self.upstream.attach(*response) {
+                Ok(response) => Answer::Fetched(Outcome::Relay(Box::new(response))),
+                Err(_) => Answer::Fetched(Outcome::Alone),
+            },
+            SentAnswer::Alone => Answer::Fetched(Outcome::Alone),
+            SentAnswer::Busy => Answer::Fetched(Outcome::Busy),
+            SentAnswer::Failed(error) => Answer::Fetched(Outcome::Failed(error)),
+            SentAnswer::Published(head) => Answer::Published(head),
+            SentAnswer::Leased(lease) => Answer::Leased(lease),
+            SentAnswer::Done => Answer::Done,
+        };
+        drop(self.asks.answer(ticket, answer));
+    }
+
+    fn copy_gauges(&self) {
+        let mut partition = self.partition.borrow_mut();
+        partition.collect();
+        let (metrics, tally, before) = (self.metrics(), partition.tally(), self.tally.get());
+        self.tally.set(tally);
+        metrics.add(Counter::RamEvictions, tally.evicted - before.evicted);
+        metrics.add(
+            Counter::RamEvictedBytes,
+            tally.evicted_bytes - before.evicted_bytes,
+        );
+        metrics.add(Counter::RamPunches, tally.punched - before.punched);
+        metrics.add(
+            Counter::Invalidations(Invalidation::Write),
+            tally.invalidated - before.invalidated,
+        );
+        let ghost_hits = partition.ghost_hits();
+        metrics.add(
+            Counter::RamGhostHits,
+            ghost_hits - self.ghost_hits.replace(ghost_hits),
+        );
+        let (heads, stripes) = partition.counts();
+        metrics.gauge_set(Gauge::IndexHeads, heads as u64);
+        metrics.gauge_set(Gauge::IndexExtents, stripes as u64);
+        metrics.gauge_set(Gauge::RamUsedBytes, partition.used_bytes());
+        let idle = self.upstream.connections_idle();
+        metrics.gauge_set(Gauge::UpstreamConnectionsIdle, idle as u64);
+        metrics.gauge_set(
+            Gauge::UpstreamConnectionsActive,
+            self.upstream.connections().saturating_sub(idle) as u64,
+        );
+        metrics.gauge_set(
+            Gauge::UpstreamAddressesResting,
+            self.upstream.addresses_resting() as u64,
+        );
+        metrics.gauge_set(
+            Gauge::MailboxDepth,
+            self.world.shards[self.id].mailbox.len() as u64,
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! What shards say to each other.
+//!
+//! Called by `Shard` (sends) and `dispatch` (receives). Every message is plain data or a handle that may change threads; a connection to an
+//! origin travels as a detached response.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::cache::Head;
+use crate::cache::partition::Lease;
+use crate::cache::stamps::Stamp;
+use crate::fill::{Fetch, Outcome, Ready};
+use crate::ram::StripeId;
+use crate::ram::extent::{Extent, Readers};
+use crate::upstream::{DetachedResponse, UpstreamError};
+
+use super::asks::Ticket;
+
+/// A client's connection on its way from an acceptor to its shard.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Connected, close-on-exec, non-blocking.
+    pub fd: OwnedFd,
+    /// The client.
+    pub peer: SocketAddr,
+    /// It is one too many: told so, and closed.
+    pub over_limit: bool,
+}
+
+/// To a shard.
+pub enum Message {
+    /// A new client.
+    Connection(Accepted),
+    /// Bytes or a head that the index does not have; no ticket: fetched ahead, nobody waits.
+    Fetch(Box<Fetch>, Option<Ticket>),
+    /// Store a head.
+    Publish(Box<(Head, Stamp)>, Ticket),
+    /// Room for part of a stripe.
+    Lease(StripeId, std::ops::Range<u32>, Arc<Readers>, Ticket),
+    /// An extent has got all it will get.
+    Settled(Arc<Extent>),
+    /// Drop what is known of an object.
+    Invalidate(u128, Ticket),
+    /// Drop every object of a bucket.
+    InvalidateBucket(Arc<[u8]>, Ticket),
+    /// Drop an object if this is still its version.
+    VersionGone(u128, u128, Ticket),
+    /// A fill has moved; wake its readers.
+    Progress(usize),
+    /// An answer to a ticket of this shard.
+    Answer(Ticket, SentAnswer),
+    /// The addresses of a name, or that there are none.
+    Resolved(Arc<str>, Result<Arc<[IpAddr]>, ()>),
+    /// The last request is over: flush the log, close what is pooled.
+    Drain,
+}
+
+/// An answer within a shard.
+pub enum Answer {
+    /// To `Fetch`.
+    Fetched(Outcome),
+    /// To `Publish`.
+    Published(Option<Arc<Head>>),
+    /// To `Lease`.
+    Leased(Lease),
+    /// To `Invalidate` and `VersionGone`.
+    Done,
+}
+
+/// An answer between shards.
+pub enum SentAnswer {
+    /// Just as within a shard.
+    Ready(Ready),
+    /// The origin's answer, with its connection.
+    Relay(Box<DetachedResponse>),
+    /// Ask the origin by yourself.
+    Alone,
+    /// No room in RAM now.
+    Busy,
+    /// The origin could not be asked.
+    Failed(Arc<UpstreamError>),
+    /// To `Publish`.
+    Published(Option<Arc<Head>>),
+    /// To `Lease`.
+    Leased(Lease),
+    /// To `Invalidate` and `VersionGone`.
+    Done,
+}

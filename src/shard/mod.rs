@@ -1,0 +1,294 @@
+//! Row 5: one core's world. Its partition, its mailbox, its questions and flights, its way to the origins.
+//!
+//! Called by `request` and `listener` (which run on the shard as tasks) and made by `server`. A [`Shard`] lives on one thread; [`World`] is what all
+//! threads share. What changes something that another shard owns travels as a message and, where it matters, is answered.
+
+pub mod asks;
+mod dispatch;
+pub mod mailbox;
+pub mod message;
+mod peers;
+pub mod routing;
+pub mod waits;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+use crossbeam::utils::CachePadded;
+
+use crate::access_log::ShardLog;
+use crate::base::prng::Prng;
+use crate::cache::Index;
+use crate::cache::partition::{Partition, Tally};
+use crate::cache::stamps::Stamps;
+use crate::fill::{Fetch, FillConfig, Outcome};
+use crate::http::HeadLimits;
+use crate::io::watchdog::Watchdog;
+use crate::metrics::{Counter, Registry, ShardMetrics};
+use crate::s3::OriginMap;
+use crate::upstream::{Endpoint, Upstream};
+
+use asks::{Asks, Ticket};
+use mailbox::Mailbox;
+use message::{Accepted, Answer, Message};
+use waits::Waits;
+
+pub use dispatch::run;
+
+/// What the request path needs to know of the configuration; plain numbers, computed once.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// How long a head may be used without asking; 0 passes everything.
+    pub ttl_ms: u64,
+    /// Stripes that one client's stream may have in flight.
+    pub fanout: u32,
+    /// How often one answer may fetch what is missing again.
+    pub attempts: u32,
+    /// Bodies from this size on go out by reference once they are hot; `None`: never.
+    pub by_reference_min: Option<usize>,
+    /// Bounds of fills.
+    pub fill: FillConfig,
+    /// Bounds of request heads.
+    pub head_limits: HeadLimits,
+    /// Time for a whole head.
+    pub head_timeout_ms: u64,
+    /// Time between requests.
+    pub idle_timeout_ms: u64,
+    /// Time in which a client must take or give a byte.
+    pub send_timeout_ms: u64,
+    /// Connections that all shards together may have.
+    pub connections_max: usize,
+}
+
+/// Where requests lead: hosts to origins, and whom to dial.
+pub struct Routes {
+    /// Hosts to origins.
+    pub map: OriginMap,
+    /// The endpoint of single-origin mode.
+    pub single: Option<Arc<Endpoint>>,
+    /// Endpoints of configured origins, by index.
+    pub custom: Vec<Arc<Endpoint>>,
+}
+
+/// One shard as the others see it.
+pub struct ShardShared {
+    /// What it knows, readable without a lock.
+    pub index: Arc<Index>,
+    /// The way to it.
+    pub mailbox: Mailbox<Message>,
+    /// Client connections it has.
+    pub connections: CachePadded<AtomicUsize>,
+    /// Moves while the shard lives.
+    pub heartbeat: Arc<AtomicU64>,
+    /// A progress message found the mailbox full: wake all readers.
+    pub sweep: AtomicBool,
+    /// The dispatcher has begun.
+    pub up: AtomicBool,
+    /// The last lines of the log are on their way; the process may end.
+    pub drained: AtomicBool,
+}
+
+/// What all threads share.
+pub struct World {
+    /// The shards in order.
+    pub shards: Box<[ShardShared]>,
+    /// Which fetches an invalidation beats.
+    pub stamps: Arc<Stamps>,
+    /// Counters.
+    pub registry: Arc<Registry>,
+    /// Numbers of the request path.
+    pub policy: Policy,
+    /// Hosts to origins.
+    pub routes: Routes,
+    /// Stop taking requests.
+    pub draining: AtomicBool,
+}
+
+/// A fetch whose response head has not been read yet, and who waits for it.
+struct Flight {
+    fetch: Fetch,
+    waiters: RefCell<Vec<Ticket>>,
+}
+
+/// One shard, on its thread.
+pub struct Shard {
+    /// Its number.
+    pub id: usize,
+    /// What all share.
+    pub world: Arc<World>,
+    /// Deadlines of its sockets.
+    pub watchdog: Rc<Watchdog>,
+    /// Its way to origins.
+    pub upstream: Rc<Upstream>,
+    /// Its access log.
+    pub log: RefCell<ShardLog>,
+    /// Readers that wait for fills.
+    pub waits: Waits,
+    /// For request ids.
+    pub prng: Prng,
+    /// Lines of the access log or not.
+    pub logs: bool,
+    partition: RefCell<Partition>,
+    tally: Cell<Tally>,
+    ghost_hits: Cell<u64>,
+    asks: Rc<Asks<Answer>>,
+    flights: RefCell<Vec<Rc<Flight>>>,
+}
+
+/// What `server` brings together for one shard.
+pub struct ShardParts {
+    /// Its number.
+    pub id: usize,
+    /// What all share.
+    pub world: Arc<World>,
+    /// Its partition.
+    pub partition: Partition,
+    /// Deadlines of its sockets.
+    pub watchdog: Rc<Watchdog>,
+    /// Its way to origins.
+    pub upstream: Rc<Upstream>,
+    /// Its access log.
+    pub log: ShardLog,
+    /// Whether the access log is on.
+    pub logs: bool,
+    /// Seed of its generator.
+    pub seed: u64,
+}
+
+impl Shard {
+    /// Puts a shard together.
+    #[must_use]
+    pub fn new(parts: ShardParts) -> Rc<Self> {
+        Rc::new(Self {
+            id: parts.id,
+            world: parts.world,
+            watchdog: parts.watchdog,
+            upstream: parts.upstream,
+            log: RefCell::new(parts.log),
+            logs: parts.logs,
+            waits: Waits::new(parts.id),
+            prng: Prng::new(parts.seed),
+            partition: RefCell::new(parts.partition),
+            tally: Cell::new(Tally::default()),
+            ghost_hits: Cell::new(0),
+            asks: Asks::new(parts.id as u16),
+            flights: RefCell::new(Vec::new()),
+        })
+    }
+
+    /// This shard's metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &ShardMetrics {
+        self.world.registry.shard(self.id)
+    }
+
+    /// Numbers of the request path.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.world.policy
+    }
+
+    /// The index of the shard that owns a stripe.
+    #[must_use]
+    pub fn index_of(&self, object: u128, stripe: u32) -> &Index {
+        &self.world.shards[routing::owner_of(object, stripe, self.world.shards.len())].index
+    }
+
+    /// The owner of a fetch: of the stripe of its first byte, or of the head where that is not known.
+    #[must_use]
+    pub fn fetch_owner(&self, fetch: &Fetch) -> usize {
+        let start = fetch
+            .ranged
+            .spec()
+            .and_then(|spec| spec.bounds())
+            .map_or(0, |bounds| bounds.start);
+        routing::owner_of(
+            fetch.object,
+            (start / crate::ram::STRIPE_BYTES) as u32,
+            self.world.shards.len(),
+        )
+    }
+
+    /// Asks for bytes or a head and waits for what becomes of it.
+    pub async fn fetch(self: &Rc<Self>, fetch: Fetch) -> Outcome {
+        let owner = self.fetch_owner(&fetch);
+        let (ticket, ask) = self.asks.open();
+        if owner == self.id {
+            self.start_fetch(fetch, Some(ticket));
+        } else {
+            self.post(owner, Message::Fetch(Box::new(fetch), Some(ticket)));
+        }
+        match ask.await {
+            Answer::Fetched(outcome) => outcome,
+            Answer::Published(_) | Answer::Leased(_) | Answer::Done => {
+                panic!("a fetch is answered by an outcome")
+            }
+        }
+    }
+
+    /// Asks for bytes that will be wanted soon; nobody waits.
+    pub fn fetch_ahead(self: &Rc<Self>, fetch: Fetch) {
+        let owner = self.fetch_owner(&fetch);
+        if owner == self.id {
+            self.start_fetch(fetch, None);
+        } else {
+            self.post(owner, Message::Fetch(Box::new(fetch), None));
+        }
+    }
+
+    /// Drops what is known of an object, on every shard's view, before this returns.
+    pub async fn invalidate(self: &Rc<Self>, object: u128) {
+        let owner = routing::head_owner(object, self.world.shards.len());
+        if owner == self.id {
+            self.partition.borrow_mut().invalidate(object);
+            return;
+        }
+        let (ticket, ask) = self.asks.open();
+        self.post(owner, Message::Invalidate(object, ticket));
+        ask.await;
+    }
+
+    /// Drops every object whose encoded key begins with `bucket`, before this returns.
+    pub async fn invalidate_bucket(self: &Rc<Self>, bucket: Arc<[u8]>) {
+        for owner in 0..self.world.shards.len() {
+            if owner == self.id {
+                self.partition.borrow_mut().invalidate_prefix(&bucket);
+                continue;
+            }
+            let (ticket, ask) = self.asks.open();
+            self.post(
+                owner,
+                Message::InvalidateBucket(Arc::clone(&bucket), ticket),
+            );
+            ask.await;
+        }
+    }
+
+    /// Sends a message; a full mailbox is tried again until it takes it.
+    pub fn post(self: &Rc<Self>, to: usize, message: Message) {
+        let Err(message) = self.world.shards[to].mailbox.push(message) else {
+            return;
+        };
+        self.metrics().count(Counter::MailboxFull);
+        let world = Arc::clone(&self.world);
+        crate::io::spawn(async move {
+            let mut message = message;
+            while let Err(back) = world.shards[to].mailbox.push(message) {
+                message = back;
+                crate::io::sleep_ms(1).await;
+            }
+        });
+    }
+}
+
+/// Gives a connection to a shard from another thread; `None` when it took it.
+#[must_use]
+pub fn hand_over(world: &World, to: usize, accepted: Accepted) -> Option<Accepted> {
+    match world.shards[to].mailbox.push(Message::Connection(accepted)) {
+        Ok(()) => None,
+        Err(Message::Connection(accepted)) => Some(accepted),
+        Err(_) => panic!("a mailbox gives back what it was given"),
+    }
+}

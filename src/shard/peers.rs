@@ -1,0 +1,114 @@
+//! The other shards as a fill sees them: its own part directly, the rest by message.
+//!
+//! Called by `fill` through its trait.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::cache::Head;
+use crate::cache::partition::Lease;
+use crate::cache::stamps::Stamp;
+use crate::fill::{FillConfig, Peers};
+use crate::metrics::{Counter, Invalidation, ShardMetrics};
+use crate::ram::StripeId;
+use crate::ram::extent::{Extent, Readers};
+use crate::upstream::Upstream;
+
+use super::message::{Answer, Message};
+use super::{Shard, routing, waits};
+
+/// A shard's own handle, for its fills.
+pub(super) struct ShardPeers(pub(super) Rc<Shard>);
+
+impl Peers for ShardPeers {
+    async fn publish(&self, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
+        let shard = &self.0;
+        let owner = routing::head_owner(head.object(), shard.world.shards.len());
+        if owner == shard.id {
+            return shard.partition.borrow_mut().publish(head, stamp);
+        }
+        let (ticket, ask) = shard.asks.open();
+        shard.post(owner, Message::Publish(Box::new((head, stamp)), ticket));
+        match ask.await {
+            Answer::Published(head) => head,
+            Answer::Fetched(_) | Answer::Leased(_) | Answer::Done => {
+                panic!("a publication is answered by a head")
+            }
+        }
+    }
+
+    async fn lease(&self, id: StripeId, window: Range<u32>, readers: Arc<Readers>) -> Lease {
+        let shard = &self.0;
+        let owner = routing::owner_of(id.object, id.index, shard.world.shards.len());
+        if owner == shard.id {
+            return shard.lease(id, window, &readers);
+        }
+        let (ticket, ask) = shard.asks.open();
+        shard.post(owner, Message::Lease(id, window, readers, ticket));
+        match ask.await {
+            Answer::Leased(lease) => lease,
+            Answer::Fetched(_) | Answer::Published(_) | Answer::Done => {
+                panic!("a wish for room is answered by a lease")
+            }
+        }
+    }
+
+    fn settled(&self, extent: Arc<Extent>) {
+        let shard = &self.0;
+        let owner = routing::owner_of(
+            extent.id().object,
+            extent.id().index,
+            shard.world.shards.len(),
+        );
+        if owner == shard.id {
+            shard.partition.borrow_mut().settled(&extent);
+        } else {
+            shard.post(owner, Message::Settled(extent));
+        }
+    }
+
+    async fn version_gone(&self, object: u128, version: u128) {
+        let shard = &self.0;
+        shard
+            .metrics()
+            .count(Counter::Invalidations(Invalidation::Changed));
+        let owner = routing::head_owner(object, shard.world.shards.len());
+        if owner == shard.id {
+            shard
+                .partition
+                .borrow_mut()
+                .drop_head_if(object, |head| head.version() == version);
+            return;
+        }
+        let (ticket, ask) = shard.asks.open();
+        shard.post(owner, Message::VersionGone(object, version, ticket));
+        ask.await;
+    }
+
+    fn wake(&self, to: usize, extent: &Arc<Extent>) {
+        let name = waits::name_of(extent);
+        if to == self.0.id {
+            self.0.waits.wake(name);
+            return;
+        }
+        let other = &self.0.world.shards[to];
+        if other.mailbox.push(Message::Progress(name)).is_err() {
+            other.sweep.store(true, Ordering::SeqCst);
+            other.mailbox.rouse();
+        }
+    }
+
+    fn upstream(&self) -> &Rc<Upstream> {
+        &self.0.upstream
+    }
+
+    fn metrics(&self) -> &ShardMetrics {
+        self.0.metrics()
+    }
+
+    fn fill_config(&self) -> FillConfig {
+        self.0.policy().fill
+    }
+}
