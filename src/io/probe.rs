@@ -21,10 +21,11 @@ pub fn raise_nofile() -> io::Result<u64> {
         rlim_cur: limit.rlim_max,
         rlim_max: limit.rlim_max,
     };
+    if limit.rlim_cur == limit.rlim_max {
+        return Ok(limit.rlim_max);
+    }
     // SAFETY: `wanted` is valid for the call.
-    if limit.rlim_cur < limit.rlim_max
-        && unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) } < 0
-    {
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) } < 0 {
         return Ok(limit.rlim_cur);
     }
     Ok(limit.rlim_max)

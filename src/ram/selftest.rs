@@ -32,8 +32,10 @@ fn fill(memory: &Memory, offset: usize, bytes: usize, value: u8) {
         offset + bytes <= memory.len(),
         "the test stays inside its memory"
     );
+    // SAFETY: inside the mapping (asserted).
+    let start = unsafe { memory.base().add(offset) };
     // SAFETY: inside the mapping (asserted); this thread is the only user of this memory.
-    unsafe { memory.base().add(offset).write_bytes(value, bytes) };
+    unsafe { start.write_bytes(value, bytes) };
 }
 
 fn survives(memory: &Memory, offset: usize, bytes: usize) -> io::Result<bool> {

@@ -270,23 +270,23 @@ impl Slab {
         let mut done = Collected::default();
         while let Some(returned) = self.arena.returns.pop() {
             for slot in returned.slots {
-                if returned.by_reference {
-                    if self
-                        .arena
-                        .memory
-                        .punch(slot.offset() as u64, slot.bytes())
-                        .is_err()
-                    {
-                        done.lost += 1;
-                        continue;
-                    }
-                    done.punched += 1;
+                if returned.by_reference && !self.punch(slot) {
+                    done.lost += 1;
+                    continue;
                 }
+                done.punched += usize::from(returned.by_reference);
                 self.put(slot);
                 done.slots += 1;
             }
         }
         done
+    }
+
+    fn punch(&self, slot: Slot) -> bool {
+        self.arena
+            .memory
+            .punch(slot.offset() as u64, slot.bytes())
+            .is_ok()
     }
 
     /// The page in use with the largest share of free slots: the cheapest to empty.

@@ -177,7 +177,7 @@ async fn write_through(
         Uploaded::Answered {
             response,
             body_complete,
-        } => (response, body_complete),
+        } => (*response, body_complete),
         Uploaded::Failed(error) => {
             exchange.body_unread.set(true);
             return failed(exchange, &error, report, out).await;

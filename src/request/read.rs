@@ -51,7 +51,7 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         stamp,
     };
     match read.look_up() {
-        Found::Fresh(head, part) => read.from_index(head, part, report, out).await,
+        Found::Fresh(head, part) => read.known(head, part, report, out).await,
         // Boxed, so that the state of a hit stays small.
         Found::Absent(status) => Box::pin(read.open(status, report, out)).await,
         Found::Ask => Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await,
@@ -124,7 +124,7 @@ impl Read<'_, '_> {
     }
 
     /// Known and fresh: the head goes out now, the bytes as they are there.
-    async fn from_index(
+    async fn known(
         &self,
         head: Arc<Head>,
         part: Option<Range<u64>>,
@@ -232,7 +232,8 @@ impl Read<'_, '_> {
         let part = match resolve(self.spec(), head.total()) {
             Some(part) if condition_holds => part,
             _ => {
-                return Box::pin(pass::serve(self.exchange, CacheStatus::Bypass, report, out)).await;
+                return Box::pin(pass::serve(self.exchange, CacheStatus::Bypass, report, out))
+                    .await;
             }
         };
         let empty = part.is_none() && head.total() == 0;

@@ -24,7 +24,7 @@ pub(super) enum Uploaded {
     /// The origin answered; perhaps before it had the whole body.
     Answered {
         /// Its answer.
-        response: Response,
+        response: Box<Response>,
         /// Whether the whole body went out.
         body_complete: bool,
     },
@@ -84,7 +84,7 @@ pub(super) async fn run(
             let body_complete = pump.is_sent();
             exchange.body_unread.set(!body_complete);
             Uploaded::Answered {
-                response,
+                response: Box::new(response),
                 body_complete,
             }
         }

@@ -45,9 +45,10 @@ pub(super) fn run(desk: Desk) -> std::io::Result<()> {
         let resolving = desk
             .resolver
             .run(desk.names, desk.registry, move |host, result| {
-                let addresses = result.map(|resolved| resolved.addresses).map_err(|error| {
+                let resolved = result.inspect_err(|error| {
                     tracing::warn!(host, %error, "an origin's name was not resolved");
                 });
+                let addresses = resolved.ok().map(|resolved| resolved.addresses);
                 for shard in 0..world.shards.len() {
                     tell(
                         &world,

@@ -81,11 +81,8 @@ const LOOK: Duration = Duration::from_millis(10);
 pub fn run(settings: Arc<Settings>) -> Result<(), ServerError> {
     boot::start_log(settings.log.level);
     let running = boot::start(&settings)?;
-    loop {
-        match running.events.recv() {
-            Ok(Event::Reopen) => running.log.rotation().reopen(),
-            Ok(Event::Stop) | Err(mpsc::RecvError) => break,
-        }
+    while let Ok(Event::Reopen) = running.events.recv() {
+        running.log.rotation().reopen();
     }
     drain(running, settings.server.drain_ms)
 }

@@ -112,9 +112,10 @@ impl Shard {
             }
             Message::Progress(name) => self.waits.wake(name),
             Message::Answer(ticket, answer) => self.take_answer(ticket, answer),
-            Message::Resolved(host, result) => self
-                .upstream
-                .on_resolved(&host, result.as_deref().map_err(|()| ())),
+            Message::Resolved(host, addresses) => {
+                let known = addresses.as_deref().ok_or(());
+                self.upstream.on_resolved(&host, known);
+            }
             Message::Drain => {
                 self.log.borrow_mut().flush();
                 self.upstream.close_idle();

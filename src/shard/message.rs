@@ -51,7 +51,7 @@ pub enum Message {
     /// An answer to a ticket of this shard.
     Answer(Ticket, SentAnswer),
     /// The addresses of a name, or that there are none.
-    Resolved(Arc<str>, Result<Arc<[IpAddr]>, ()>),
+    Resolved(Arc<str>, Option<Arc<[IpAddr]>>),
     /// The last request is over: flush the log, close what is pooled.
     Drain,
 }

@@ -293,12 +293,9 @@ impl Conn {
     }
 
     /// Whether it may be pooled after an exchange that ended well.
-    pub(super) fn is_reusable(&self) -> bool {
-        let unread = self
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.has_unread() || tls.is_peer_closed());
-        !self.poisoned && !unread && self.inbox.is_empty() && !self.socket.expired()
+    pub(super) fn is_reusable(&mut self) -> bool {
+        let settled = self.tls.as_mut().is_none_or(|tls| tls.is_settled());
+        settled && !self.poisoned && self.inbox.is_empty() && !self.socket.expired()
     }
 
     /// Makes it ready to lie idle: no deadline, no buffers.

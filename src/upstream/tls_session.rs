@@ -113,14 +113,12 @@ impl TlsSession {
         self.rustls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// Plaintext or ciphertext that was received and not read: nothing that a pooled connection may have.
-    pub fn has_unread(&self) -> bool {
-        self.plain_at < self.plain.len() || !self.incoming.is_empty()
-    }
-
-    /// Whether the peer has ended its side of the session.
-    pub fn is_peer_closed(&self) -> bool {
-        self.peer_closed
+    /// Whether the session is between exchanges: open, and nothing that was received is left unread. Tickets and key updates
+    /// that came behind the last byte read are dealt with.
+    pub fn is_settled(&mut self) -> bool {
+        let settled = self.incoming.is_empty() || self.with_write_traffic(|_, _| {}).is_ok();
+        let unread = self.plain_at < self.plain.len() || !self.incoming.is_empty();
+        settled && !unread && !self.peer_closed && self.refused.is_none()
     }
 
     /// Performs the handshake. May be dropped at any moment, with the connection.

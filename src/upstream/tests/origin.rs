@@ -113,6 +113,13 @@ impl Peer {
         }
     }
 
+    /// Changes the keys of a TLS 1.3 session.
+    pub fn change_keys(&mut self) {
+        if let Wire::Tls(stream) = &mut self.stream {
+            stream.conn.refresh_traffic_keys().expect("TLS 1.3");
+        }
+    }
+
     /// Answers every request with the same body.
     pub fn serve(&mut self, body: &[u8]) {
         while self.request().is_some() {
@@ -224,6 +231,42 @@ fn peer(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Option<Peer> {
     })
 }
 
+/// A relay in front of `target` that passes on what comes from there in pieces of `piece` bytes at most.
+pub(super) fn trickling(target: SocketAddr, piece: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free address");
+    let address = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let origin = TcpStream::connect(target).expect("the origin");
+            client.set_nodelay(true).expect("a socket");
+            let (mut up_from, mut up_to) = (
+                client.try_clone().expect("a descriptor"),
+                origin.try_clone().expect("a descriptor"),
+            );
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut up_from, &mut up_to);
+                let _ = up_to.shutdown(Shutdown::Write);
+            });
+            thread::spawn(move || pass_pieces(origin, client, piece));
+        }
+    });
+    address
+}
+
+fn pass_pieces(mut from: TcpStream, mut to: TcpStream, piece: usize) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(1..) = from.peek(&mut buffer[..1]) {
+        let bytes = from.read(&mut buffer).unwrap_or(0);
+        for part in buffer[..bytes].chunks(piece) {
+            if to.write_all(part).is_err() {
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
+
 /// A port that nobody listens on.
 pub(super) fn dead_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free address");
@@ -238,6 +281,8 @@ pub(super) struct Pki {
     pub server: Arc<ServerConfig>,
     /// Shows the authority's certificate as its own.
     pub server_with_ca: Arc<ServerConfig>,
+    /// Sends its messages, those of the handshake too, in records of few bytes.
+    pub server_in_fragments: Arc<ServerConfig>,
 }
 
 /// Makes it, in files with `name` in their names.
@@ -260,7 +305,7 @@ pub(super) fn pki(name: &str, versions: &[&'static rustls::SupportedProtocolVers
     let leaf = leaf.signed_by(&key, &issuer).expect("signed");
     let private =
         |key: &rcgen::KeyPair| PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let server = |certificate, key| {
+    let server = |certificate, key, fragment| {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
@@ -270,11 +315,17 @@ pub(super) fn pki(name: &str, versions: &[&'static rustls::SupportedProtocolVers
             .expect("a certificate");
         config.ticketer = rustls::crypto::ring::Ticketer::new().expect("a ticketer");
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.max_fragment_size = fragment;
         Arc::new(config)
     };
     Pki {
-        server: server(leaf.der().clone(), private(&key)),
-        server_with_ca: server(authority_certificate.der().clone(), private(&authority_key)),
+        server: server(leaf.der().clone(), private(&key), None),
+        server_with_ca: server(
+            authority_certificate.der().clone(),
+            private(&authority_key),
+            None,
+        ),
+        server_in_fragments: server(leaf.der().clone(), private(&key), Some(64)),
         roots,
     }
 }

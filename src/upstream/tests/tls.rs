@@ -1,6 +1,6 @@
 //! TLS: whom we trust, resumed sessions, large bodies, ends that are no ends.
 
-use super::origin::{Origin, Pki, pki};
+use super::origin::{Origin, Pki, pki, trickling};
 use super::*;
 use rustls::version::{TLS12, TLS13};
 
@@ -238,5 +238,57 @@ fn a_dropped_handshake_leaks_no_connection() {
         }
         shard.upstream.close_idle();
         until(|| origin.open() == 0).await;
+    });
+}
+
+#[test]
+fn records_may_come_in_any_pieces() {
+    for (name, versions) in [("p13", &[&TLS13][..]), ("p12", &[&TLS12][..])] {
+        let pki = pki(name, versions);
+        let body = pattern(40_000);
+        for server in [&pki.server, &pki.server_in_fragments] {
+            let sent = body.clone();
+            let origin = Origin::start_tls(Arc::clone(server), move |_, peer| peer.serve(&sent));
+            for piece in [1, 7, 1000] {
+                let endpoint = tls_at(trickling(origin.address, piece));
+                on_shard(config(), trusting(&pki), async |shard| {
+                    for room in [777, 1 << 20] {
+                        let mut response = shard.fetch(&endpoint).await.expect("an answer");
+                        let read = read_all(&mut response, room).await.expect("a body");
+                        assert!(read == body, "{name}, {piece}, {room}");
+                    }
+                    assert_eq!(shard.counts.opened.get(), 1);
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_may_change_within_a_body() {
+    let pki = pki("keys", &[&TLS13]);
+    on_shard(config(), trusting(&pki), async |shard| {
+        let body = pattern(1 << 20);
+        let sent = body.clone();
+        let origin = Origin::start_tls(Arc::clone(&pki.server), move |_, peer| {
+            while peer.request().is_some() {
+                peer.send(format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                    sent.len()
+                ));
+                for piece in sent.chunks(100_000) {
+                    peer.send(piece);
+                    peer.change_keys();
+                }
+            }
+        });
+        for _ in 0..3 {
+            let mut response = shard
+                .fetch(&tls_at(origin.address))
+                .await
+                .expect("an answer");
+            assert!(read_all(&mut response, 64 * 1024).await.expect("a body") == body);
+        }
+        assert_eq!(origin.accepted(), 1);
     });
 }
