@@ -268,6 +268,35 @@ fn no_answer_in_time_is_a_first_byte_timeout_after_the_retries() {
 }
 
 #[test]
+fn a_retry_goes_out_on_a_new_connection() {
+    let quick = UpstreamConfig {
+        first_byte_timeout_ms: 60,
+        retries: 1,
+        ..config()
+    };
+    on_shard(quick, no_tls(), async |shard| {
+        let origin = Origin::start(|number, peer| {
+            peer.request();
+            peer.ok(b"hello");
+            if number < 2 {
+                return peer.wait_closed();
+            }
+            peer.serve(b"hello");
+        });
+        let mut kept = Vec::new();
+        for _ in 0..2 {
+            kept.push(shard.get(origin.address).await.expect("an answer"));
+        }
+        for response in &mut kept {
+            read_all(response, 100).await.expect("a body");
+        }
+        assert_eq!(shard.upstream.connections_idle(), 2, "both will hang");
+        shard.get(origin.address).await.expect("an answer");
+        assert_eq!((origin.accepted(), shard.counts.retried.get()), (3, 1));
+    });
+}
+
+#[test]
 fn a_refused_connection_is_retried_and_then_an_error() {
     run(async |shard| {
         let port = dead_port();
