@@ -264,7 +264,8 @@ fn a_door_for_everybody_warns_in_one_line_that_names_the_setting() {
         quiet.output()
     );
     quiet.finish();
-    let anywhere = format!("0.0.0.0:{}", free_address().port());
+    // The wildcard address needs a port that is free on every address, so not one of `free_address`.
+    let anywhere = format!("0.0.0.0:{}", 2_000 + std::process::id() % 8_000);
     let open = Millrace::setup()
         .arguments(&["--listen", &anywhere])
         .start(origin.address);

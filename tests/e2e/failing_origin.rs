@@ -337,13 +337,17 @@ fn a_body_whose_end_is_only_a_close_is_not_kept() {
         After::Close
     });
     let server = Millrace::start(origin.address);
-    let first = server.get("/bucket/k");
-    assert_eq!((first.status(), first.text().as_str()), (200, "answer 0"));
-    assert_eq!(
-        server.get("/bucket/k").text(),
-        "answer 1",
-        "a body of unknown length was kept"
-    );
+    let mut seen = 0;
+    for _ in 0..3 {
+        let response = server.get("/bucket/k");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.text(), format!("answer {}", origin.requests() - 1));
+        assert!(
+            origin.requests() > seen,
+            "a body of unknown length was kept"
+        );
+        seen = origin.requests();
+    }
     server.finish();
 }
 

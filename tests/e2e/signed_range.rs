@@ -53,22 +53,27 @@ fn semantics_12_a_signed_range_is_fetched_exactly_and_reused() {
 
 #[test]
 fn a_signed_range_that_is_partly_there_is_asked_for_as_signed() {
-    let store = Store::new();
-    store.insert("/bucket/k", Object::tile(41, 30 * MIB));
-    let origin = store.serve();
-    let server = Millrace::start(origin.address);
-    let tile = Tile::new(41);
-    server
-        .fetch(&Ask::get("/bucket/k").range(8 * MIB, 16 * MIB))
-        .assert_body(&tile, 8 * MIB, 16 * MIB);
-    let ask = signed(Ask::get("/bucket/k").range(7 * MIB, 12 * MIB), "host;range");
-    server.fetch(&ask).assert_body(&tile, 7 * MIB, 12 * MIB);
-    let wanted = format!("bytes={}-{}", 7 * MIB, 12 * MIB - 1);
-    assert_eq!(
-        origin.seen().last().expect("a request").header("range"),
-        Some(wanted.as_str())
-    );
-    server.finish();
+    for (first, end) in [
+        (7 * MIB, 12 * MIB),
+        (12 * MIB, 20 * MIB),
+        (7 * MIB, 20 * MIB),
+        (15 * MIB + 1, 16 * MIB + 1),
+    ] {
+        let store = Store::new();
+        store.insert("/bucket/k", Object::tile(41, 30 * MIB));
+        let origin = store.serve();
+        let server = Millrace::setup().shards(2).start(origin.address);
+        let tile = Tile::new(41);
+        let middle = server.fetch(&Ask::get("/bucket/k").range(8 * MIB, 16 * MIB));
+        middle.assert_body(&tile, 8 * MIB, 16 * MIB);
+        let ask = signed(Ask::get("/bucket/k").range(first, end), "host;range");
+        server.fetch(&ask).assert_body(&tile, first, end);
+        let wanted = format!("bytes={first}-{}", end - 1);
+        let asked = origin.seen().pop().expect("a request");
+        assert_eq!(asked.header("range"), Some(wanted.as_str()));
+        assert_eq!(origin.requests(), 2, "the signed range is asked for once");
+        server.finish();
+    }
 }
 
 #[test]

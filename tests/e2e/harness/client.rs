@@ -139,12 +139,13 @@ impl Response {
         assert!(text.contains("<RequestId>"), "no request id in {text}");
     }
 
-    /// Any error of the 4xx class, as S3 would say it.
+    /// A refusal of the request as such, as S3 would say it: 4xx, or 501 and 505 for what HTTP knows and we do not.
     #[track_caller]
-    pub fn assert_s3_error_4xx(&self) {
+    pub fn assert_refused(&self) {
         let text = self.text();
+        let status = self.status();
         assert!(
-            (400..500).contains(&self.status()),
+            matches!(status, 400..=499 | 501 | 505),
             "{:?}\n{text}",
             self.head
         );

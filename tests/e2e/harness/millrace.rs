@@ -113,9 +113,15 @@ impl Setup {
     }
 }
 
+/// The program under test: the one that was built with the tests, unless MILLRACE_BIN names another.
+fn binary() -> PathBuf {
+    std::env::var_os("MILLRACE_BIN")
+        .map_or_else(|| env!("CARGO_BIN_EXE_millrace").into(), PathBuf::from)
+}
+
 /// `millrace` with an environment that no setting of the caller's leaks into.
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+    let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MILLRACE_") {
             command.env_remove(name);
@@ -270,12 +276,21 @@ impl Millrace {
 
 impl Drop for Millrace {
     fn drop(&mut self) {
-        if !self.finished {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-            if std::thread::panicking() {
-                eprintln!("--- millrace said:\n{}", self.output());
+        if self.finished {
+            return;
+        }
+        if std::thread::panicking() {
+            // A moment to write its logs: they tell why.
+            self.terminate();
+            let deadline = Instant::now() + Duration::from_secs(1);
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
             }
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- millrace said:\n{}", self.output());
         }
     }
 }

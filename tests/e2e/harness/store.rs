@@ -182,15 +182,16 @@ impl Store {
             .next()
             .unwrap_or_default()
             .to_owned();
+        // Whatever the method, the body belongs to this request and not to the next.
+        let Ok(body) = wire.read_body(&seen.head) else {
+            return After::Close;
+        };
+        seen.body = body;
         match seen.method() {
             "GET" | "HEAD" => self.read(&path, seen, wire),
             "PUT" => {
-                let Ok(body) = wire.read_body(&seen.head) else {
-                    return After::Close;
-                };
-                let object = Object::bytes(&body);
+                let object = Object::bytes(&seen.body);
                 let etag = object.etag.clone();
-                seen.body = body;
                 self.insert(&path, object);
                 wire.respond("200 OK", &[("ETag", &etag)], b"")
             }
@@ -199,10 +200,6 @@ impl Store {
                 wire.respond("204 No Content", &[], b"")
             }
             _ => {
-                let Ok(body) = wire.read_body(&seen.head) else {
-                    return After::Close;
-                };
-                seen.body = body;
                 let xml = b"<?xml version=\"1.0\"?>\n<Result/>";
                 wire.respond("200 OK", &[("Content-Type", "application/xml")], xml)
             }
