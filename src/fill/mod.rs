@@ -61,6 +61,10 @@ pub struct Fetch {
     pub ranged: Ranged,
     /// The version that the reader wants more of.
     pub expected: Option<Expected>,
+    /// Absolute offset of the byte that the reader waits for; not the range's start where the client signed its `Range`.
+    pub wanted: u64,
+    /// Whether the client asked for the whole object, so that a 200 is right even if a range was put in for speed.
+    pub client_whole: bool,
     /// Lives as long as somebody wants this though no reader has come yet.
     pub interest: Weak<()>,
     /// Whether this is, to the origin, just what the client asked, so that any answer can be passed on to it.

@@ -9,7 +9,7 @@ use crate::base::clock;
 use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::http::Method;
-use crate::metrics::{Counter, Gauge, Histogram, UpstreamFailure};
+use crate::metrics::{Counter, Gauge, Histogram, UpstreamFailure, UpstreamKind};
 use crate::ram::extent::Readers;
 use crate::upstream::{Response, UpstreamError};
 
@@ -67,10 +67,22 @@ async fn attempt<P: Peers>(
 async fn exchange<P: Peers>(peers: &P, fetch: &Fetch) -> Result<Response, UpstreamError> {
     let etag = fetch.expected.as_ref().map(|expected| &*expected.etag);
     let head = fetch.template.render(&fetch.ranged, etag);
-    peers
+    let kind = if fetch.template.method == Method::Head {
+        UpstreamKind::Head
+    } else {
+        UpstreamKind::Fill
+    };
+    peers.metrics().count(Counter::UpstreamRequests(kind));
+    let asked = peers
         .upstream()
         .fetch(&fetch.template.endpoint, &head, fetch.template.method)
-        .await
+        .await;
+    if let Ok(response) = &asked {
+        peers
+            .metrics()
+            .observe(Histogram::UpstreamFirstByte(kind), response.waited_ns());
+    }
+    asked
 }
 
 fn give_up(
@@ -113,6 +125,7 @@ async fn judge<P: Peers>(
         method: fetch.template.method,
         ranged: &fetch.ranged,
         wants_checksums: fetch.template.wants_checksums,
+        whole_will_do: fetch.client_whole && fetch.expected.is_none(),
         object_bytes_max: peers.fill_config().object_bytes_max,
     };
     let verdict = validate(question, &response.head());

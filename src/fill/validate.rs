@@ -20,6 +20,8 @@ pub struct Question<'a> {
     pub ranged: &'a Ranged,
     /// Whether checksums of the whole object were asked for.
     pub wants_checksums: bool,
+    /// Whether a 200 with everything is as good: the range was put in for speed, and the origin does not know ranges.
+    pub whole_will_do: bool,
     /// The largest object that is kept.
     pub object_bytes_max: u64,
 }
@@ -164,6 +166,11 @@ fn body_span(question: Question<'_>, head: &ResponseHead<'_>) -> Result<(Range<u
     };
     match (head.status, question.ranged.spec()) {
         (200, None) if head.headers.find("content-range").is_none() => Ok((0..length, length)),
+        (200, Some(_))
+            if question.whole_will_do && head.headers.find("content-range").is_none() =>
+        {
+            Ok((0..length, length))
+        }
         (206, Some(spec)) => part_span(spec, length, head),
         (status, _) => Err(Unfit::Status { status }),
     }
@@ -225,6 +232,7 @@ mod tests {
                 method,
                 ranged,
                 wants_checksums: false,
+                whole_will_do: false,
                 object_bytes_max: 1 << 40,
             },
             &head,

@@ -122,8 +122,6 @@ table! {
             "Requests answered, by the shard that accepted the connection, method and result: hit from RAM or disk alone, miss from a fill alone, partial from both, pass untouched through to the origin, error by our own error answer or a cut connection.";
         RequestsMalformed(reason: Malformed), Counter, "millrace_requests_malformed_total",
             "Requests refused as malformed, by what was wrong.";
-        RequestsRefused(reason: Refusal), Counter, "millrace_requests_refused_total",
-            "Requests answered 503 SlowDown because a limit was reached.";
         RequestsForbidden, Counter, "millrace_requests_forbidden_total",
             "Requests answered 403 because their Host leads to no origin that the operator allowed.";
         Responses(status_class: StatusClass), Counter, "millrace_responses_total",
@@ -183,8 +181,6 @@ table! {
             "Slots asked for when none was free, nor could be freed by eviction.";
         RamPunches, Counter, "millrace_ram_punches_total",
             "Slots punched out of the slab before reuse, because they had been sent by reference.";
-        RamPunchedBytes, Counter, "millrace_ram_punched_bytes_total",
-            "Bytes punched out of the slab before reuse.";
         Invalidations(cause: Invalidation), Counter, "millrace_invalidations_total",
             "Objects dropped from the cache before eviction: a write went through, the origin has another version, or it has the object no more.";
 
@@ -225,10 +221,6 @@ table! {
             "Bytes of all slabs.";
         RamUsedBytes, Level, "millrace_ram_used_bytes",
             "Bytes of the slots in use, whole slots counted.";
-        RamStoredBytes, Level, "millrace_ram_stored_bytes",
-            "Bytes of cached bodies in the slots in use.";
-        RamSlots, Level, "millrace_ram_slots_in_use",
-            "Slots in use.";
         RamLeases, Flow, "millrace_ram_leases",
             "Pins that readers and fills hold on slots; a pinned slot is not reused.";
         RamZeroCopy, Level, "millrace_ram_zero_copy_enabled",

@@ -43,6 +43,8 @@ pub enum Stopped {
     Gone(Gone),
     /// Nothing was sent yet: another way can still be taken.
     NotBegun(Outcome),
+    /// Nothing was sent yet, and the origin does not give the bytes.
+    Nothing(&'static str),
     /// The bytes cannot be had: cut.
     Cut(&'static str),
 }
@@ -95,7 +97,9 @@ pub(super) struct Progressing<'d, 'a, L> {
     ahead: u32,
     ahead_until: u64,
     asked_signed: bool,
+    /// Fetches that may still be made for the byte at `tried_at`.
     attempts_left: u32,
+    tried_at: u64,
     leaves: Pin<&'d mut L>,
 }
 
@@ -125,13 +129,14 @@ impl<'a> Delivery<'a> {
             ahead_until: self.range.start,
             asked_signed: false,
             attempts_left: self.shard.policy().attempts,
+            tried_at: u64::MAX,
             leaves,
         }
         .run(first)
         .await
     }
 
-    fn fetch(&self, ranged: Ranged, asking: &Asking) -> Fetch {
+    fn fetch(&self, ranged: Ranged, wanted: u64, asking: &Asking) -> Fetch {
         let expected = Expected {
             version: self.head.version(),
             etag: self.head.etag().into(),
@@ -143,6 +148,8 @@ impl<'a> Delivery<'a> {
             template: Arc::clone(&asking.template),
             ranged,
             expected: Some(expected),
+            wanted,
+            client_whole: false,
             interest: Arc::downgrade(&asking.interest),
             faithful: false,
         }
@@ -159,14 +166,16 @@ impl<'a> Delivery<'a> {
     fn gap(&self, window: &Window, asking: &Asking) -> Fetch {
         if asking.template.range_signed {
             let ranged = self.spec.map_or(Ranged::Whole, Ranged::AsSent);
-            return self.fetch(ranged, asking);
+            return self.fetch(ranged, window.absolute().start, asking);
         }
         let id = window.id(self.head.object(), self.head.version());
         let index = self.shard.index_of(self.head.object(), window.index);
         let end = index.gap_until(&id, window.range.start, window.range.end);
         let base = u64::from(window.index) * STRIPE_BYTES;
+        let wanted = window.absolute().start;
         self.fetch(
-            Ranged::bytes(&(base + u64::from(window.range.start)..base + u64::from(end))),
+            Ranged::bytes(&(wanted..base + u64::from(end))),
+            wanted,
             asking,
         )
     }
@@ -176,7 +185,8 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
     async fn run(&mut self, mut first: Option<Arc<Extent>>) -> Result<(), Stopped> {
         while let Some(window) = plan::first_window(&(self.at..self.delivery.range.end)) {
             self.read_ahead();
-            let extent = match first.take().or_else(|| self.delivery.index_lookup(&window)) {
+            let known = first.take().filter(|extent| covers(extent, &window));
+            let extent = match known.or_else(|| self.delivery.index_lookup(&window)) {
                 Some(extent) => extent,
                 None => self.obtain(&window).await?,
             };
@@ -207,6 +217,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
     /// Gets hold of bytes that the index does not have.
     async fn obtain(&mut self, window: &Window) -> Result<Arc<Extent>, Stopped> {
         loop {
+            self.count_attempt()?;
             let asking = match &self.asking {
                 Some(asking) => asking,
                 None => {
@@ -216,7 +227,10 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
                 }
             };
             if asking.template.range_signed && std::mem::replace(&mut self.asked_signed, true) {
-                return Err(Stopped::Cut("a signed range is fetched once"));
+                return Err(match self.unsent_head.is_empty() {
+                    true => Stopped::Cut("a signed range is fetched once"),
+                    false => Stopped::Nothing("the origin answered and sent no body"),
+                });
             }
             let fetch = self.delivery.gap(window, asking);
             let asked = std::pin::pin!(self.delivery.shard.fetch(fetch));
@@ -238,11 +252,25 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
                     return Err(Stopped::Cut("the origin refused the rest"));
                 }
             }
-            if self.attempts_left == 0 {
-                return Err(Stopped::Cut("the rest could not be fetched"));
-            }
-            self.attempts_left -= 1;
         }
+    }
+
+    /// A fill that brings no byte may be tried again a few times; one that brought some counts anew.
+    fn count_attempt(&mut self) -> Result<(), Stopped> {
+        if self.tried_at != self.at {
+            self.tried_at = self.at;
+            self.attempts_left = self.delivery.shard.policy().attempts;
+            return Ok(());
+        }
+        if self.attempts_left > 0 {
+            self.attempts_left -= 1;
+            return Ok(());
+        }
+        Err(if self.unsent_head.is_empty() {
+            Stopped::Cut("the rest could not be fetched")
+        } else {
+            Stopped::Nothing("the origin answered and sent no body")
+        })
     }
 
     /// The extent of `window`'s first byte, now or as soon as the fill comes to it; `None` if the fill ended without it.
@@ -251,12 +279,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         ready: Ready,
         window: &Window,
     ) -> Result<Option<Arc<Extent>>, Stopped> {
-        let covers = |extent: &Arc<Extent>| {
-            extent.id().index == window.index
-                && extent.start() <= window.range.start
-                && window.range.start < extent.promised_end()
-        };
-        if let Some(extent) = ready.extent.filter(covers) {
+        if let Some(extent) = ready.extent.filter(|extent| covers(extent, window)) {
             return Ok(Some(extent));
         }
         let Some(fill) = ready.fill else {
@@ -389,6 +412,13 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
             .sent(shard, source, Some(path), piece.bytes as u64);
         Ok(())
     }
+}
+
+/// Whether the first byte of `window` is in an extent, now or later.
+fn covers(extent: &Extent, window: &Window) -> bool {
+    extent.id().index == window.index
+        && extent.start() <= window.range.start
+        && window.range.start < extent.promised_end()
 }
 
 /// How much of a range is there.

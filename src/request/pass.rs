@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::http::Method;
 use crate::io::{Either, race};
-use crate::metrics;
+use crate::metrics::{self, Counter, UpstreamKind};
 use crate::s3::{ErrorCode, MULTI_DELETE_BYTES_MAX, Operation, Touches, parse_multi_delete};
 use crate::upstream::{Endpoint, Response, UpstreamError};
 
@@ -40,6 +40,10 @@ pub(super) async fn serve(
             .await;
     };
     let head = exchange.head;
+    exchange
+        .shard
+        .metrics()
+        .count(Counter::UpstreamRequests(UpstreamKind::Pass));
     let mut request = forward::lines(head, &exchange.request.auth, |_| true);
     request.extend_from_slice(b"\r\n");
     if exchange.request.touches == Touches::Nothing && head.body.is_empty() {

@@ -254,6 +254,11 @@ impl Read<'_, '_> {
             template: Arc::clone(&asking.template),
             ranged,
             expected: None,
+            wanted: self
+                .spec()
+                .and_then(RangeSpec::bounds)
+                .map_or(0, |bounds| bounds.start),
+            client_whole: self.spec().is_none(),
             interest: Arc::downgrade(&asking.interest),
             faithful,
         }
@@ -315,6 +320,11 @@ impl Read<'_, '_> {
             Stopped::NotBegun(outcome) => {
                 out.clear();
                 Box::pin(self.otherwise(outcome, report, out)).await
+            }
+            Stopped::Nothing(words) => {
+                out.clear();
+                let failure = Failure::new(crate::s3::ErrorCode::GatewayTimeout, words);
+                Box::pin(self.exchange.fail(&failure, report, out)).await
             }
             Stopped::Cut(words) => {
                 report.outcome = metrics::Outcome::Error;

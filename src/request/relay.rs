@@ -149,7 +149,7 @@ impl Relay<'_, '_> {
         let mut leaves = pin!(client.leaves());
         // A head whose body is not there yet does not wait for it.
         let mut first = response.try_read(&mut buffer).map_err(Broken::Origin)?;
-        if first.is_none() {
+        if first.is_none() || hold {
             client.send(out, &[], false).await?;
             out.clear();
         }

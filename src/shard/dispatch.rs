@@ -180,25 +180,23 @@ impl Shard {
     /// The bytes came between the reader's look and its message.
     fn already_here(&self, fetch: &Fetch) -> Option<Outcome> {
         let expected = fetch.expected.as_ref()?;
-        let start = fetch.ranged.spec()?.bounds()?.start;
-        let index = (start / crate::ram::STRIPE_BYTES) as u32;
+        let index = (fetch.wanted / crate::ram::STRIPE_BYTES) as u32;
         let id = StripeId {
             object: fetch.object,
             version: expected.version,
             index,
         };
-        let at = (start % crate::ram::STRIPE_BYTES) as u32;
-        let extent = self.world.shards[self.id].index.extent_at(&id, at)?;
+        let at = (fetch.wanted % crate::ram::STRIPE_BYTES) as u32;
+        let extent = self.index_of(fetch.object, index).extent_at(&id, at)?;
         let head = self
             .index_of(fetch.object, 0)
             .head(fetch.object, &fetch.key)?;
-        (head.version() == expected.version).then(|| {
-            Outcome::Ready(Ready {
-                head,
-                extent: Some(extent),
-                fill: None,
-            })
-        })
+        let ready = Ready {
+            head,
+            extent: Some(extent),
+            fill: None,
+        };
+        (ready.head.version() == expected.version).then_some(Outcome::Ready(ready))
     }
 
     fn opened(self: &Rc<Self>, flight: &Rc<Flight>, outcome: Outcome) {
