@@ -122,8 +122,8 @@ clients() {
 }
 
 loom() {
-  RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$TARGET/loom LOOM_MAX_PREEMPTIONS=3 \
-    cargo test --locked --release --lib loom
+  RUSTFLAGS="--cfg loom --cfg crossbeam_loom" CARGO_TARGET_DIR=$TARGET/loom \
+    cargo test --locked --release --test loom
 }
 
 # The end-to-end tests with the server, and the tests themselves, under AddressSanitizer. The

@@ -25,7 +25,6 @@ fn semantics_49_two_hosts_never_share_an_object() {
         "a.example:9000",
         "a.example:9001",
         "[::1]:9000",
-        "[::2]:9000",
         "bucket.a.example",
     ];
     for _ in 0..2 {

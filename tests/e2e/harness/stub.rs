@@ -62,6 +62,8 @@ pub enum After {
 /// The origin's side of one connection, handed to the handler with each request.
 pub struct Wire {
     reader: Reader,
+    log: Arc<Mutex<Vec<Seen>>>,
+    number: usize,
     stopping: Arc<AtomicBool>,
 }
 
@@ -108,6 +110,8 @@ impl Wire {
         let mut body = Vec::new();
         self.reader
             .body(framing, |piece| body.extend_from_slice(piece))?;
+        // In the log before any answer to it, so that who has the answer finds it there.
+        self.log.lock().expect("the log")[self.number].body = body.clone();
         Ok(body)
     }
 
@@ -218,34 +222,29 @@ fn serve(
     stream: TcpStream,
     connection: usize,
     handler: &Handler,
-    log: &Mutex<Vec<Seen>>,
+    log: &Arc<Mutex<Vec<Seen>>>,
     stopping: Arc<AtomicBool>,
 ) {
     let mut wire = Wire {
         reader: Reader::new(stream, PATIENCE * 3),
+        log: Arc::clone(log),
+        number: 0,
         stopping,
     };
     while let Ok(head) = wire.reader.head() {
-        let number = {
-            let mut log = log.lock().expect("the log");
-            let number = log.len();
-            log.push(Seen {
-                head: head.clone(),
-                body: Vec::new(),
-                connection,
-                number,
-            });
-            number
-        };
         let mut seen = Seen {
             head,
             body: Vec::new(),
             connection,
-            number,
+            number: 0,
         };
-        let after = handler(&mut seen, &mut wire);
-        log.lock().expect("the log")[number].body = seen.body;
-        match after {
+        {
+            let mut log = log.lock().expect("the log");
+            seen.number = log.len();
+            log.push(seen.clone());
+        }
+        wire.number = seen.number;
+        match handler(&mut seen, &mut wire) {
             After::KeepAlive => {}
             After::Close => {
                 let _ = wire.reader.stream.shutdown(Shutdown::Both);
