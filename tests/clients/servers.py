@@ -90,7 +90,7 @@ class Servers:
             os.environ["PERF_BIN"], "s3s", "--root", self.root, "--listen", self.origin, "--stats", self.stats_address,
             "--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY,
         )
-        wait_for("the origin answers", lambda: answers(f"http://{self.stats_address}/stats"))
+        wait_for("the origin answers", lambda: self.answers(f"http://{self.stats_address}/stats"))
         self.door = self.origin
         if not DIRECT:
             self.door, self.admin = free_address(), free_address()
@@ -98,12 +98,23 @@ class Servers:
                 os.environ["MILLRACE_BIN"], "serve", "--listen", self.door, "--admin", self.admin,
                 "--origin", f"http://{self.origin}", "--ram", "512MiB", "--cache-dir", "none", "--shards", "2",
             )
-            wait_for("millrace is ready", lambda: answers(f"http://{self.admin}/readyz"))
+            wait_for("millrace is ready", lambda: self.answers(f"http://{self.admin}/readyz"))
         self.endpoint = f"http://{self.door}"
 
     def spawn(self, *arguments):
+        # MILLRACE_BIN would be taken for a setting.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
         with open(self.root + ".log", "ab") as log:
-            self.processes.append(subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+            process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+        self.processes.append(process)
+
+    def answers(self, url):
+        """Whether a server answers there; fails at once when one of them has ended."""
+        for process in self.processes:
+            if process.poll() is not None:
+                with open(self.root + ".log", errors="replace") as log:
+                    raise AssertionError(f"{process.args[:2]} ended with {process.returncode}:\n{log.read()[-4000:]}")
+        return answers(url)
 
     def stop(self):
         for process in reversed(self.processes):

@@ -328,3 +328,85 @@ fn a_hit_of_every_size_class_is_framed_right() {
     drop(connection);
     server.finish();
 }
+
+/// What the ranged GETs of real clients carry besides `Host` and `Range`.
+const CLIENT_HEADERS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "boto3",
+        &[
+            ("User-Agent", "Boto3/1.44 md/Botocore ua/2.1"),
+            ("Accept-Encoding", "identity"),
+            ("x-amz-checksum-mode", "ENABLED"),
+            ("X-Amz-Content-SHA256", "UNSIGNED-PAYLOAD"),
+            ("amz-sdk-invocation-id", "b\"a\""),
+            ("amz-sdk-request", "attempt=1"),
+        ],
+    ),
+    (
+        "AWS SDK for C++",
+        &[
+            ("Accept", "*/*"),
+            ("content-type", "application/xml"),
+            ("x-amz-api-version", "2006-03-01"),
+            ("x-amz-checksum-mode", "enabled"),
+            ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
+        ],
+    ),
+    (
+        "AWS CRT",
+        &[
+            ("Accept", "*/*"),
+            ("x-amz-security-token", "token"),
+            ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
+        ],
+    ),
+    (
+        "rclone",
+        &[
+            ("Accept-Encoding", "gzip"),
+            ("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD"),
+        ],
+    ),
+    ("curl", &[("Accept", "*/*")]),
+    (
+        "a browser",
+        &[
+            ("Accept-Language", "en"),
+            ("Referer", "http://x/"),
+            ("Cookie", "a=b"),
+        ],
+    ),
+    (
+        "traced",
+        &[
+            ("traceparent", "00-1-1-01"),
+            ("X-Amzn-Trace-Id", "Root=1"),
+            ("x-forwarded-for", "10.0.0.1"),
+        ],
+    ),
+];
+
+#[test]
+fn semantics_56_no_header_that_a_client_always_sends_keeps_it_from_hitting() {
+    let store = Store::new();
+    let origin = store.serve();
+    let server = Millrace::start(origin.address);
+    for (number, (client, headers)) in CLIENT_HEADERS.iter().enumerate() {
+        let path = format!("/bucket/k{number}");
+        let tile = Tile::new(number as u64);
+        store.insert(&path, Object::tile(number as u64, MIB));
+        let ask = headers.iter().fold(Ask::get(&path), |ask, (name, value)| {
+            ask.header(name, value)
+        });
+        for word in ["MISS", "HIT"] {
+            let response = server.fetch(&ask.clone().range(5, 500_000));
+            assert_eq!(
+                (response.status(), response.cache_word()),
+                (206, word),
+                "{client}"
+            );
+            response.assert_body(&tile, 5, 500_000);
+        }
+    }
+    server.finish();
+}
