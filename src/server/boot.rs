@@ -26,11 +26,11 @@ use crate::s3::{CustomOrigin, OriginMap, OriginMapConfig, SingleOrigin};
 use crate::shard::mailbox::Mailbox;
 use crate::shard::{Routes, ShardShared, World};
 use crate::upstream::dns::{Resolver, ResolverConfig};
-use crate::upstream::{Endpoint, TlsConfig, TlsRoots, UpstreamConfig};
+use crate::upstream::{AddressRule, Endpoint, TlsConfig, TlsRoots, UpstreamConfig};
 
 use super::limits::{self, Limits};
 use super::threads::{self, Seat};
-use super::{Running, ServerError, control};
+use super::{Running, ServerError, control, guard};
 
 /// Names that may wait for the resolver.
 const NAMES_MAX: usize = 1024;
@@ -142,7 +142,7 @@ fn custom_origin(origin: &crate::config::Origin) -> CustomOrigin {
     }
 }
 
-fn upstream_config(settings: &Settings, seed: u64) -> UpstreamConfig {
+fn upstream_config(settings: &Settings, seed: u64, allow: AddressRule) -> UpstreamConfig {
     let upstream = &settings.upstream;
     UpstreamConfig {
         connect_timeout_ms: upstream.connect_timeout_ms,
@@ -156,6 +156,7 @@ fn upstream_config(settings: &Settings, seed: u64) -> UpstreamConfig {
         rest_ms: upstream.rest_ms,
         congestion: settings.tcp.congestion.clone().unwrap_or_default(),
         seed,
+        allow,
         ..UpstreamConfig::default()
     }
 }
@@ -242,12 +243,23 @@ pub(super) fn start(settings: &Settings) -> Result<Running, ServerError> {
     let (log, shard_logs) = start_access_log(settings, &registry)?;
     let readiness = Arc::new(Readiness::new());
     let (names, events) = start_control(settings, &world, &readiness, admin_listener)?;
+    let named = world
+        .routes
+        .single
+        .iter()
+        .chain(&world.routes.custom)
+        .map(Arc::clone)
+        .collect();
+    let mut own: Vec<_> = doors.iter().map(|door| door.address()).collect();
+    own.push(settings.admin.listen);
+    let allow = guard::address_rule(own, named);
     let seats = Seats {
         settings,
         limits: &limits,
         world: &world,
         tls: &tls,
         names: &names,
+        allow: &allow,
     };
     seats.start(partitions, shard_logs)?;
     for door in &doors {
@@ -345,6 +357,7 @@ struct Seats<'a> {
     world: &'a Arc<World>,
     tls: &'a Arc<TlsConfig>,
     names: &'a tokio::sync::mpsc::Sender<Box<str>>,
+    allow: &'a AddressRule,
 }
 
 impl Seats<'_> {
@@ -359,7 +372,7 @@ impl Seats<'_> {
                 partition,
                 log,
                 logs: self.settings.log.access != AccessLogSetting::Off,
-                upstream: Arc::new(upstream_config(self.settings, seed)),
+                upstream: Arc::new(upstream_config(self.settings, seed, Arc::clone(self.allow))),
                 tls: Arc::clone(self.tls),
                 names: self.names.clone(),
                 seed,

@@ -6,6 +6,7 @@
 mod boot;
 mod control;
 mod events;
+mod guard;
 pub mod limits;
 mod threads;
 

@@ -24,6 +24,9 @@ const NAMES_MAX: usize = 4096;
 /// An unanswered question is put again after so long, should it have been lost.
 const ASK_AGAIN_MS: u64 = 1000;
 
+/// How often the control thread is told that a known name is in use; it forgets names after ten minutes.
+const KEEP_MS: u64 = 60_000;
+
 /// One name: its addresses, and their health for each port dialled.
 pub(super) struct Name {
     addresses: RefCell<Vec<IpAddr>>,
@@ -32,6 +35,8 @@ pub(super) struct Name {
     /// Answers that came, good or bad.
     answers: Cell<u64>,
     asked_ms: Cell<u64>,
+    /// When the control thread was last told that the name is in use.
+    kept_ms: Cell<u64>,
     used_ms: Cell<u64>,
 }
 
@@ -43,6 +48,7 @@ impl Name {
             waiting: Rc::default(),
             answers: Cell::new(0),
             asked_ms: Cell::new(0),
+            kept_ms: Cell::new(now_ms()),
             used_ms: Cell::new(0),
         })
     }
@@ -104,6 +110,9 @@ impl Names {
     ) -> Result<Rc<Name>, UpstreamError> {
         let name = self.entry(endpoint);
         if name.is_known() {
+            if endpoint.ip().is_none() {
+                self.keep(&name, &endpoint.host);
+            }
             return Ok(name);
         }
         match timeout_ms(limit_ms, self.first_answer(&name, &endpoint.host)).await {
@@ -115,6 +124,16 @@ impl Names {
                 host: endpoint.host.clone(),
                 after_ms: limit_ms,
             }),
+        }
+    }
+
+    /// Says once a minute that a known name is in use: the control thread forgets names that nobody asks for, and would not
+    /// look for new addresses any more. Answered from what it knows, without a lookup.
+    fn keep(&self, name: &Name, host: &str) {
+        let now_ms = now_ms();
+        if now_ms >= name.kept_ms.get() + KEEP_MS {
+            name.kept_ms.set(now_ms);
+            (self.ask)(host);
         }
     }
 
