@@ -35,7 +35,7 @@ pub fn raise_nofile() -> io::Result<u64> {
 ///
 /// # Errors
 /// One sentence: what is missing and how to grant it.
-pub fn io_uring() -> Result<(), String> {
+pub fn ring() -> Result<(), String> {
     match io_uring::IoUring::new(super::runtime::RING_ENTRIES) {
         Ok(_) => Ok(()),
         Err(error) => Err(ring_sentence(&error)),

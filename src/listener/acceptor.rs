@@ -44,18 +44,10 @@ pub fn run(listener: &Listener, world: &Arc<World>) {
                     refuse(world, fd, Refusal::Descriptors);
                 }
                 reserve.retake();
-                pause();
+                std::thread::park_timeout(BACK_OFF);
             }
         }
     }
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the acceptor's own thread: nothing else runs on it"
-)]
-fn pause() {
-    std::thread::sleep(BACK_OFF);
 }
 
 fn admit(world: &Arc<World>, mut accepted: Accepted) {

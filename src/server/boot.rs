@@ -58,7 +58,7 @@ fn resource(what: &'static str) -> impl Fn(std::io::Error) -> ServerError {
 }
 
 fn probe_kernel(settings: &Settings) -> Result<(), ServerError> {
-    probe::io_uring().map_err(ServerError::Probe)?;
+    probe::ring().map_err(ServerError::Probe)?;
     let descriptors =
         probe::raise_nofile().map_err(resource("the limit of open descriptors cannot be read"))?;
     let wanted = settings.listener.connections_max as u64
@@ -230,16 +230,7 @@ pub(super) fn start(settings: &Settings) -> Result<Running, ServerError> {
     let (doors, admin_listener) = bind(settings)?;
     let registry = Registry::new(limits.cores.len());
     let (world, partitions) = world(settings, &limits, by_reference, &registry)?;
-    let global = registry.global();
-    global.gauge_set(Gauge::ProcessStartTime, clock::unix_seconds() as u64);
-    global.gauge_set(
-        Gauge::RamSlabBytes,
-        limits.slab_bytes * limits.cores.len() as u64,
-    );
-    global.gauge_set(
-        Gauge::RamZeroCopy,
-        u64::from(world.policy.by_reference_min.is_some()),
-    );
+    note_start(&registry, &limits, &world);
     let (log, shard_logs) = start_access_log(settings, &registry)?;
     let readiness = Arc::new(Readiness::new());
     let (names, events) = start_control(settings, &world, &readiness, admin_listener)?;
@@ -283,6 +274,19 @@ pub(super) fn start(settings: &Settings) -> Result<Running, ServerError> {
         events,
         log,
     })
+}
+
+fn note_start(registry: &Registry, limits: &Limits, world: &World) {
+    let global = registry.global();
+    global.gauge_set(Gauge::ProcessStartTime, clock::unix_seconds() as u64);
+    global.gauge_set(
+        Gauge::RamSlabBytes,
+        limits.slab_bytes * limits.cores.len() as u64,
+    );
+    global.gauge_set(
+        Gauge::RamZeroCopy,
+        u64::from(world.policy.by_reference_min.is_some()),
+    );
 }
 
 fn start_access_log(
