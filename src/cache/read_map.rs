@@ -212,7 +212,7 @@ pub fn free_retired() {
     epoch::pin().flush();
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::collections::HashMap;

@@ -114,6 +114,8 @@ pub enum Outcome {
 pub trait Peers: 'static {
     /// Stores a head at its owner; `None` when its object was invalidated since `stamp`.
     fn publish(&self, head: Head, stamp: Stamp) -> impl Future<Output = Option<Arc<Head>>>;
+    /// What is known of an object now.
+    fn known_head(&self, object: u128, key: &[u8]) -> Option<Arc<Head>>;
     /// Asks the owner of a stripe for room.
     fn lease(
         &self,

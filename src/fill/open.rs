@@ -9,11 +9,11 @@ use crate::base::clock;
 use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::http::Method;
-use crate::metrics::{Counter, Gauge, Histogram, UpstreamFailure, UpstreamKind};
-use crate::ram::extent::Readers;
+use crate::metrics::{Counter, FillEnd, Gauge, Histogram, UpstreamFailure, UpstreamKind};
+use crate::ram::extent::{ExtentWriter, Readers};
 use crate::upstream::{Response, UpstreamError};
 
-use super::stream::{Flow, stream};
+use super::stream::{self, Flow};
 use super::template::Ranged;
 use super::validate::{Fit, Question, validate};
 use super::{Fetch, Outcome, Peers, Ready, plan};
@@ -21,198 +21,238 @@ use super::{Fetch, Outcome, Peers, Ready, plan};
 /// Runs a fetch to its end. `opened` hands the outcome to whoever waits.
 pub async fn run<P: Peers>(peers: Rc<P>, fetch: Fetch, opened: impl FnOnce(Outcome)) {
     let started_ns = clock::now_ns();
-    peers.metrics().gauge_add(Gauge::FillsInFlight, 1);
-    peers.metrics().count(Counter::FillsStarted);
-    let end = attempt(&*peers, fetch, opened, started_ns).await;
-    peers.metrics().count(Counter::FillsEnded(end));
-    peers.metrics().gauge_add(Gauge::FillsInFlight, -1);
-    peers
-        .metrics()
-        .observe(Histogram::FillDuration, clock::now_ns() - started_ns);
-}
-
-async fn attempt<P: Peers>(
-    peers: &P,
-    mut fetch: Fetch,
-    opened: impl FnOnce(Outcome),
-    started_ns: u64,
-) -> crate::metrics::FillEnd {
-    let mut response = match exchange(peers, &fetch).await {
-        Ok(response) => response,
-        Err(error) => {
-            opened(Outcome::Failed(Arc::new(error)));
-            return crate::metrics::FillEnd::Failed;
-        }
+    let metrics = peers.metrics();
+    metrics.gauge_add(Gauge::FillsInFlight, 1);
+    metrics.count(Counter::FillsStarted);
+    let mut opening = Opening {
+        peers: &*peers,
+        fetch,
+        opened: Some(opened),
+        started_ns,
+        readers: Arc::default(),
+        early: None,
     };
-    // A range that we put in for speed must not change the answer: a zero-byte object satisfies no range.
-    if response.status() == 416
-        && fetch.expected.is_none()
-        && !fetch.faithful
-        && fetch.ranged != Ranged::Whole
-    {
-        fetch.ranged = Ranged::Whole;
-        fetch.faithful = true;
-        drop(response);
-        response = match exchange(peers, &fetch).await {
-            Ok(response) => response,
-            Err(error) => {
-                opened(Outcome::Failed(Arc::new(error)));
-                return crate::metrics::FillEnd::Failed;
-            }
-        };
-    }
-    judge(peers, fetch, response, opened, started_ns).await
+    let end = opening.attempt().await;
+    opening.release_early();
+    metrics.count(Counter::FillsEnded(end));
+    metrics.gauge_add(Gauge::FillsInFlight, -1);
+    metrics.observe(Histogram::FillDuration, clock::now_ns() - started_ns);
 }
 
-async fn exchange<P: Peers>(peers: &P, fetch: &Fetch) -> Result<Response, UpstreamError> {
-    let etag = fetch.expected.as_ref().map(|expected| &*expected.etag);
-    let head = fetch.template.render(&fetch.ranged, etag);
-    let kind = if fetch.template.method == Method::Head {
-        UpstreamKind::Head
-    } else {
-        UpstreamKind::Fill
-    };
-    peers.metrics().count(Counter::UpstreamRequests(kind));
-    let asked = peers
-        .upstream()
-        .fetch(&fetch.template.endpoint, &head, fetch.template.method)
-        .await;
-    if let Ok(response) = &asked {
-        peers
-            .metrics()
-            .observe(Histogram::UpstreamFirstByte(kind), response.waited_ns());
-    }
-    asked
-}
-
-fn give_up(
-    fetch: &Fetch,
-    response: Response,
-    opened: impl FnOnce(Outcome),
-) -> crate::metrics::FillEnd {
-    opened(if fetch.faithful {
-        Outcome::Relay(Box::new(response))
-    } else {
-        Outcome::Alone
-    });
-    crate::metrics::FillEnd::Aborted
-}
-
-async fn judge<P: Peers>(
-    peers: &P,
+struct Opening<'p, P: Peers, F: FnOnce(Outcome)> {
+    peers: &'p P,
     fetch: Fetch,
-    response: Response,
-    opened: impl FnOnce(Outcome),
+    opened: Option<F>,
     started_ns: u64,
-) -> crate::metrics::FillEnd {
-    if response.status() == 412
-        && let Some(expected) = &fetch.expected
-    {
-        peers.version_gone(fetch.object, expected.version).await;
-        return give_up(
-            &Fetch {
-                faithful: fetch.faithful && fetch.template.has_if_match,
-                ..fetch
-            },
-            response,
-            opened,
-        );
+    readers: Arc<Readers>,
+    /// Room that was taken before the origin was asked.
+    early: Option<ExtentWriter>,
+}
+
+impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
+    fn tell(&mut self, outcome: Outcome) {
+        let opened = self.opened.take();
+        opened.expect("an outcome is told once")(outcome);
     }
-    if !matches!(response.status(), 200 | 206) {
-        return give_up(&fetch, response, opened);
+
+    async fn attempt(&mut self) -> FillEnd {
+        if let Some(end) = self.reserve().await {
+            return end;
+        }
+        let mut asked = self.exchange().await;
+        // A range that we put in for speed must not change the answer: a zero-byte object satisfies no range.
+        let for_speed = self.fetch.expected.is_none()
+            && !self.fetch.faithful
+            && self.fetch.ranged != Ranged::Whole;
+        if for_speed
+            && self.fetch.client_whole
+            && asked
+                .as_ref()
+                .is_ok_and(|response| response.status() == 416)
+        {
+            self.fetch.ranged = Ranged::Whole;
+            self.fetch.faithful = true;
+            asked = self.exchange().await;
+        }
+        match asked {
+            Ok(response) => self.judge(response).await,
+            Err(error) => {
+                self.tell(Outcome::Failed(Arc::new(error)));
+                FillEnd::Failed
+            }
+        }
     }
-    let question = Question {
-        method: fetch.template.method,
-        ranged: &fetch.ranged,
-        wants_checksums: fetch.template.wants_checksums,
-        whole_will_do: fetch.client_whole && fetch.expected.is_none(),
-        object_bytes_max: peers.fill_config().object_bytes_max,
-    };
-    let verdict = validate(question, &response.head());
-    match verdict {
-        Ok(fit) => keep(peers, &fetch, (response, fit), opened, started_ns).await,
-        Err(reason) => {
-            tracing::debug!(%reason, status = response.status(), "a response is passed on and not kept");
+
+    /// Takes room before the origin is asked, where it is known what will come: no byte is fetched that could not be kept.
+    async fn reserve(&mut self) -> Option<FillEnd> {
+        let version = self.fetch.expected.as_ref()?.version;
+        let Ranged::Spec(spec) = self.fetch.ranged else {
+            return None;
+        };
+        let bounds = spec.bounds()?;
+        let window =
+            plan::first_window(&bounds).filter(|window| window.absolute().end == bounds.end)?;
+        let id = window.id(self.fetch.object, version);
+        match self
+            .peers
+            .lease(id, window.range, Arc::clone(&self.readers))
+            .await
+        {
+            Lease::Granted(writer) => {
+                self.early = Some(writer);
+                None
+            }
+            Lease::Have(extent) => {
+                let known = self.peers.known_head(self.fetch.object, &self.fetch.key);
+                let ready = known.filter(|head| head.version() == version);
+                self.tell(match ready {
+                    Some(head) => Outcome::Ready(Ready {
+                        head,
+                        extent: Some(extent),
+                        fill: None,
+                    }),
+                    None => Outcome::Alone,
+                });
+                Some(FillEnd::Completed)
+            }
+            Lease::NoRoom => {
+                self.tell(Outcome::Busy);
+                Some(FillEnd::Aborted)
+            }
+        }
+    }
+
+    fn release_early(&mut self) {
+        if let Some(writer) = self.early.take() {
+            stream::abandon(self.peers, writer);
+        }
+    }
+
+    async fn exchange(&self) -> Result<Response, UpstreamError> {
+        let (peers, fetch) = (self.peers, &self.fetch);
+        let etag = fetch.expected.as_ref().map(|expected| &*expected.etag);
+        let head = fetch.template.render(&fetch.ranged, etag);
+        let kind = match fetch.template.method {
+            Method::Head => UpstreamKind::Head,
+            _ => UpstreamKind::Fill,
+        };
+        peers.metrics().count(Counter::UpstreamRequests(kind));
+        let asked = peers
+            .upstream()
+            .fetch(&fetch.template.endpoint, &head, fetch.template.method)
+            .await;
+        if let Ok(response) = &asked {
             peers
                 .metrics()
-                .count(Counter::UpstreamErrors(UpstreamFailure::Validation));
-            give_up(&fetch, response, opened)
+                .observe(Histogram::UpstreamFirstByte(kind), response.waited_ns());
         }
+        asked
     }
-}
 
-async fn keep<P: Peers>(
-    peers: &P,
-    fetch: &Fetch,
-    (response, fit): (Response, Fit),
-    opened: impl FnOnce(Outcome),
-    started_ns: u64,
-) -> crate::metrics::FillEnd {
-    let span = fit.span.clone();
-    let version = fit.version();
-    let mut parts = fit.parts;
-    parts.key = (*fetch.key).into();
-    parts.confirmed_ms = clock::now_ms();
-    let Some(head) = peers
-        .publish(Head::new(fetch.object, parts), fetch.stamp)
-        .await
-    else {
-        return give_up(fetch, response, opened);
-    };
-    let Some(window) = plan::first_window(&span) else {
-        opened(Outcome::Ready(Ready {
-            head,
-            extent: None,
-            fill: None,
-        }));
-        response.finish();
-        return crate::metrics::FillEnd::Completed;
-    };
-    let readers = Arc::<Readers>::default();
-    let id = window.id(fetch.object, version);
-    let lease = peers
-        .lease(id, window.range.clone(), Arc::clone(&readers))
-        .await;
-    match &lease {
-        Lease::Granted(writer) => {
-            let extent = Some(Arc::clone(writer.extent()));
-            opened(Outcome::Ready(Ready {
-                head,
-                extent,
-                fill: Some(Arc::clone(&readers)),
-            }));
+    /// The answer is not kept: on to the client that asked, if it is an answer to just what that client asked.
+    fn give_up(&mut self, response: Response) -> FillEnd {
+        let faithful = self.fetch.faithful;
+        self.tell(if faithful {
+            Outcome::Relay(Box::new(response))
+        } else {
+            Outcome::Alone
+        });
+        FillEnd::Aborted
+    }
+
+    async fn judge(&mut self, response: Response) -> FillEnd {
+        if response.status() == 412
+            && let Some(expected) = &self.fetch.expected
+        {
+            self.peers
+                .version_gone(self.fetch.object, expected.version)
+                .await;
+            return self.give_up(response);
         }
-        Lease::Have(extent) => {
-            // Somebody else has these bytes already: reading them again would fetch a byte twice for nothing.
-            let enough =
-                extent.promised_end() >= window.range.end && window.absolute().end == span.end;
-            let fill = (!enough).then(|| Arc::clone(&readers));
-            opened(Outcome::Ready(Ready {
-                head,
-                extent: Some(Arc::clone(extent)),
-                fill,
-            }));
-            if enough {
-                return crate::metrics::FillEnd::Completed;
-            }
+        if !matches!(response.status(), 200 | 206) {
+            return self.give_up(response);
         }
-        Lease::NoRoom => {
-            peers.metrics().count(Counter::FillsUnstored);
-            if fetch.faithful {
-                return give_up(fetch, response, opened);
+        let question = Question {
+            method: self.fetch.template.method,
+            ranged: &self.fetch.ranged,
+            wants_checksums: self.fetch.template.wants_checksums,
+            whole_will_do: self.fetch.client_whole && self.fetch.expected.is_none(),
+            object_bytes_max: self.peers.fill_config().object_bytes_max,
+        };
+        let verdict = validate(question, &response.head());
+        match verdict {
+            Ok(fit) => self.keep(response, fit).await,
+            Err(reason) => {
+                tracing::debug!(%reason, status = response.status(), "a response is passed on and not kept");
+                self.peers
+                    .metrics()
+                    .count(Counter::UpstreamErrors(UpstreamFailure::Validation));
+                self.give_up(response)
             }
-            opened(Outcome::Busy);
-            return crate::metrics::FillEnd::Aborted;
         }
     }
-    debug_assert!(fetch.template.method != Method::Head, "a HEAD has no span");
-    let flow = Flow {
-        object: fetch.object,
-        version,
-        span,
-        readers,
-        started_ns,
-        interest: fetch.interest.clone(),
-    };
-    stream(peers, response, flow, lease).await
+
+    async fn keep(&mut self, response: Response, fit: Fit) -> FillEnd {
+        let span = fit.span.clone();
+        let version = fit.version();
+        let mut parts = fit.parts;
+        parts.key = (*self.fetch.key).into();
+        parts.confirmed_ms = clock::now_ms();
+        let head = Head::new(self.fetch.object, parts);
+        let Some(head) = self.peers.publish(head, self.fetch.stamp).await else {
+            return self.give_up(response);
+        };
+        let Some(window) = plan::first_window(&span) else {
+            self.tell(Outcome::Ready(Ready {
+                head,
+                extent: None,
+                fill: None,
+            }));
+            response.finish();
+            return FillEnd::Completed;
+        };
+        let early = self
+            .early
+            .take_if(|writer| writer.extent().id() == window.id(self.fetch.object, version));
+        let lease = match early {
+            Some(writer) => Lease::Granted(writer),
+            None => {
+                let id = window.id(self.fetch.object, version);
+                self.peers
+                    .lease(id, window.range.clone(), Arc::clone(&self.readers))
+                    .await
+            }
+        };
+        let (extent, enough) = match &lease {
+            Lease::Granted(writer) => (writer.extent(), false),
+            // Somebody else has these bytes already: reading them again would fetch a byte twice for nothing.
+            Lease::Have(extent) => (
+                extent,
+                extent.promised_end() >= window.range.end && window.absolute().end == span.end,
+            ),
+            Lease::NoRoom => {
+                self.peers.metrics().count(Counter::FillsUnstored);
+                if self.fetch.faithful {
+                    return self.give_up(response);
+                }
+                self.tell(Outcome::Busy);
+                return FillEnd::Aborted;
+            }
+        };
+        let fill = (!enough).then(|| Arc::clone(&self.readers));
+        let extent = Some(Arc::clone(extent));
+        self.tell(Outcome::Ready(Ready { head, extent, fill }));
+        if enough {
+            return FillEnd::Completed;
+        }
+        let flow = Flow {
+            object: self.fetch.object,
+            version,
+            span,
+            readers: Arc::clone(&self.readers),
+            started_ns: self.started_ns,
+            interest: self.fetch.interest.clone(),
+        };
+        stream::stream(self.peers, response, flow, lease).await
+    }
 }

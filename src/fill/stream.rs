@@ -188,18 +188,12 @@ impl<P: Peers> Filler<'_, P> {
         }
         self.peers.settled(extent);
         if let Err(stop) = result {
-            self.release(following);
+            if let Some(Lease::Granted(writer)) = following {
+                abandon(self.peers, writer);
+            }
             return Err(stop);
         }
         Ok(following)
-    }
-
-    fn release(&self, lease: Option<Lease>) {
-        if let Some(Lease::Granted(writer)) = lease {
-            let extent = Arc::clone(writer.extent());
-            writer.fail(|shard| self.peers.wake(shard, &extent));
-            self.peers.settled(extent);
-        }
     }
 
     async fn receive(&mut self, flow: &Flow, writer: &mut ExtentWriter) -> Result<(), Stop> {
@@ -272,6 +266,13 @@ impl<P: Peers> Filler<'_, P> {
             sleep_ms(PAUSE_MS).await;
         }
     }
+}
+
+/// Gives room back that will not be filled, and tells those who wait for it.
+pub(super) fn abandon<P: Peers>(peers: &P, writer: ExtentWriter) {
+    let extent = Arc::clone(writer.extent());
+    writer.fail(|shard| peers.wake(shard, &extent));
+    peers.settled(extent);
 }
 
 fn worth_finishing(writer: &ExtentWriter, finish_percent: u64) -> bool {

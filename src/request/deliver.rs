@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::base::clock;
 use crate::cache::Head;
 use crate::cache::stamps::Stamp;
 use crate::fill::plan::{self, Window};
@@ -216,8 +217,9 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
 
     /// Gets hold of bytes that the index does not have.
     async fn obtain(&mut self, window: &Window) -> Result<Arc<Extent>, Stopped> {
+        self.count_attempt()?;
+        let mut room_until_ms = u64::MAX;
         loop {
-            self.count_attempt()?;
             let asking = match &self.asking {
                 Some(asking) => asking,
                 None => {
@@ -243,10 +245,19 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
                     if let Some(extent) = self.ready(ready, window).await? {
                         return Ok(extent);
                     }
+                    self.count_attempt()?;
                 }
                 outcome if !self.unsent_head.is_empty() => return Err(Stopped::NotBegun(outcome)),
-                Outcome::Busy => sleep_ms(BUSY_MS).await,
-                Outcome::Failed(_) => {}
+                Outcome::Busy => {
+                    let now_ms = clock::now_ms();
+                    room_until_ms =
+                        room_until_ms.min(now_ms + self.delivery.shard.policy().fill.room_wait_ms);
+                    if now_ms > room_until_ms {
+                        return Err(Stopped::Cut("no room in RAM for the rest"));
+                    }
+                    sleep_ms(BUSY_MS).await;
+                }
+                Outcome::Failed(_) => self.count_attempt()?,
                 Outcome::Ready(_) => return Err(Stopped::Cut("the origin has another version")),
                 Outcome::Relay(_) | Outcome::Alone => {
                     return Err(Stopped::Cut("the origin refused the rest"));

@@ -5,7 +5,11 @@
 //! "does it sleep?" on the other.
 
 use std::io;
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
@@ -48,7 +52,11 @@ impl<M> Mailbox<M> {
     /// Wakes the shard if it sleeps.
     pub fn rouse(&self) {
         fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel) {
+        let claim = || {
+            self.sleeping
+                .compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed)
+        };
+        if self.sleeping.load(Ordering::Relaxed) && claim().is_ok() {
             self.event.notify();
         }
     }
@@ -98,7 +106,7 @@ impl<M> Mailbox<M> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::io::runtime::ShardRuntime;

@@ -39,6 +39,10 @@ impl Peers for ShardPeers {
         }
     }
 
+    fn known_head(&self, object: u128, key: &[u8]) -> Option<Arc<Head>> {
+        self.0.index_of(object, 0).head(object, key)
+    }
+
     async fn lease(&self, id: StripeId, window: Range<u32>, readers: Arc<Readers>) -> Lease {
         let shard = &self.0;
         let owner = routing::owner_of(id.object, id.index, shard.world.shards.len());
