@@ -25,7 +25,9 @@ pub(super) struct RequestHeaders<'b> {
 }
 
 /// `x-amz-*` headers of a read that change nothing about its answer.
-const HARMLESS_AMZ: [&str; 5] = [
+const HARMLESS_AMZ: [&str; 6] = [
+    // Sent by the SDK for C++ (pyarrow); the API has had one version since 2006.
+    "api-version",
     "content-sha256",
     "date",
     "region-set",

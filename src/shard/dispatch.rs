@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::base::clock;
+use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::fill::{self, Fetch, Outcome, Ready};
 use crate::io::watchdog::SWEEP_MS;
@@ -177,26 +178,35 @@ impl Shard {
         });
     }
 
-    /// The bytes came between the reader's look and its message.
+    /// What was wanted came between the reader's look and its message.
     fn already_here(&self, fetch: &Fetch) -> Option<Outcome> {
-        let expected = fetch.expected.as_ref()?;
-        let index = (fetch.wanted / crate::ram::STRIPE_BYTES) as u32;
-        let id = StripeId {
-            object: fetch.object,
-            version: expected.version,
-            index,
-        };
-        let at = (fetch.wanted % crate::ram::STRIPE_BYTES) as u32;
-        let extent = self.index_of(fetch.object, index).extent_at(&id, at)?;
         let head = self
             .index_of(fetch.object, 0)
             .head(fetch.object, &fetch.key)?;
-        let ready = Ready {
-            head,
-            extent: Some(extent),
-            fill: None,
+        let index = (fetch.wanted / crate::ram::STRIPE_BYTES) as u32;
+        let id = StripeId {
+            object: fetch.object,
+            version: head.version(),
+            index,
         };
-        (ready.head.version() == expected.version).then_some(Outcome::Ready(ready))
+        let at = (fetch.wanted % crate::ram::STRIPE_BYTES) as u32;
+        let extent = self.index_of(fetch.object, index).extent_at(&id, at);
+        let usable = match &fetch.expected {
+            Some(expected) => head.version() == expected.version && extent.is_some(),
+            None => self.answers_opening(fetch, &head),
+        };
+        let fill = None;
+        usable.then_some(Outcome::Ready(Ready { head, extent, fill }))
+    }
+
+    /// Whether a head that was published meanwhile is what an opening fetch would have brought.
+    fn answers_opening(&self, fetch: &Fetch, head: &Head) -> bool {
+        let checksums = !fetch.template.wants_checksums
+            || fetch.ranged.spec().is_some()
+            || head.checksums_known();
+        checksums
+            && head.is_fresh(clock::now_ms(), self.policy().ttl_ms)
+            && self.world.stamps.is_current(fetch.object, fetch.stamp)
     }
 
     fn opened(self: &Rc<Self>, flight: &Rc<Flight>, outcome: Outcome) {
