@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const GROUPS: usize = 1 << 16;
 
-/// The counters, shared by all shards; an object's counter is bumped by its owner only.
+/// The counters, shared by all shards; bumped by an object's owner, or for all objects at once.
 pub struct Stamps(Box<[AtomicU64]>);
 
 /// A moment of one group's counter.

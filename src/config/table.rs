@@ -370,7 +370,7 @@ settings! {
             "Memory for cached bytes, all shards together. 0: a quarter of the machine's memory.";
         zero_copy: ZeroCopy = "zero_copy" (one(Shape::OneOf(ZeroCopy::WORDS)), "auto")
             "\"auto\": bodies are sent by reference to the cache where a self-test at start proves it safe on this kernel. \"off\": always by copy.";
-        zero_copy_min_bytes: usize = "zero_copy_min" (size(4 * KIB, MIB), "16KiB")
+        zero_copy_min_bytes: usize = "zero_copy_min" (size(16 * KIB, MIB), "16KiB")
             "Shortest body that is sent by reference.";
     }
     disk: Disk = "The cache on disk. This version has no disk tier." {
@@ -393,9 +393,9 @@ settings! {
         window_bytes: u64 = "window" (size(MIB, GIB), "16MiB")
             "How far a fill may run ahead of its fastest reader. At least one stripe, 8 MiB.";
         finish_percent: u32 = "finish_percent" (int(0, 100), "50")
-            "A fill that all clients have left is finished when so much of its stripe is there. 0: always; 100: never.";
+            "A fill that all clients have left is finished when so much is there of what it was to bring of its stripe. 0: always; 100: never.";
         attempts: u32 = "attempts" (int(1, 10), "3")
-            "How often the rest of a broken fill is asked for, the first time included.";
+            "How often the rest of a broken fill is asked for at one place, the first time included; a quarter of a MiB further counts anew.";
     }
     log: Log = "What is written about the work." {
         level: Level = "level" (one(Shape::OneOf(Level::WORDS)), "info")

@@ -170,6 +170,8 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             return self.give_up(response);
         }
         if !matches!(response.status(), 200 | 206) {
+            // A range that was put in for speed changes nothing about a redirect or an error, but for 416.
+            self.fetch.faithful |= self.fetch.expected.is_none() && response.status() != 416;
             return self.give_up(response);
         }
         let question = Question {

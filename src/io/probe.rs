@@ -70,7 +70,25 @@ pub fn memory_bytes() -> u64 {
     // SAFETY: plain library call without pointers.
     let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) }.max(0) as u64;
     let machine = pages * super::memory::PAGE_BYTES as u64;
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let limit = group.and_then(|text| text.trim().parse::<u64>().ok());
-    limit.map_or(machine, |bytes| bytes.min(machine))
+    group_limits().fold(machine, u64::min)
+}
+
+/// The memory limits of this process's control group and of those above it (cgroup v2).
+fn group_limits() -> impl Iterator<Item = u64> {
+    let membership = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = membership
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))
+        .unwrap_or_default()
+        .to_owned();
+    let depth = path.split('/').filter(|part| !part.is_empty()).count();
+    (0..=depth).filter_map(move |above| {
+        let parts: Vec<&str> = path
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .take(depth - above)
+            .collect();
+        let file = format!("/sys/fs/cgroup/{}/memory.max", parts.join("/"));
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    })
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::base::clock;
 use crate::io::watchdog::OnExpiry;
 use crate::io::{Socket, spawn};
-use crate::metrics::{Close, Counter, Gauge, Refusal};
+use crate::metrics::{Close, Counter, Gauge, Malformed, Refusal};
 use crate::request::client::{Client, Gone};
 use crate::request::failure::Failure;
 use crate::request::receive::{self, Received};
@@ -62,7 +62,12 @@ async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool)
             Received::Head => {}
             Received::Closed => return Close::Client,
             Received::Idle => return Close::Idle,
-            Received::Left => return Close::ClientGone,
+            Received::Left => {
+                shard
+                    .metrics()
+                    .count(Counter::RequestsMalformed(Malformed::Truncated));
+                return Close::ClientGone;
+            }
             Received::HeadTimeout => {
                 request::refuse(shard, connection, &Failure::head_timeout()).await;
                 linger(connection).await;

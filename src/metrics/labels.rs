@@ -131,8 +131,6 @@ labels! {
         Connections = "connections",
         /// No file descriptor was left.
         Descriptors = "descriptors",
-        /// The server is shutting down.
-        Drain = "drain",
     }
 
     /// Why a request was refused as malformed.
@@ -223,8 +221,6 @@ labels! {
         Write = "write",
         /// The origin has another version.
         Changed = "changed",
-        /// The origin has no such object any more.
-        Gone = "gone",
     }
 
     /// How a DNS lookup ended.

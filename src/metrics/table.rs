@@ -115,7 +115,7 @@ table! {
         ConnectionsAccepted, ShardCounter, "millrace_connections_accepted_total",
             "Client connections taken over by a shard.";
         ConnectionsRefused(reason: Refusal), Counter, "millrace_connections_refused_total",
-            "Client connections refused without being served: the connection limit is reached, no descriptor was left, or the server drains.";
+            "Client connections refused without being served: the connection limit is reached, or no descriptor was left.";
         ConnectionsClosed(reason: Close), Counter, "millrace_connections_closed_total",
             "Client connections closed, by why: client and idle are normal ends; head_timeout, slow_client and malformed were cut by us; client_gone left before its response was whole; response_cut ended because the body could not be finished.";
         Requests(method: Method, result: Outcome), ShardCounter, "millrace_requests_total",
@@ -182,7 +182,7 @@ table! {
         RamPunches, Counter, "millrace_ram_punches_total",
             "Slots punched out of the slab before reuse, because they had been sent by reference.";
         Invalidations(cause: Invalidation), Counter, "millrace_invalidations_total",
-            "Objects dropped from the cache before eviction: a write went through, the origin has another version, or it has the object no more.";
+            "Objects dropped from the cache before eviction: a write went through, or the origin has another version.";
 
         MailboxMessages, ShardCounter, "millrace_mailbox_messages_total",
             "Messages taken out of the mailbox of a shard.";

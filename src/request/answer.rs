@@ -18,6 +18,8 @@ pub enum CacheStatus {
     Collapsed,
     /// Nothing was there.
     Miss,
+    /// Nothing was there, and the origin's answer is not kept.
+    Unstored,
     /// Known, but too old to be used without asking.
     Stale,
     /// Some of it was there.
@@ -36,6 +38,7 @@ impl CacheStatus {
             Self::Hit => "millrace; hit",
             Self::Collapsed => "millrace; fwd=uri-miss; collapsed",
             Self::Miss => "millrace; fwd=uri-miss; stored",
+            Self::Unstored => "millrace; fwd=uri-miss",
             Self::Stale => "millrace; fwd=stale; stored",
             Self::Partial => "millrace; fwd=partial; stored",
             Self::Bypass => "millrace; fwd=bypass",
@@ -48,7 +51,7 @@ impl CacheStatus {
     pub fn word(self) -> &'static str {
         match self {
             Self::Hit => "HIT",
-            Self::Collapsed | Self::Miss => "MISS",
+            Self::Collapsed | Self::Miss | Self::Unstored => "MISS",
             Self::Stale => "EXPIRED",
             Self::Partial => "PARTIAL",
             Self::Bypass | Self::Method => "PASS",

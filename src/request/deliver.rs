@@ -35,6 +35,8 @@ const AHEAD_FIRST: u32 = 2;
 const ONE_CALL_BYTES: usize = 16 * 1024;
 /// How often a reader looks for bytes that a fill will bring later.
 const LOOK_MS: u64 = 2;
+/// Progress after which the count of attempts begins anew.
+const GOOD_PIECE_BYTES: u64 = 256 * 1024;
 /// Pause before asking again when there was no room.
 const BUSY_MS: u64 = 10;
 
@@ -118,6 +120,7 @@ impl<'a> Delivery<'a> {
         leaves: Pin<&mut L>,
         report: &mut Report,
     ) -> Result<(), Stopped> {
+        let opened = first.is_some();
         Progressing {
             delivery: self,
             report,
@@ -128,7 +131,8 @@ impl<'a> Delivery<'a> {
             asking,
             ahead: AHEAD_FIRST.min(self.shard.policy().fanout),
             ahead_until: self.range.start,
-            asked_signed: false,
+            // An opening fetch that was signed was the one fetch of its range.
+            asked_signed: opened,
             attempts_left: self.shard.policy().attempts,
             tried_at: u64::MAX,
             leaves,
@@ -266,12 +270,11 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         }
     }
 
-    /// A fill that brings no byte may be tried again a few times; one that brought some counts anew.
+    /// The rest may be asked for a few times at one place; a good piece further on counts anew.
     fn count_attempt(&mut self) -> Result<(), Stopped> {
-        if self.tried_at != self.at {
+        if self.tried_at == u64::MAX || self.at >= self.tried_at.saturating_add(GOOD_PIECE_BYTES) {
             self.tried_at = self.at;
             self.attempts_left = self.delivery.shard.policy().attempts;
-            return Ok(());
         }
         if self.attempts_left > 0 {
             self.attempts_left -= 1;

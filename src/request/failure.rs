@@ -41,6 +41,7 @@ impl Failure {
         let status = error.status();
         let code = match status {
             431 => ErrorCode::RequestHeaderSectionTooLarge,
+            _ if matches!(error, RequestError::MissingHost) => ErrorCode::MissingHostHeader,
             501 => ErrorCode::NotImplemented,
             505 => ErrorCode::HttpVersionNotSupported,
             _ => ErrorCode::InvalidRequest,

@@ -48,7 +48,9 @@ pub(super) fn lines(
         super::answer::line(&mut out, "Host", authority.as_bytes());
     }
     for line in head.headers.lines() {
-        let one_hop = is_hop_by_hop(line.name, &head.headers) && !auth.signs(line.name);
+        // A signature that cannot be read is the origin's to refuse; it keeps no header of one hop alive.
+        let signed = auth.signs(line.name) && !auth.malformed;
+        let one_hop = is_hop_by_hop(line.name, &head.headers) && !signed;
         let framing = line.name.eq_ignore_ascii_case("transfer-encoding");
         if !one_hop && !framing && keep(line.name) {
             out.extend_from_slice(line.raw);

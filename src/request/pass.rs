@@ -187,6 +187,10 @@ async fn write_through(
             return failed(exchange, &error, report, out).await;
         }
         Uploaded::Malformed => {
+            exchange
+                .shard
+                .metrics()
+                .count(Counter::RequestsMalformed(metrics::Malformed::Chunk));
             exchange.body_unread.set(true);
             let failure = Failure::new(
                 ErrorCode::InvalidRequest,

@@ -341,7 +341,7 @@ impl Read<'_, '_> {
                 Box::pin(pass::relay(
                     self.exchange,
                     *response,
-                    CacheStatus::Miss,
+                    CacheStatus::Unstored,
                     report,
                     out,
                 ))
@@ -375,7 +375,7 @@ fn outcome_of(status: CacheStatus) -> metrics::Outcome {
         CacheStatus::Hit => metrics::Outcome::Hit,
         CacheStatus::Collapsed | CacheStatus::Miss | CacheStatus::Stale => metrics::Outcome::Miss,
         CacheStatus::Partial => metrics::Outcome::Partial,
-        CacheStatus::Bypass | CacheStatus::Method => metrics::Outcome::Pass,
+        CacheStatus::Unstored | CacheStatus::Bypass | CacheStatus::Method => metrics::Outcome::Pass,
     }
 }
 

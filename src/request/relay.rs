@@ -120,11 +120,7 @@ impl Relay<'_, '_> {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
         line(out, "Cache-Status", self.status.field().as_bytes());
-        let word = if self.status == CacheStatus::Miss {
-            "MISS"
-        } else {
-            self.status.word()
-        };
+        let word = self.status.word();
         line(out, "X-Cache-Status", word.as_bytes());
         connection(out, self.exchange.head.version, keep_alive);
         out.extend_from_slice(b"\r\n");
