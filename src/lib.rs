@@ -2,6 +2,8 @@
 //!
 //! Read the modules downwards: each uses only those below it (`tests/tidy.rs` holds that).
 
+#![cfg(not(loom))]
+
 pub mod server;
 
 pub mod admin;

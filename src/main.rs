@@ -3,12 +3,20 @@
 //! What the arguments mean is `config::cli`; what the server does is `server`. Nothing is bound, started or pinned
 //! before the whole configuration is known to hold. Exit codes: 0 done, 1 configuration, 2 usage, 3 failure.
 
+// `tests/loom.rs` is built without the library.
+#![cfg_attr(loom, allow(unused))]
+
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+#[cfg(not(loom))]
 use millrace::config::cli::{self, Decision};
 
+#[cfg(loom)]
+fn main() {}
+
+#[cfg(not(loom))]
 fn main() -> ExitCode {
     match cli::decide(std::env::args_os(), cli::environment()) {
         Decision::Usage(usage) => usage.exit(),

@@ -13,6 +13,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+#[cfg(loom)]
+use super::epoch::{self, Atomic, Guard, Owned, Shared};
+#[cfg(not(loom))]
 use crossbeam::epoch::{self, Atomic, Guard, Owned, Shared};
 
 struct Node<K, V> {

@@ -19,7 +19,6 @@ pub mod queue {
     }
 
     // SAFETY: a slot is written by the thread that claimed it and taken by the one receiver after its stamp (loom checks that).
-    #[allow(unsafe_code, reason = "as the queue it stands in for")]
     unsafe impl<T: Send> Sync for ArrayQueue<T> {}
 
     /// Slots of a model's queue.

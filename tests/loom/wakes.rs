@@ -57,7 +57,9 @@ fn no_wake_of_two_senders_is_lost() {
         let mut received = receive(&mailbox, 2);
         received.sort_unstable();
         assert_eq!(received, [1, 2]);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
     });
 }
 
