@@ -34,6 +34,7 @@ pub async fn run<P: Peers>(peers: Rc<P>, fetch: Fetch, opened: impl FnOnce(Outco
     };
     let end = opening.attempt().await;
     opening.release_early();
+    opening.readers.end();
     metrics.count(Counter::FillsEnded(end));
     metrics.gauge_add(Gauge::FillsInFlight, -1);
     metrics.observe(Histogram::FillDuration, clock::now_ns() - started_ns);
@@ -93,6 +94,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         let window =
             plan::first_window(&bounds).filter(|window| window.absolute().end == bounds.end)?;
         let id = window.id(self.fetch.object, version);
+        self.readers.announce(bounds.end);
         match self
             .peers
             .lease(id, window.range, Arc::clone(&self.readers))
@@ -213,6 +215,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             response.finish();
             return FillEnd::Completed;
         };
+        self.readers.announce(span.end);
         let early = self
             .early
             .take_if(|writer| writer.extent().id() == window.id(self.fetch.object, version));

@@ -18,6 +18,7 @@ pub const FREQUENCY_MAX: u8 = 3;
 pub struct Readers {
     count: AtomicU32,
     furthest: AtomicU64,
+    coming_until: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -27,6 +28,20 @@ impl Readers {
     pub fn join(self: &Arc<Self>) -> Reading {
         self.count.fetch_add(1, Ordering::AcqRel);
         Reading(Arc::clone(self))
+    }
+
+    /// The fill will bring everything up to this absolute offset, extent after extent.
+    pub fn announce(&self, end: u64) {
+        self.coming_until.store(end, Ordering::Release);
+    }
+
+    /// Up to which absolute offset the fill still brings bytes; 0 when it is over.
+    #[must_use]
+    pub fn coming_until(&self) -> u64 {
+        if self.ended() {
+            return 0;
+        }
+        self.coming_until.load(Ordering::Acquire)
     }
 
     /// The fill is over: no extent of it gets another byte.

@@ -19,7 +19,7 @@ use crate::fill::{Expected, Fetch, Outcome, Ready};
 use crate::io::{Either, race, sleep_ms};
 use crate::metrics::{Gauge, SendPath, Source};
 use crate::ram::STRIPE_BYTES;
-use crate::ram::extent::{Extent, Piece, Reading};
+use crate::ram::extent::{Extent, Piece, Readers, Reading};
 use crate::ram::progress::FillState;
 use crate::s3::RangeSpec;
 use crate::shard::Shard;
@@ -96,6 +96,8 @@ pub(super) struct Progressing<'d, 'a, L> {
     status: u16,
     at: u64,
     reading: Option<Reading>,
+    /// The fill that this reader follows, while it brings more.
+    fill: Option<Arc<Readers>>,
     asking: Option<Asking>,
     ahead: u32,
     ahead_until: u64,
@@ -116,18 +118,20 @@ impl<'a> Delivery<'a> {
         &self,
         status: u16,
         head_bytes: &[u8],
-        (first, asking): (Option<Arc<Extent>>, Option<Asking>),
+        (first, asking): (Option<Ready>, Option<Asking>),
         leaves: Pin<&mut L>,
         report: &mut Report,
     ) -> Result<(), Stopped> {
         let opened = first.is_some();
+        let (first, fill) = first.map_or((None, None), |ready| (ready.extent, ready.fill));
         Progressing {
             delivery: self,
             report,
             unsent_head: head_bytes,
             status,
             at: self.range.start,
-            reading: None,
+            reading: fill.as_ref().map(Readers::join),
+            fill,
             asking,
             ahead: AHEAD_FIRST.min(self.shard.policy().fanout),
             ahead_until: self.range.start,
@@ -209,7 +213,9 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         }
         let horizon =
             plan::stripe_end(self.at).saturating_add(u64::from(self.ahead - 1) * STRIPE_BYTES);
-        let from = self.ahead_until.max(plan::stripe_end(self.at));
+        // What a fill is going to bring is not fetched twice.
+        let coming = self.fill.as_ref().map_or(0, |fill| fill.coming_until());
+        let from = self.ahead_until.max(plan::stripe_end(self.at)).max(coming);
         let end = horizon.min(delivery.range.end);
         for window in plan::windows(from..end.max(from)) {
             if delivery.index_lookup(&window).is_none() {
@@ -221,6 +227,9 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
 
     /// Gets hold of bytes that the index does not have.
     async fn obtain(&mut self, window: &Window) -> Result<Arc<Extent>, Stopped> {
+        if let Some(extent) = self.coming(window).await? {
+            return Ok(extent);
+        }
         self.count_attempt()?;
         let mut room_until_ms = u64::MAX;
         loop {
@@ -301,12 +310,23 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         };
         let reading = fill.join();
         reading.advance(self.at);
+        self.reading = Some(reading);
+        self.fill = Some(fill);
+        self.coming(window).await
+    }
+
+    /// Waits for the fill that this reader follows to come to `window`'s first byte; `None` if it does not go that far, or ended.
+    async fn coming(&mut self, window: &Window) -> Result<Option<Arc<Extent>>, Stopped> {
+        let Some(fill) = self.fill.clone() else {
+            return Ok(None);
+        };
         loop {
-            let ended = fill.ended();
+            let coming = fill.coming_until() > self.at;
             if let Some(extent) = self.delivery.index_lookup(window) {
                 return Ok(Some(extent));
             }
-            if ended {
+            if !coming {
+                self.fill = None;
                 return Ok(None);
             }
             let nap = std::pin::pin!(sleep_ms(LOOK_MS));
@@ -370,6 +390,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         let reading = extent.readers().join();
         reading.advance(self.at);
         self.reading = Some(reading);
+        self.fill = Some(Arc::clone(extent.readers()));
     }
 
     async fn wait(&mut self, extent: &Arc<Extent>, filled: u32) -> Result<(), Stopped> {

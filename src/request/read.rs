@@ -15,7 +15,6 @@ use crate::fill::{Fetch, Outcome, Ready};
 use crate::http::Method;
 use crate::io::{Either, race};
 use crate::metrics;
-use crate::ram::extent::Extent;
 use crate::s3::{ObjectKeyRef, RangeSpec, Resolved};
 use crate::shard::Shard;
 
@@ -25,6 +24,9 @@ use super::deliver::{Asking, Coverage, Delivery, Stopped, coverage};
 use super::failure::Failure;
 use super::report::Report;
 use super::{End, Exchange, forward, pass};
+
+/// Offsets from here on are of no object that is kept; stripe numbers below it fit their type.
+const OFFSET_MAX: u64 = 1 << 54;
 
 /// What the index says of a request.
 enum Found {
@@ -207,10 +209,9 @@ impl Read<'_, '_> {
             Either::Second(()) => return End::gone(self.exchange.client.gone(), report),
         };
         match outcome {
-            Outcome::Ready(Ready { head, extent, .. }) => {
+            Outcome::Ready(ready) => {
                 report.origin_status = Some(200);
-                self.opened((head, extent), status, asking, report, out)
-                    .await
+                self.opened(ready, status, asking, report, out).await
             }
             outcome => self.otherwise(outcome, report, out).await,
         }
@@ -218,12 +219,13 @@ impl Read<'_, '_> {
 
     async fn opened(
         &self,
-        (head, extent): (Arc<Head>, Option<Arc<Extent>>),
+        ready: Ready,
         status: CacheStatus,
         asking: Asking,
         report: &mut Report,
         out: &mut Vec<u8>,
     ) -> End {
+        let head = Arc::clone(&ready.head);
         let condition_holds = self
             .exchange
             .request
@@ -240,8 +242,14 @@ impl Read<'_, '_> {
         if self.is_head() || empty {
             return self.head_only(&head, part, status, report, out).await;
         }
-        self.body(&head, part, (status, Some(asking), extent), report, out)
-            .await
+        self.body(
+            &head,
+            part,
+            (status, Some(asking), Some(ready)),
+            report,
+            out,
+        )
+        .await
     }
 
     /// The wish of a request whose object is not known.
@@ -269,9 +277,18 @@ impl Read<'_, '_> {
         match self.spec() {
             Some(spec) if template.range_signed => (Ranged::AsSent(spec), true),
             // The first stripe first; the others follow from their owners when the length is known.
+            // No object reaches so far: the origin says so.
+            Some(spec)
+                if spec
+                    .bounds()
+                    .is_some_and(|bounds| bounds.start >= OFFSET_MAX) =>
+            {
+                (Ranged::Spec(spec), true)
+            }
             Some(RangeSpec::FromTo(first, last)) if fans_out => {
-                let end = (last + 1).min(plan::stripe_end(first));
-                (Ranged::bytes(&(first..end)), end == last + 1)
+                let whole = last.saturating_add(1);
+                let end = whole.min(plan::stripe_end(first));
+                (Ranged::bytes(&(first..end)), end == whole)
             }
             Some(RangeSpec::From(first)) if fans_out => {
                 (Ranged::bytes(&(first..plan::stripe_end(first))), false)
@@ -289,7 +306,7 @@ impl Read<'_, '_> {
         &self,
         head: &Arc<Head>,
         part: Option<Range<u64>>,
-        (status, asking, first): (CacheStatus, Option<Asking>, Option<Arc<Extent>>),
+        (status, asking, first): (CacheStatus, Option<Asking>, Option<Ready>),
         report: &mut Report,
         out: &mut Vec<u8>,
     ) -> End {

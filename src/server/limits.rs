@@ -15,6 +15,8 @@ const SLAB_BYTES_PER_HEAD: u64 = 4096;
 const HEADS_MIN: u64 = 4096;
 /// How long a fill waits for room in the slab.
 const ROOM_WAIT_MS: u64 = 10_000;
+/// Offsets beyond it do not fit the numbers of stripes.
+const OBJECT_BYTES_CEILING: u64 = 1 << 50;
 /// Part of the machine's memory that the slabs get by default.
 const MEMORY_SHARE: u64 = 4;
 
@@ -82,7 +84,7 @@ pub fn policy(settings: &Settings, by_reference: bool) -> Policy {
         fill: FillConfig {
             window_bytes: settings.fill.window_bytes,
             finish_percent: u64::from(settings.fill.finish_percent),
-            object_bytes_max: settings.cache.object_bytes_max,
+            object_bytes_max: settings.cache.object_bytes_max.min(OBJECT_BYTES_CEILING),
             room_wait_ms: ROOM_WAIT_MS,
         },
         head_limits: HeadLimits {
