@@ -2,7 +2,8 @@
 //! ghost of fingerprints of what left the small queue and would be welcome back.
 //!
 //! Called by `cache::partition`, once for extents and once for heads. Pure: entries answer for themselves through [`Resident`]. A hit moves
-//! nothing; entries that are gone already are skipped when their turn comes.
+//! nothing; entries that are gone already are skipped when their turn comes, and taken out each time the queues have doubled, so that the
+//! queues are never longer than twice what is really there.
 
 use std::collections::VecDeque;
 
@@ -86,6 +87,8 @@ pub struct S3Fifo<E> {
     main: Queue<E>,
     ghost: Ghost,
     ghost_hits: u64,
+    /// Entries from which on the next insertion takes out what is gone.
+    sweep_at: usize,
 }
 
 impl<E: Resident> Default for S3Fifo<E> {
@@ -95,16 +98,22 @@ impl<E: Resident> Default for S3Fifo<E> {
             main: Queue::new(),
             ghost: Ghost::default(),
             ghost_hits: 0,
+            sweep_at: SWEEP_MIN,
         }
     }
 }
 
 /// Share of the bytes that the small queue is held at, in percent.
 const SMALL_PERCENT: u64 = 10;
+/// Queues shorter than this are not worth looking through.
+const SWEEP_MIN: usize = 1024;
 
 impl<E: Resident> S3Fifo<E> {
     /// A new entry: to the main queue if it left the small one not long ago, else to the small one.
     pub fn insert(&mut self, item: E, weight: u64, fingerprint: u64) {
+        if self.len() >= self.sweep_at {
+            self.take_out_gone();
+        }
         let entry = Entry {
             item,
             weight,
@@ -118,7 +127,18 @@ impl<E: Resident> S3Fifo<E> {
         }
     }
 
-    /// Entries, gone ones included until their turn comes.
+    /// The turn of a gone entry never comes while nothing has to make room: a head that is confirmed every second would queue one a second.
+    fn take_out_gone(&mut self) {
+        for queue in [&mut self.small, &mut self.main] {
+            queue
+                .entries
+                .retain(|entry| entry.item.frequency().is_some());
+            queue.bytes = queue.entries.iter().map(|entry| entry.weight).sum();
+        }
+        self.sweep_at = (2 * self.len()).max(SWEEP_MIN);
+    }
+
+    /// Entries, gone ones included until they are taken out.
     #[must_use]
     pub fn len(&self) -> usize {
         self.small.entries.len() + self.main.entries.len()
@@ -249,6 +269,27 @@ mod tests {
         fifo.insert(thing(1), 1, 1);
         assert_eq!(fifo.ghost_hits(), 1);
         assert_eq!(fifo.main.entries.len(), 1);
+    }
+
+    #[test]
+    fn what_is_gone_does_not_fill_the_queues() {
+        struct Gone(bool);
+        impl Resident for Gone {
+            fn frequency(&self) -> Option<u8> {
+                (!self.0).then_some(0)
+            }
+            fn set_frequency(&self, _: u8) {}
+            fn busy(&self) -> bool {
+                false
+            }
+        }
+        let mut fifo = S3Fifo::default();
+        for n in 0..100_000 {
+            fifo.insert(Gone(n % 100 != 0), 1, n);
+        }
+        assert!(fifo.len() <= 2 * 1000 + SWEEP_MIN, "{} entries", fifo.len());
+        assert!((0..1000).all(|_| fifo.evict().is_some()));
+        assert!(fifo.evict().is_none());
     }
 
     #[test]

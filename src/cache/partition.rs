@@ -52,9 +52,10 @@ impl Resident for ExtentResident {
         }
     }
     fn busy(&self) -> bool {
-        self.0
-            .upgrade()
-            .is_some_and(|extent| extent.progress().state() == FillState::Filling)
+        self.0.upgrade().is_some_and(|extent| {
+            let end = extent.id().base() + u64::from(extent.promised_end());
+            extent.progress().state() == FillState::Filling || extent.readers().awaited_at(end)
+        })
     }
 }
 
@@ -504,6 +505,20 @@ mod tests {
             partition.publish(head(object), stamp);
         }
         assert!(partition.counts().0 <= 100);
+    }
+
+    #[test]
+    fn a_head_that_is_confirmed_again_and_again_costs_no_memory() {
+        let mut partition = partition(2 << 20);
+        for _ in 0..10_000 {
+            let stamp = partition.stamps.now(1);
+            partition.publish(head(1), stamp);
+        }
+        assert!(
+            partition.head_policy.len() < 2000,
+            "{} entries",
+            partition.head_policy.len()
+        );
     }
 
     #[test]
