@@ -18,6 +18,7 @@ pub const FREQUENCY_MAX: u8 = 3;
 pub struct Readers {
     count: AtomicU32,
     furthest: AtomicU64,
+    position: AtomicU64,
     coming_until: AtomicU64,
     ended: AtomicBool,
 }
@@ -30,9 +31,15 @@ impl Readers {
         Reading(Arc::clone(self))
     }
 
-    /// The fill will bring everything up to this absolute offset, extent after extent.
-    pub fn announce(&self, end: u64) {
-        self.coming_until.store(end, Ordering::Release);
+    /// The fill will bring these absolute bytes, extent after extent.
+    pub fn announce(&self, span: std::ops::Range<u64>) {
+        self.position.store(span.start, Ordering::Release);
+        self.coming_until.store(span.end, Ordering::Release);
+    }
+
+    /// The fill has come to this absolute offset: what lies before it has been brought and does not come again.
+    pub fn pass(&self, offset: u64) {
+        self.position.store(offset, Ordering::Release);
     }
 
     /// Up to which absolute offset the fill still brings bytes; 0 when it is over.
@@ -42,6 +49,18 @@ impl Readers {
             return 0;
         }
         self.coming_until.load(Ordering::Acquire)
+    }
+
+    /// Whether the fill is still going to bring the byte at an absolute offset.
+    #[must_use]
+    pub fn brings(&self, offset: u64) -> bool {
+        self.position.load(Ordering::Acquire) <= offset && offset < self.coming_until()
+    }
+
+    /// Whether somebody follows the fill who has not come to `offset` yet.
+    #[must_use]
+    pub fn awaited_at(&self, offset: u64) -> bool {
+        self.count() > 0 && self.furthest() < offset
     }
 
     /// The fill is over: no extent of it gets another byte.
@@ -108,19 +127,41 @@ pub struct Extent {
 
 impl Drop for Extent {
     fn drop(&mut self) {
-        let kept = *self.kept_slots.get_mut() as usize;
-        self.arena
-            .give_back(self.slots[..kept].to_vec(), *self.by_reference.get_mut());
+        let mut slots = std::mem::take(&mut self.slots).into_vec();
+        slots.truncate(*self.kept_slots.get_mut() as usize);
+        self.arena.give_back(slots, *self.by_reference.get_mut());
     }
 }
 
-/// A contiguous piece of an extent's bytes in the arena.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
+/// A contiguous piece of an extent, at least one byte, below the watermark. Made by [`Extent::piece`] alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece<'e> {
+    extent: &'e Extent,
+    offset: usize,
+    len: usize,
+}
+
+impl<'e> Piece<'e> {
     /// Offset in the arena's memory.
-    pub offset: u64,
-    /// Bytes, at least one.
-    pub bytes: usize,
+    #[must_use]
+    pub fn offset(self) -> u64 {
+        self.offset as u64
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(self) -> &'e [u8] {
+        let memory = &self.extent.arena.memory;
+        assert!(
+            self.offset + self.len <= memory.len(),
+            "a piece lies in its arena"
+        );
+        // SAFETY: the offset is inside the mapping (asserted).
+        let pointer = unsafe { memory.base().add(self.offset) };
+        // SAFETY: only `Extent::piece` makes a piece, and only below the watermark: its bytes are written, and nobody writes them again
+        // while the extent lives, which is borrowed for as long as the slice.
+        unsafe { std::slice::from_raw_parts(pointer, self.len) }
+    }
 }
 
 impl Extent {
@@ -175,12 +216,6 @@ impl Extent {
     #[must_use]
     pub fn capacity_end(&self) -> u32 {
         self.start + self.capacity
-    }
-
-    /// Absolute offset in the object of the first byte.
-    #[must_use]
-    pub fn absolute_start(&self) -> u64 {
-        self.id.base() + u64::from(self.start)
     }
 
     /// Offset in the stripe up to which readers may count on bytes, now or (while it fills) later.
@@ -242,7 +277,7 @@ impl Extent {
     /// The contiguous piece that holds the byte at stripe offset `at`, as far as it is filled and not beyond `end`; `None` when that
     /// byte is not there (yet).
     #[must_use]
-    pub fn piece(&self, at: u32, end: u32) -> Option<Piece> {
+    pub fn piece(&self, at: u32, end: u32) -> Option<Piece<'_>> {
         let filled_end = self.start + self.progress.filled();
         let end = end.min(filled_end);
         if at < self.start || at >= end {
@@ -251,32 +286,21 @@ impl Extent {
         let position = (at - self.start) as usize;
         let slot = self.slots[position / PAGE_BYTES];
         let inside = position % PAGE_BYTES;
-        let bytes = (slot.bytes() - inside).min((end - at) as usize);
         Some(Piece {
-            offset: (slot.offset() + inside) as u64,
-            bytes,
+            extent: self,
+            offset: slot.offset() + inside,
+            len: (slot.bytes() - inside).min((end - at) as usize),
         })
-    }
-
-    /// The bytes of a piece that [`Extent::piece`] gave.
-    #[must_use]
-    pub fn bytes(&self, piece: Piece) -> &[u8] {
-        let start = piece.offset as usize;
-        assert!(
-            start + piece.bytes <= self.arena.memory.len(),
-            "a piece lies in its arena"
-        );
-        // SAFETY: the offset is inside the mapping (asserted).
-        let pointer = unsafe { self.arena.memory.base().add(start) };
-        // SAFETY: the piece lies below the watermark, so its bytes are written and nobody writes them again while `self` lives.
-        unsafe { std::slice::from_raw_parts(pointer, piece.bytes) }
     }
 
     /// The memory for sending by reference. The slots will be punched before they are used again.
     #[must_use]
     pub fn lend(&self) -> &Arena {
-        debug_assert!(
-            self.slots.iter().all(|slot| slot.bytes() >= PUNCH_BYTES),
+        // All slots but the last are whole pages.
+        assert!(
+            self.slots
+                .last()
+                .is_some_and(|slot| slot.bytes() >= PUNCH_BYTES),
             "only what can be punched is lent"
         );
         if !self.by_reference.load(Ordering::Relaxed) {
@@ -406,16 +430,16 @@ mod tests {
         let mut slab = Slab::new(8 << 20).unwrap();
         let (extent, mut writer) = create(&mut slab, 100..3_000_100);
         let data: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
-        assert_eq!(extent.piece(100, u32::MAX), None);
+        assert!(extent.piece(100, u32::MAX).is_none());
         write(&mut writer, &data[..1_500_000]);
-        assert_eq!(extent.piece(1_500_100, u32::MAX), None);
+        assert!(extent.piece(1_500_100, u32::MAX).is_none());
         assert_eq!(extent.promised_end(), 3_000_100);
         write(&mut writer, &data[1_500_000..]);
         writer.finish(|_| {});
         let (mut at, mut read) = (100, Vec::new());
         while let Some(piece) = extent.piece(at, u32::MAX) {
-            read.extend_from_slice(extent.bytes(piece));
-            at += piece.bytes as u32;
+            read.extend_from_slice(piece.bytes());
+            at += piece.bytes().len() as u32;
         }
         assert!(read == data);
     }

@@ -161,12 +161,6 @@ impl Slab {
         &self.arena
     }
 
-    /// Bytes of the arena.
-    #[must_use]
-    pub fn capacity_bytes(&self) -> u64 {
-        self.arena.memory.len() as u64
-    }
-
     /// Bytes of slots that are out.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {

@@ -410,7 +410,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
     async fn send(
         &mut self,
         extent: &Extent,
-        piece: Piece,
+        piece: Piece<'_>,
         was_filling: bool,
     ) -> Result<(), Stopped> {
         let (shard, client) = (self.delivery.shard, self.delivery.client);
@@ -425,18 +425,17 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         } else {
             Source::Ram
         };
-        let after = self.at + piece.bytes as u64;
+        let bytes = piece.bytes();
+        let after = self.at + bytes.len() as u64;
         let more = after < self.delivery.range.end;
-        let path = if hot && piece.bytes >= least.max(ONE_CALL_BYTES) {
+        let path = if hot && bytes.len() >= least.max(ONE_CALL_BYTES) {
             client.send(head, &[], true).await?;
             client
-                .send_by_reference(extent.lend().memory(), piece.offset, piece.bytes)
+                .send_by_reference(extent.lend().memory(), piece.offset(), bytes.len())
                 .await?;
             SendPath::Reference
         } else {
-            client
-                .send(head, extent.bytes(piece), more && !was_filling)
-                .await?;
+            client.send(head, bytes, more && !was_filling).await?;
             SendPath::Copy
         };
         self.at = after;
@@ -444,7 +443,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
             reading.advance(after);
         }
         self.report
-            .sent(shard, source, Some(path), piece.bytes as u64);
+            .sent(shard, source, Some(path), bytes.len() as u64);
         Ok(())
     }
 }
