@@ -65,7 +65,7 @@ pub struct Delivery<'a> {
     /// The client.
     pub client: &'a Client,
     /// The version.
-    pub head: Arc<Head>,
+    pub head: &'a Head,
     /// Absolute bytes.
     pub range: Range<u64>,
     /// The range as the client wrote it.

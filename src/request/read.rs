@@ -318,7 +318,7 @@ impl Read<'_, '_> {
         let delivery = Delivery {
             shard: self.shard(),
             client: self.exchange.client,
-            head: Arc::clone(head),
+            head,
             range,
             spec: self.spec(),
             stamp: self.stamp,
