@@ -20,8 +20,8 @@ use super::{Extents, Index};
 
 /// Most extents that one stripe may have; beyond it the oldest of the small ones make way.
 pub const EXTENTS_PER_STRIPE_MAX: usize = 128;
-/// Bytes evicted for one extent before a page is emptied by force.
-const EVICT_AHEAD: u64 = 4;
+/// How many times its own bytes are evicted for an extent before pages are emptied by force.
+const EVICT_FACTOR: u64 = 4;
 
 /// What the partition has done, for metrics; counters only grow.
 #[derive(Debug, Default, Clone, Copy)]
@@ -30,8 +30,6 @@ pub struct Tally {
     pub evicted: u64,
     /// Bytes of them.
     pub evicted_bytes: u64,
-    /// Times that no room could be made.
-    pub refused: u64,
     /// Holes punched for slots that had been sent by reference.
     pub punched: u64,
     /// Slots lost to refused punches.
@@ -108,6 +106,7 @@ pub struct Partition {
     slab: Slab,
     stamps: Arc<Stamps>,
     heads_max: usize,
+    extents: usize,
     tally: Tally,
 }
 
@@ -132,6 +131,7 @@ impl Partition {
             slab,
             stamps,
             heads_max,
+            extents: 0,
             tally: Tally::default(),
         })
     }
@@ -160,10 +160,16 @@ impl Partition {
         self.slab.used_bytes()
     }
 
-    /// Heads and stripes known.
+    /// Heads known.
     #[must_use]
-    pub fn counts(&self) -> (usize, usize) {
-        (self.heads.len(), self.stripes.len())
+    pub fn heads(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Extents known.
+    #[must_use]
+    pub fn extents(&self) -> usize {
+        self.extents
     }
 
     /// Stores a head, unless its object was invalidated since `stamp`; gives back what is now known of that version.
@@ -252,7 +258,6 @@ impl Partition {
             return Lease::Have(extent);
         }
         let Some(slots) = self.make_room(window.len()) else {
-            self.tally.refused += 1;
             return Lease::NoRoom;
         };
         let (extent, writer) = Extent::create(id, window, slots, self.slab.arena(), readers);
@@ -271,6 +276,7 @@ impl Partition {
             .stripes
             .get(id.hash(), &id, |known| known.to_vec())
             .unwrap_or_default();
+        self.extents -= extents.len();
         extents.retain(|known| known.promised_end() > known.start());
         if extents.len() >= EXTENTS_PER_STRIPE_MAX {
             let settled = extents
@@ -280,6 +286,7 @@ impl Partition {
         }
         let at = extents.partition_point(|known| known.start() <= extent.start());
         extents.insert(at, extent);
+        self.extents += extents.len();
         self.stripes
             .insert(id.hash(), id, extents.into_boxed_slice());
     }
@@ -289,7 +296,9 @@ impl Partition {
         let Some(mut extents) = self.stripes.get(id.hash(), &id, |known| known.to_vec()) else {
             return;
         };
+        self.extents -= extents.len();
         extents.retain(|known| !Arc::ptr_eq(known, extent));
+        self.extents += extents.len();
         if extents.is_empty() {
             self.stripes.remove(id.hash(), &id);
         } else {
@@ -317,7 +326,7 @@ impl Partition {
         if let Some(slots) = self.slab.allocate(bytes) {
             return Some(slots);
         }
-        let most = (bytes.max(PAGE_BYTES) as u64) * EVICT_AHEAD;
+        let most = (bytes.max(PAGE_BYTES) as u64) * EVICT_FACTOR;
         let mut evicted = 0;
         while evicted < most {
             let Some(weight) = self.evict_one() else {
@@ -504,7 +513,7 @@ mod tests {
             let stamp = partition.stamps.now(object);
             partition.publish(head(object), stamp);
         }
-        assert!(partition.counts().0 <= 100);
+        assert!(partition.heads() <= 100);
     }
 
     #[test]
@@ -528,6 +537,6 @@ mod tests {
         let extent = Arc::clone(writer.extent());
         drop(writer);
         partition.settled(&extent);
-        assert_eq!(partition.counts().1, 0);
+        assert_eq!(partition.extents(), 0);
     }
 }

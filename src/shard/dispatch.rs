@@ -284,6 +284,14 @@ impl Shard {
             tally.evicted_bytes - before.evicted_bytes,
         );
         metrics.add(Counter::RamPunches, tally.punched - before.punched);
+        let lost = tally.lost - before.lost;
+        if lost > 0 {
+            tracing::error!(
+                shard = self.id,
+                slots = lost,
+                "the kernel did not punch slots: their RAM is lost until the restart"
+            );
+        }
         metrics.add(
             Counter::Invalidations(Invalidation::Write),
             tally.invalidated - before.invalidated,
@@ -293,9 +301,8 @@ impl Shard {
             Counter::RamGhostHits,
             ghost_hits - self.ghost_hits.replace(ghost_hits),
         );
-        let (heads, stripes) = partition.counts();
-        metrics.gauge_set(Gauge::IndexHeads, heads as u64);
-        metrics.gauge_set(Gauge::IndexExtents, stripes as u64);
+        metrics.gauge_set(Gauge::IndexHeads, partition.heads() as u64);
+        metrics.gauge_set(Gauge::IndexExtents, partition.extents() as u64);
         metrics.gauge_set(Gauge::RamUsedBytes, partition.used_bytes());
         let idle = self.upstream.connections_idle();
         metrics.gauge_set(Gauge::UpstreamConnectionsIdle, idle as u64);

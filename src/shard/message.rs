@@ -64,7 +64,7 @@ pub enum Answer {
     Published(Option<Arc<Head>>),
     /// To `Lease`.
     Leased(Lease),
-    /// To `Invalidate` and `VersionGone`.
+    /// To `Invalidate`, `InvalidateBucket` and `VersionGone`.
     Done,
 }
 
@@ -84,6 +84,6 @@ pub enum SentAnswer {
     Published(Option<Arc<Head>>),
     /// To `Lease`.
     Leased(Lease),
-    /// To `Invalidate` and `VersionGone`.
+    /// To `Invalidate`, `InvalidateBucket` and `VersionGone`.
     Done,
 }
