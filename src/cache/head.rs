@@ -141,14 +141,12 @@ impl Head {
         {
             return self;
         }
-        let mut parts = self.parts.clone();
-        parts.checksum_lines.clone_from(&older.parts.checksum_lines);
-        parts.checksums_known = true;
-        Self {
-            parts,
-            frequency: AtomicU8::new(0),
-            ..self
-        }
+        let parts = HeadParts {
+            checksum_lines: older.parts.checksum_lines.clone(),
+            checksums_known: true,
+            ..self.parts
+        };
+        Self { parts, ..self }
     }
 
     /// A hit.
