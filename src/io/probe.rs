@@ -31,27 +31,42 @@ pub fn raise_nofile() -> io::Result<u64> {
     Ok(limit.rlim_max)
 }
 
-/// Whether a ring of the size that the shards use can be had; the sentence for the operator if not.
-///
-/// # Errors
-/// One sentence: what is missing and how to grant it.
-pub fn ring() -> Result<(), String> {
-    match io_uring::IoUring::new(super::runtime::RING_ENTRIES) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(ring_sentence(&error)),
-    }
+/// Why there is no ring: what is missing and how to grant it.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// The kernel is too old, or built without it.
+    #[error("this kernel has no io_uring: Linux 5.15 or newer is needed, 6.1 or newer is advised")]
+    Missing,
+    /// A sysctl or a seccomp profile says no.
+    #[error(
+        "io_uring is forbidden here: set the sysctl kernel.io_uring_disabled=0, and in a \
+         container allow the io_uring system calls in its seccomp profile"
+    )]
+    Forbidden,
+    /// `RLIMIT_MEMLOCK`.
+    #[error(
+        "locked memory is too small for io_uring: raise it (ulimit -l, LimitMEMLOCK= in the unit) to at \
+         least 8 MiB per shard"
+    )]
+    LockedMemory,
+    /// Anything else.
+    #[error("io_uring cannot be set up: {0}")]
+    Kernel(io::Error),
 }
 
-fn ring_sentence(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(libc::ENOSYS) => "this kernel has no io_uring: Linux 5.15 or newer is needed, 6.1 or newer is advised".to_owned(),
-        Some(libc::EPERM | libc::EACCES) => "io_uring is forbidden here: set the sysctl kernel.io_uring_disabled=0, and in a \
-             container allow the io_uring system calls in its seccomp profile"
-            .to_owned(),
-        Some(libc::ENOMEM) => "locked memory is too small for io_uring: raise it (ulimit -l, LimitMEMLOCK= in the unit) to at \
-             least 8 MiB per shard"
-            .to_owned(),
-        _ => format!("io_uring cannot be set up: {error}"),
+/// Whether a ring of the size that the shards use can be had.
+///
+/// # Errors
+/// See [`RingError`]: for the operator's eyes.
+pub fn ring() -> Result<(), RingError> {
+    match io_uring::IoUring::new(super::runtime::RING_ENTRIES) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(match error.raw_os_error() {
+            Some(libc::ENOSYS) => RingError::Missing,
+            Some(libc::EPERM | libc::EACCES) => RingError::Forbidden,
+            Some(libc::ENOMEM) => RingError::LockedMemory,
+            _ => RingError::Kernel(error),
+        }),
     }
 }
 

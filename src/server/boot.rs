@@ -60,7 +60,7 @@ fn resource(what: &'static str) -> impl Fn(std::io::Error) -> ServerError {
 }
 
 fn probe_kernel(settings: &Settings) -> Result<(), ServerError> {
-    probe::ring().map_err(ServerError::Probe)?;
+    probe::ring()?;
     let descriptors =
         probe::raise_nofile().map_err(resource("the limit of open descriptors cannot be read"))?;
     let wanted = settings.listener.connections_max as u64
@@ -398,9 +398,9 @@ impl Seats<'_> {
         if all_up() {
             Ok(())
         } else {
-            Err(ServerError::Probe(
-                "a shard did not come up in time".to_owned(),
-            ))
+            Err(ServerError::ShardsNotUp {
+                waited_ms: START_MS,
+            })
         }
     }
 }

@@ -26,8 +26,14 @@ use crate::shard::message::Message;
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// Something that the kernel does not grant.
-    #[error("{0}")]
-    Probe(String),
+    #[error(transparent)]
+    Ring(#[from] crate::io::probe::RingError),
+    /// A shard's thread hangs, or its core has no time for it.
+    #[error("a shard did not come up within {waited_ms} ms")]
+    ShardsNotUp {
+        /// How long it was waited for.
+        waited_ms: u64,
+    },
     /// A door or the admin address.
     #[error("cannot listen on {address}: {source}")]
     Bind {
