@@ -6,6 +6,7 @@ use crate::config::{Settings, ZeroCopy};
 use crate::fill::FillConfig;
 use crate::http::HeadLimits;
 use crate::io::probe;
+use crate::ram::progress::SHARDS_MAX;
 use crate::shard::Policy;
 
 use super::ServerError;
@@ -53,7 +54,7 @@ impl Limits {
             &settings.server.cores
         };
         let count = if settings.server.shards == 0 {
-            from.len().max(1)
+            from.len().clamp(1, SHARDS_MAX)
         } else {
             settings.server.shards
         };
@@ -107,6 +108,13 @@ mod tests {
         let limits = Limits::derive(&Settings::default(), &[0, 3]).unwrap();
         assert_eq!(limits.cores, [0, 3]);
         assert!(limits.slab_bytes >= 1 << 20);
+    }
+
+    #[test]
+    fn a_machine_of_more_cores_than_there_may_be_shards_leaves_cores_free() {
+        let usable: Vec<usize> = (0..SHARDS_MAX + 128).collect();
+        let limits = Limits::derive(&Settings::default(), &usable).unwrap();
+        assert_eq!(limits.cores.len(), SHARDS_MAX);
     }
 
     #[test]
