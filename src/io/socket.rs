@@ -1,7 +1,8 @@
 //! A connected TCP socket of one shard: direct non-blocking system calls, the ring only for readiness.
 //!
 //! Called by `listener` (clients) and `upstream` (origins). Every method that moves bytes returns at once; `Ok(None)` means
-//! "would block: await `readable`/`writable`". So futures of this type hold no buffer and may be dropped at any moment.
+//! "would block: await `readable`/`writable`". So futures of this type hold no buffer and may be dropped at any moment, but for
+//! [`Socket::recv_append`], which lends its buffer to the ring.
 //! Deadlines are armed on the socket's watchdog entry, not by timers.
 
 use std::io::{self, IoSlice};
@@ -182,7 +183,8 @@ impl Socket {
         self.stream.writable(false).await
     }
 
-    /// Receives by the ring into the free room of `buf`: one operation instead of try, poll, try. Dropping the future may lose bytes.
+    /// Receives by the ring into the free room of `buf`: one operation instead of try, poll, try. Dropping the future is safe for
+    /// memory (the operation keeps the buffer until it completes), but loses the bytes.
     ///
     /// # Errors
     /// The connection's. End of stream is `Ok(0)`.
