@@ -19,6 +19,8 @@ use crate::shard::{World, hand_over};
 
 /// Pause when descriptors have run out.
 const BACK_OFF: Duration = Duration::from_millis(50);
+/// Reads of 4 KiB spent on what a refused client has sent: more than one request head.
+const SINK_READS_MAX: usize = 16;
 
 /// Accepts until the listener is shut down.
 pub fn run(listener: &Listener, world: &Arc<World>) {
@@ -91,7 +93,12 @@ fn refuse(world: &World, fd: OwnedFd, reason: Refusal) {
     let mut stream = TcpStream::from(fd);
     let _ = stream.write_all(&[head.as_bytes(), &body].concat());
     let _ = stream.shutdown(std::net::Shutdown::Write);
-    // What the client has sent already is taken out, or the close would reset the answer away.
+    // What the client has sent already is taken out, or the close would reset the answer away; one that sends without end does not
+    // hold up the door.
     let mut sink = [0u8; 4096];
-    while matches!(std::io::Read::read(&mut stream, &mut sink), Ok(1..)) {}
+    for _ in 0..SINK_READS_MAX {
+        if !matches!(std::io::Read::read(&mut stream, &mut sink), Ok(1..)) {
+            return;
+        }
+    }
 }

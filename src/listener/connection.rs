@@ -30,7 +30,10 @@ pub fn start(shard: Rc<Shard>, accepted: Accepted) {
                 let mut connection = Connection::new(Client::new(socket, accepted.peer, &shard));
                 serve(&shard, &mut connection, accepted.over_limit).await
             }
-            Err(_) => Close::Error,
+            Err(error) => {
+                tracing::debug!(%error, "a connection was gone before it was served");
+                Close::Error
+            }
         };
         shard.metrics().count(Counter::ConnectionsClosed(why));
         shard.metrics().gauge_add(Gauge::ConnectionsOpen, -1);
