@@ -35,10 +35,7 @@ const ROOM_BYTES: usize = 4096;
 pub async fn head(shard: &Rc<Shard>, connection: &mut Connection) -> Received {
     let policy = shard.policy();
     let mut scanned = 0;
-    let mut deadline_ms = clock::now_ms() + policy.idle_timeout_ms;
-    if !connection.input.is_empty() {
-        deadline_ms = clock::now_ms() + policy.head_timeout_ms;
-    }
+    let mut head_deadline_ms = None;
     loop {
         if !connection.input.is_empty() {
             if head_complete(&connection.input, scanned).is_some() {
@@ -51,10 +48,16 @@ pub async fn head(shard: &Rc<Shard>, connection: &mut Connection) -> Received {
             scanned = connection.input.len();
         }
         let began = !connection.input.is_empty();
-        let action = if began {
-            OnExpiry::StopReceiving
+        let (deadline_ms, action) = if began {
+            // For the whole head, from the first wait for more of it: a trickle of bytes wins no time.
+            let deadline_ms =
+                *head_deadline_ms.get_or_insert_with(|| clock::now_ms() + policy.head_timeout_ms);
+            (deadline_ms, OnExpiry::StopReceiving)
         } else {
-            OnExpiry::StopIdling
+            (
+                clock::now_ms() + policy.idle_timeout_ms,
+                OnExpiry::StopIdling,
+            )
         };
         connection.client.socket.arm(deadline_ms, action);
         let input = std::mem::take(&mut connection.input);
@@ -67,9 +70,6 @@ pub async fn head(shard: &Rc<Shard>, connection: &mut Connection) -> Received {
         match (result, connection.client.socket.expired(), began) {
             (Ok(bytes), _, _) if bytes > 0 => {
                 connection.client.socket.forgive();
-                if !began {
-                    deadline_ms = clock::now_ms() + policy.head_timeout_ms;
-                }
             }
             (_, true, true) => return Received::HeadTimeout,
             (_, true, false) => return Received::Idle,
