@@ -105,16 +105,8 @@ impl Exchange<'_> {
             self.body_unread.set(true);
         }
         let keep_alive = self.end() == End::KeepAlive;
-        let answered = fail(
-            self.client,
-            (failure, self.head.method, self.head.path),
-            keep_alive,
-            report,
-            out,
-        )
-        .await;
-        report.sent(self.shard, metrics::Source::Local, None, report.bytes_sent);
-        match answered {
+        let what = (failure, self.head.method, self.head.path);
+        match fail(self.shard, self.client, what, keep_alive, report, out).await {
             Ok(()) => self.end(),
             Err(gone) => End::gone(gone, report),
         }
@@ -122,6 +114,7 @@ impl Exchange<'_> {
 }
 
 async fn fail(
+    shard: &Shard,
     client: &Client,
     (failure, method, resource): (&Failure, crate::http::Method, &str),
     keep_alive: bool,
@@ -129,7 +122,7 @@ async fn fail(
     out: &mut Vec<u8>,
 ) -> Result<(), Gone> {
     out.clear();
-    failure.write(
+    let body_bytes = failure.write(
         report,
         (method, resource),
         keep_alive,
@@ -139,7 +132,9 @@ async fn fail(
     report.outcome = metrics::Outcome::Error;
     report.error = Some(failure.words);
     report.head_sent(failure.status);
-    client.send(out, &[], false).await
+    client.send(out, &[], false).await?;
+    report.sent(shard, metrics::Source::Local, None, body_bytes as u64);
+    Ok(())
 }
 
 /// Answers what is no request, or one that is refused before it is read; the connection closes.
@@ -147,7 +142,16 @@ pub async fn refuse(shard: &Rc<Shard>, connection: &mut Connection, failure: &Fa
     let mut report = Report::begin(shard);
     let mut out = std::mem::take(&mut connection.out);
     let what = (failure, crate::http::Method::Other, "");
-    let _ = fail(&connection.client, what, false, &mut report, &mut out).await;
+    // The connection closes whether or not the client still takes the answer.
+    let _ = fail(
+        shard,
+        &connection.client,
+        what,
+        false,
+        &mut report,
+        &mut out,
+    )
+    .await;
     report.finish(shard, None, connection.client.peer);
     connection.out = out;
 }
@@ -241,7 +245,15 @@ async fn serve_head(
             shard.metrics().count(Counter::RequestsForbidden);
             let keep_alive = head.keep_alive && head.body.is_empty();
             let what = (&Failure::of_route(error), head.method, head.path);
-            let answered = fail(&connection.client, what, keep_alive, &mut report, &mut out).await;
+            let answered = fail(
+                shard,
+                &connection.client,
+                what,
+                keep_alive,
+                &mut report,
+                &mut out,
+            )
+            .await;
             report.finish(shard, Some((head, None)), connection.client.peer);
             let end = match answered {
                 Ok(()) if keep_alive => End::KeepAlive,
@@ -265,7 +277,19 @@ async fn decide(exchange: &Exchange<'_>, report: &mut Report, out: &mut Vec<u8>)
         Operation::GetObject | Operation::HeadObject if may_look_up(exchange) => {
             read::serve(exchange, report, out).await
         }
-        _ => Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await,
+        Operation::GetObject
+        | Operation::HeadObject
+        | Operation::PartRead
+        | Operation::ObjectWrite
+        | Operation::Copy
+        | Operation::MultiDelete
+        | Operation::MultipartCreate
+        | Operation::UploadPart
+        | Operation::MultipartComplete
+        | Operation::MultipartAbort
+        | Operation::Pass(_) => {
+            Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await
+        }
     }
 }
 
