@@ -238,7 +238,14 @@ impl Flow<'_, '_> {
             | Operation::MultiDelete => {
                 self.conn.arm_for(Awaiting::FirstByte, LONG_ANSWER_MS);
             }
-            _ => self.conn.arm(Awaiting::FirstByte),
+            Operation::GetObject
+            | Operation::HeadObject
+            | Operation::PartRead
+            | Operation::ObjectWrite
+            | Operation::MultipartCreate
+            | Operation::MultipartAbort
+            | Operation::Pass(_)
+            | Operation::Refused(_) => self.conn.arm(Awaiting::FirstByte),
         }
         let leaves = pin!(self.exchange.client.leaves());
         match race(answered, leaves).await {
