@@ -94,9 +94,10 @@ pub fn validate(question: Question<'_>, head: &ResponseHead<'_>) -> Result<Fit, 
     {
         return Err(Unfit::Varies);
     }
-    let (span, total) = match question.method {
-        Method::Head => (0..0, declared_length(head)?),
-        _ => body_span(question, head)?,
+    let (span, total) = if question.method == Method::Head {
+        (0..0, declared_length(head)?)
+    } else {
+        body_span(question, head)?
     };
     if total > question.object_bytes_max {
         return Err(Unfit::TooLarge { total });
