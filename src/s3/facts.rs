@@ -75,6 +75,8 @@ impl Facts {
     pub(super) const KEY_TOO_LONG: Self = Self(1 << 27);
     /// The bucket's spelling is odd.
     pub(super) const ODD_BUCKET: Self = Self(1 << 28);
+    /// A raw `+` in the key.
+    pub(super) const PLUS: Self = Self(1 << 29);
 
     /// Both sets.
     pub(super) const fn and(self, other: Self) -> Self {

@@ -165,6 +165,7 @@ fn facts_of(target: &Target<'_>, route: &HostRoute<'_>, auth: &Auth<'_>) -> Fact
         None => Facts::NONE,
         Some(Oddity::KeyTooLong) => Facts::KEY_TOO_LONG,
         Some(Oddity::Bucket) => Facts::ODD_BUCKET,
+        Some(Oddity::Plus) => Facts::PLUS,
     };
     let reserved = target.bucket().is_some_and(super::aws::is_reserved_bucket);
     if route.pass_only().is_some() || (reserved && route.is_aws()) {
@@ -209,6 +210,8 @@ fn touches(method: Method, target: &Target<'_>, facts: Facts) -> Touches {
         Place::Service => Touches::Nothing,
         // The source of a rename is gone too, and names any object of the bucket.
         Place::Object if facts.has(Facts::RENAME_SOURCE) => Touches::Bucket,
+        // It names one object to S3 and another to other stores.
+        Place::Object if target.oddity() == Some(Oddity::Plus) => Touches::Bucket,
         // Too long a key is never cached.
         Place::Object if target.object_key().is_none() => Touches::Nothing,
         Place::Object => Touches::Object,

@@ -508,6 +508,23 @@ fn what_names_its_objects_elsewhere_touches_the_bucket() {
     assert_eq!(rename, (Operation::ObjectWrite, Touches::Bucket));
 }
 
+/// S3 reads a raw plus as a space, other stores as a plus; SDKs always send `%2B`.
+#[test]
+fn a_raw_plus_in_a_key_is_never_answered_from_the_cache_and_its_writes_touch_the_bucket() {
+    for path in ["/b/a+b", "/b/+", "/%62/a+b"] {
+        passes(&format!("GET {path}"), SIGNED, PassReason::Plus);
+        passes(&format!("HEAD {path}"), SIGNED, PassReason::Plus);
+        for line in ["PUT", "DELETE", "POST", "PATCH"] {
+            let (_, touches) = touched(&format!("{line} {path}"), "");
+            assert_eq!(touches, Touches::Bucket, "{line} {path}");
+        }
+        let part = touched(&format!("PUT {path}?partNumber=1&uploadId=a"), "");
+        assert_eq!(part, (Operation::UploadPart, Touches::Bucket));
+    }
+    assert_eq!(operation("GET /b/a%2Bb", SIGNED), Operation::GetObject);
+    assert_eq!(touched("PUT /b/a%2Bb", "").1, Touches::Object);
+}
+
 #[test]
 fn what_changes_no_object_touches_nothing() {
     for line in [

@@ -17,6 +17,8 @@ pub enum PassReason {
     KeyTooLong,
     /// The bucket's spelling is odd.
     OddBucket,
+    /// A raw `+` in the key: a space or a plus, as the origin has it.
+    Plus,
     /// The signature's parameters cannot be read.
     MalformedAuth,
     /// A customer's own encryption key.
@@ -50,10 +52,11 @@ pub enum PassReason {
 }
 
 /// Which reason is named when there are several: the first.
-const ORDER: [(Facts, PassReason); 22] = [
+const ORDER: [(Facts, PassReason); 23] = [
     (Facts::PASS_ONLY, PassReason::Endpoint),
     (Facts::KEY_TOO_LONG, PassReason::KeyTooLong),
     (Facts::ODD_BUCKET, PassReason::OddBucket),
+    (Facts::PLUS, PassReason::Plus),
     (Facts::AUTH_MALFORMED, PassReason::MalformedAuth),
     (Facts::SSE_C, PassReason::SseC),
     (Facts::VERSION_ID, PassReason::VersionId),
@@ -77,12 +80,13 @@ const ORDER: [(Facts, PassReason); 22] = [
 
 impl PassReason {
     /// Every reason, in the order of the enum.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Method,
         Self::NoKey,
         Self::Endpoint,
         Self::KeyTooLong,
         Self::OddBucket,
+        Self::Plus,
         Self::MalformedAuth,
         Self::SseC,
         Self::VersionId,
@@ -121,6 +125,7 @@ impl PassReason {
             Self::Endpoint => "endpoint",
             Self::KeyTooLong => "key_too_long",
             Self::OddBucket => "odd_bucket",
+            Self::Plus => "plus",
             Self::MalformedAuth => "malformed_auth",
             Self::SseC => "sse_c",
             Self::VersionId => "version_id",

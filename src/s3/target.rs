@@ -1,9 +1,9 @@
 //! From a raw path and the host's route to the bucket and key it names.
 //!
-//! Called by `operation` for each request. The path is percent-decoded once, as S3 does: `+` stays, `//`, `.`
-//! and `..` are bytes of the key. What is forwarded is always the raw path; only the identity is decoded.
+//! Called by `operation` for each request. The path is percent-decoded once, as S3 does: `//`, `.` and `..` are
+//! bytes of the key. A raw `+` is a space to S3 and a plus to other stores, so that a key with one is marked. What is forwarded is always the raw path; only the identity is decoded.
 //!
-//! Invariants: two raw paths give one identity exactly if S3 takes them for one object. Nothing is allocated
+//! Invariants: two raw paths without a mark give one identity exactly if S3 takes them for one object. Nothing is allocated
 //! for a path that clients really send: the identity is written into the caller's buffer.
 //!
 //! Left to others: query and headers (`operation`).
@@ -33,6 +33,9 @@ pub enum Oddity {
     /// The bucket is spelled so that origins may disagree about it (escapes, an empty first segment) or
     /// is no bucket name.
     Bucket,
+    /// The key is spelled with a raw `+`, which S3 reads as a space and other stores as a plus (SDKs
+    /// send `%2B`): which object it names is the origin's to say.
+    Plus,
 }
 
 /// Why a path cannot be read.
@@ -86,7 +89,7 @@ impl<'k> Target<'k> {
         match route.style() {
             HostStyle::Virtual { bucket } | HostStyle::AccessPoint { name: bucket } => {
                 push_part(buf, bucket.as_bytes());
-                Self::with_key(path, None, buf)
+                Self::with_key(path, buf)
             }
             HostStyle::Path => Self::path_style(path, buf),
         }
@@ -96,7 +99,7 @@ impl<'k> Target<'k> {
         let (bucket, key) = split(path, memchr(b'/', path));
         if is_bucket_name(bucket) {
             push_part(buf, bucket);
-            return Self::with_key(key, None, buf);
+            return Self::with_key(key, buf);
         }
         if path.is_empty() {
             return Ok(Self {
@@ -112,12 +115,12 @@ impl<'k> Target<'k> {
     /// A path whose first segment is no plain bucket name. Reads of it pass; writes still name the object
     /// that a lenient origin could take it for: an invalidation too many costs one miss.
     fn odd_path_style(path: &[u8], buf: &'k mut Vec<u8>) -> Result<Self, TargetError> {
+        let odd = Some(plus(path).unwrap_or(Oddity::Bucket));
         let mut decoded = Vec::with_capacity(path.len());
         decode(path, &mut decoded, usize::MAX)?;
         let slashes = decoded.iter().take_while(|byte| **byte == b'/').count();
         let path = &decoded[slashes..];
         let (bucket, key) = split(path, memchr(b'/', path));
-        let odd = Some(Oddity::Bucket);
         if bucket.is_empty() || bucket.len() > BUCKET_BYTES_MAX {
             return Ok(Self {
                 place: Place::Service,
@@ -146,16 +149,12 @@ impl<'k> Target<'k> {
     }
 
     /// Adds the key, whose raw bytes are `raw`, to origin id and bucket in `buf`.
-    fn with_key(
-        raw: &[u8],
-        odd: Option<Oddity>,
-        buf: &'k mut Vec<u8>,
-    ) -> Result<Self, TargetError> {
+    fn with_key(raw: &[u8], buf: &'k mut Vec<u8>) -> Result<Self, TargetError> {
         let bucket_end = buf.len();
         if raw.is_empty() {
             return Ok(Self {
                 place: Place::Bucket,
-                odd,
+                odd: None,
                 bucket: &buf[..bucket_end],
                 object: None,
             });
@@ -171,7 +170,7 @@ impl<'k> Target<'k> {
             });
         }
         end_part(buf, start);
-        Ok(Self::object(buf, bucket_end, odd))
+        Ok(Self::object(buf, bucket_end, plus(raw)))
     }
 
     fn object(buf: &'k [u8], bucket_end: usize, odd: Option<Oddity>) -> Self {
@@ -242,6 +241,10 @@ fn push_part(buf: &mut Vec<u8>, part: &[u8]) {
     let start = begin_part(buf);
     buf.extend_from_slice(part);
     end_part(buf, start);
+}
+
+fn plus(raw: &[u8]) -> Option<Oddity> {
+    memchr(b'+', raw).map(|_| Oddity::Plus)
 }
 
 /// A name every origin reads the same way. S3's own rules for new buckets are narrower, those for old
@@ -345,22 +348,38 @@ mod tests {
     #[test]
     fn spellings_of_one_key_are_one_identity() {
         let map = aws();
-        let want = identity(&map, PATH, "/b/a/b c+~");
+        let want = identity(&map, PATH, "/b/a/b c%2B~");
         assert!(want.is_some());
         for path in [
-            "/b/a%2Fb c+~",
+            "/b/a%2Fb c%2b~",
             "/b/a%2fb%20c%2B%7E",
-            "/b/%61/b%20c+~",
+            "/b/%61/b%20c%2B~",
             "/b/a/b%20c%2b~",
         ] {
             assert_eq!(identity(&map, PATH, path), want, "{path}");
         }
-        assert_eq!(identity(&map, VIRTUAL, "/a%2Fb%20c+~"), want);
+        assert_eq!(identity(&map, VIRTUAL, "/a%2Fb%20c%2B~"), want);
         assert_ne!(
-            identity(&map, PATH, "/b/a/b+c+~"),
+            identity(&map, PATH, "/b/a/b%2Bc%2B~"),
             want,
             "a plus is no space"
         );
+    }
+
+    /// S3 reads it as a space, other stores as a plus.
+    #[test]
+    fn a_key_spelled_with_a_raw_plus_is_marked() {
+        for (host, path) in [
+            (PATH, "/b/a+b"),
+            (PATH, "/b/+"),
+            (PATH, "/%62/a+b"),
+            (VIRTUAL, "/a/b+"),
+        ] {
+            let (place, odd, bucket, _) = parts(host, path);
+            let want = (Place::Object, Some(Oddity::Plus), &b"b"[..]);
+            assert_eq!((place, odd, bucket.as_slice()), want, "{path}");
+        }
+        assert_eq!(parts(PATH, "/b/a%2Bb%2b").1, None);
     }
 
     #[test]
