@@ -5,6 +5,7 @@
 
 pub mod eviction;
 pub mod head;
+pub mod holds;
 pub mod partition;
 pub mod read_map;
 pub mod stamps;

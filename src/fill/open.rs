@@ -94,7 +94,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         let window =
             plan::first_window(&bounds).filter(|window| window.absolute().end == bounds.end)?;
         let id = window.id(self.fetch.object, version);
-        self.readers.announce(bounds.end);
+        self.readers.announce(bounds);
         match self
             .peers
             .lease(id, window.range, Arc::clone(&self.readers))
@@ -215,7 +215,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             response.finish();
             return FillEnd::Completed;
         };
-        self.readers.announce(span.end);
+        self.readers.announce(span.clone());
         let early = self
             .early
             .take_if(|writer| writer.extent().id() == window.id(self.fetch.object, version));

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use crate::base::clock;
 use crate::cache::partition::Lease;
-use crate::io::sleep_ms;
+use crate::io::{breathe, sleep_ms};
 use crate::metrics::{Counter, FillEnd, Histogram, UpstreamKind};
 use crate::ram::extent::{Extent, ExtentWriter, Readers};
 use crate::upstream::{Response, UpstreamError};
@@ -21,6 +21,8 @@ use super::plan::{self, Window};
 const GRACE_MS: u64 = 250;
 /// The rest of a stripe that is always worth finishing.
 const SMALL_REST_BYTES: u64 = 256 * 1024;
+/// Bytes received between two turns of the other tasks.
+const BREATH_BYTES: u64 = 4 * 1024 * 1024;
 /// How often a fill that stands still looks again.
 const PAUSE_MS: u64 = 2;
 
@@ -73,6 +75,7 @@ pub(super) async fn stream<P: Peers>(
         started_ns: flow.started_ns,
         at: flow.span.start,
         received: 0,
+        since_breath: 0,
     };
     match fill.windows(&flow, first).await {
         Ok(()) => {
@@ -101,6 +104,7 @@ struct Filler<'p, P: Peers> {
     /// Absolute offset of the next byte.
     at: u64,
     received: u64,
+    since_breath: u64,
 }
 
 impl<P: Peers> Filler<'_, P> {
@@ -113,7 +117,7 @@ impl<P: Peers> Filler<'_, P> {
             };
             match lease {
                 Lease::Granted(writer) => next = self.write(flow, &window, writer).await?,
-                Lease::Have(extent) => self.skip(&extent, &window).await?,
+                Lease::Have(extent) => self.skip(flow, &extent, &window).await?,
                 Lease::NoRoom => return Err(Stop::NoRoom),
             }
         }
@@ -141,11 +145,17 @@ impl<P: Peers> Filler<'_, P> {
     }
 
     /// Bytes that somebody else has already: taken from the origin and let go.
-    async fn skip(&mut self, extent: &Arc<Extent>, window: &Window) -> Result<(), Stop> {
+    async fn skip(
+        &mut self,
+        flow: &Flow,
+        extent: &Arc<Extent>,
+        window: &Window,
+    ) -> Result<(), Stop> {
         let upto = extent.promised_end().min(window.range.end);
         let mut left = u64::from(upto.saturating_sub(window.range.start)).max(1);
         let mut sink = vec![0u8; 64 * 1024];
         while left > 0 {
+            self.pace(flow, false).await?;
             let room = left.min(sink.len() as u64) as usize;
             let received = self
                 .response
@@ -156,9 +166,20 @@ impl<P: Peers> Filler<'_, P> {
                 return Ok(());
             }
             left -= received as u64;
-            self.at += received as u64;
+            self.moved(flow, received as u64).await;
         }
         Ok(())
+    }
+
+    /// The fill has come so much further. Other tasks of the shard get a turn now and then: an origin may be faster than we are.
+    async fn moved(&mut self, flow: &Flow, bytes: u64) {
+        self.at += bytes;
+        flow.readers.pass(self.at);
+        self.since_breath += bytes;
+        if self.since_breath >= BREATH_BYTES {
+            self.since_breath = 0;
+            breathe().await;
+        }
     }
 
     /// Fills one window; gives the lease of the following one, asked for ahead so that readers find it when they come to the boundary.
@@ -198,7 +219,8 @@ impl<P: Peers> Filler<'_, P> {
 
     async fn receive(&mut self, flow: &Flow, writer: &mut ExtentWriter) -> Result<(), Stop> {
         while writer.remaining() > 0 {
-            self.pace(flow, writer).await?;
+            let worth = worth_finishing(writer, self.peers.fill_config().finish_percent);
+            self.pace(flow, worth).await?;
             let received = self
                 .response
                 .read(writer.room())
@@ -222,7 +244,6 @@ impl<P: Peers> Filler<'_, P> {
                     .observe(Histogram::FillFirstByte, clock::now_ns() - self.started_ns);
             }
             self.received += received as u64;
-            self.at += received as u64;
             let extent = Arc::clone(writer.extent());
             writer.advance(received, |shard| self.peers.wake(shard, &extent));
             self.peers
@@ -232,6 +253,7 @@ impl<P: Peers> Filler<'_, P> {
                 Counter::UpstreamReceivedBytes(UpstreamKind::Fill),
                 received as u64,
             );
+            self.moved(flow, received as u64).await;
         }
         Ok(())
     }
@@ -247,12 +269,12 @@ impl<P: Peers> Filler<'_, P> {
     }
 
     /// Stands still while a whole window ahead of the fastest reader; stops when nobody is left and the rest is not worth it.
-    async fn pace(&mut self, flow: &Flow, writer: &ExtentWriter) -> Result<(), Stop> {
+    async fn pace(&mut self, flow: &Flow, worth_finishing: bool) -> Result<(), Stop> {
         let config = self.peers.fill_config();
         let mut counted = false;
         loop {
             self.note_readers(flow);
-            if self.nobody() && !worth_finishing(writer, config.finish_percent) {
+            if self.nobody() && !worth_finishing {
                 return Err(Stop::Abandoned);
             }
             let furthest = flow.readers.furthest().max(flow.span.start);

@@ -86,12 +86,7 @@ impl Fit {
 /// Why it is not kept.
 pub fn validate(question: Question<'_>, head: &ResponseHead<'_>) -> Result<Fit, Unfit> {
     let etag = strong_etag(head).ok_or(Unfit::NoStrongEtag)?;
-    if head
-        .headers
-        .find("vary")
-        .is_some_and(|value| !value.is_empty())
-        && !cors_vary_only(head)
-    {
+    if !cors_vary_only(head) {
         return Err(Unfit::Varies);
     }
     let (span, total) = if question.method == Method::Head {
@@ -132,6 +127,7 @@ fn strong_etag<'h>(head: &ResponseHead<'h>) -> Option<&'h [u8]> {
 
 /// S3 answers buckets with CORS rules with `Vary: Origin, Access-Control-Request-Headers, Access-Control-Request-Method` to everybody;
 /// requests with `Origin` are never answered from the cache, so that this triple says nothing about what is kept.
+/// All lines together are one list, and a list may have empty elements (RFC 9110, sections 5.3 and 5.6.1).
 fn cors_vary_only(head: &ResponseHead<'_>) -> bool {
     head.headers.find_all("vary").all(|value| {
         value.split(|&byte| byte == b',').all(|token| {
@@ -141,7 +137,7 @@ fn cors_vary_only(head: &ResponseHead<'_>) -> bool {
                 b"access-control-request-headers",
                 b"access-control-request-method",
             ];
-            names.iter().any(|name| token.eq_ignore_ascii_case(name))
+            token.is_empty() || names.iter().any(|name| token.eq_ignore_ascii_case(name))
         })
     })
 }
@@ -304,6 +300,26 @@ mod tests {
         let raw = "HTTP/1.1 200 OK\nETag: \"e\"\nContent-Length: 12345\n";
         let fit = check(&Ranged::Whole, Method::Head, raw).unwrap();
         assert_eq!((fit.span, fit.parts.total), (0..0, 12345));
+    }
+
+    #[test]
+    fn every_line_of_vary_is_judged() {
+        let vary = |lines: &str| {
+            let raw = format!("HTTP/1.1 200 OK\nETag: \"e\"\nContent-Length: 5\n{lines}");
+            check(&Ranged::Whole, Method::Get, &raw).map(|_| ())
+        };
+        for lines in [
+            "Vary:\nVary: User-Agent\n",
+            "Vary: Origin\nVary: User-Agent\n",
+            "Vary: User-Agent\nVary:\n",
+            "Vary: ,Accept\n",
+            "Vary:\nVary: *\n",
+        ] {
+            assert_eq!(vary(lines), Err(Unfit::Varies), "{lines}");
+        }
+        for lines in ["", "Vary:\n", "Vary:\nVary: Origin\n", "Vary: , Origin,\n"] {
+            assert_eq!(vary(lines), Ok(()), "{lines}");
+        }
     }
 
     #[test]

@@ -39,14 +39,20 @@ impl EventFd {
         let fd = self.0.try_clone()?;
         // The stream type is only the runtime's handle for readiness; no socket call is made on it.
         let stream = monoio::net::TcpStream::from_std(std::net::TcpStream::from(fd))?;
-        Ok(EventWaiter(stream))
+        Ok(EventWaiter(std::rc::Rc::new(stream)))
     }
 }
 
 /// The reading side; belongs to one shard's thread.
-pub struct EventWaiter(monoio::net::TcpStream);
+#[derive(Clone)]
+pub struct EventWaiter(std::rc::Rc<monoio::net::TcpStream>);
 
 impl EventWaiter {
+    /// Waits until the counter is not zero, and leaves it so.
+    pub async fn ready(&self) {
+        let _ = self.0.readable(false).await;
+    }
+
     /// Waits until somebody called [`EventFd::notify`] since the last return, then clears the counter.
     pub async fn wait(&self) {
         let _ = self.0.readable(false).await;

@@ -18,5 +18,5 @@ pub mod runtime;
 pub mod socket;
 pub mod watchdog;
 
-pub use runtime::{Either, race, sleep_ms, spawn, timeout_ms};
+pub use runtime::{Either, breathe, race, sleep_ms, spawn, timeout_ms};
 pub use socket::Socket;

@@ -8,6 +8,8 @@ use std::io;
 use std::time::Duration;
 
 use monoio::time::TimeDriver;
+
+use super::eventfd::{EventFd, EventWaiter};
 use monoio::{IoUringDriver, Runtime, RuntimeBuilder};
 
 /// Submission queue entries of a shard's ring. monoio unwraps on a full queue, so it is far larger than what a shard
@@ -54,6 +56,28 @@ where
     F: Future<Output = ()> + 'static,
 {
     drop(monoio::spawn(task));
+}
+
+thread_local! {
+    /// An eventfd that is always readable: many tasks may wait for it at once, and none can take it from another.
+    static TURN: std::cell::OnceCell<EventWaiter> = const { std::cell::OnceCell::new() };
+}
+
+/// Lets every other task of this thread run once. Through the ring: waking oneself would starve them (monoio 0.2.4).
+pub async fn breathe() {
+    let turn = TURN.with(|turn| {
+        if turn.get().is_none() {
+            let event = EventFd::new().ok()?;
+            event.notify();
+            let _ = turn.set(event.waiter().ok()?);
+        }
+        turn.get().cloned()
+    });
+    match turn {
+        Some(waiter) => waiter.ready().await,
+        // Out of descriptors: a timer gives the others their turn too.
+        None => sleep_ms(1).await,
+    }
 }
 
 /// Waits at least `ms` milliseconds (the wheel's grain is 1 ms).

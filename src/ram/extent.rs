@@ -18,6 +18,7 @@ pub const FREQUENCY_MAX: u8 = 3;
 pub struct Readers {
     count: AtomicU32,
     furthest: AtomicU64,
+    position: AtomicU64,
     coming_until: AtomicU64,
     ended: AtomicBool,
 }
@@ -30,9 +31,15 @@ impl Readers {
         Reading(Arc::clone(self))
     }
 
-    /// The fill will bring everything up to this absolute offset, extent after extent.
-    pub fn announce(&self, end: u64) {
-        self.coming_until.store(end, Ordering::Release);
+    /// The fill will bring these absolute bytes, extent after extent.
+    pub fn announce(&self, span: std::ops::Range<u64>) {
+        self.position.store(span.start, Ordering::Release);
+        self.coming_until.store(span.end, Ordering::Release);
+    }
+
+    /// The fill has come to this absolute offset: what lies before it has been brought and does not come again.
+    pub fn pass(&self, offset: u64) {
+        self.position.store(offset, Ordering::Release);
     }
 
     /// Up to which absolute offset the fill still brings bytes; 0 when it is over.
@@ -42,6 +49,18 @@ impl Readers {
             return 0;
         }
         self.coming_until.load(Ordering::Acquire)
+    }
+
+    /// Whether the fill is still going to bring the byte at an absolute offset.
+    #[must_use]
+    pub fn brings(&self, offset: u64) -> bool {
+        self.position.load(Ordering::Acquire) <= offset && offset < self.coming_until()
+    }
+
+    /// Whether somebody follows the fill who has not come to `offset` yet.
+    #[must_use]
+    pub fn awaited_at(&self, offset: u64) -> bool {
+        self.count() > 0 && self.furthest() < offset
     }
 
     /// The fill is over: no extent of it gets another byte.

@@ -116,19 +116,37 @@ pub(super) enum Touched {
     Bucket(Arc<[u8]>),
 }
 
+/// How long nothing is stored of what a write may have changed whose end was not seen: the origin may yet do it.
+const IN_DOUBT_MS: u64 = 2 * 60 * 1000;
+
 impl Touched {
-    /// Drops it on every shard; when this returns nobody finds it any more.
-    pub(super) async fn drop_from_cache(&self, exchange: &Exchange<'_>) {
+    /// Drops it on every shard; when this returns nobody finds it any more. `in_doubt`: the origin may do it later than now.
+    pub(super) async fn drop_from_cache(&self, exchange: &Exchange<'_>, in_doubt: bool) {
+        let hold_ms = match (in_doubt, takes_long(exchange.request.operation)) {
+            (false, _) => 0,
+            (true, false) => IN_DOUBT_MS,
+            (true, true) => LONG_ANSWER_MS,
+        };
         match self {
             Self::Nothing => {}
             Self::Objects(objects) => {
                 for &object in objects {
-                    exchange.shard.invalidate(object).await;
+                    exchange.shard.invalidate(object, hold_ms).await;
                 }
             }
-            Self::Bucket(prefix) => exchange.shard.invalidate_bucket(Arc::clone(prefix)).await,
+            Self::Bucket(prefix) => {
+                exchange
+                    .shard
+                    .invalidate_bucket(Arc::clone(prefix), hold_ms)
+                    .await
+            }
         }
     }
+}
+
+/// Operations whose answer may begin long before, and end long after, they are done.
+fn takes_long(operation: Operation) -> bool {
+    matches!(operation, Operation::Copy | Operation::MultipartComplete)
 }
 
 fn touched(exchange: &Exchange<'_>, body: Option<&[u8]>) -> Touched {
@@ -176,7 +194,8 @@ async fn write_through(
     let (result, copy) = upload::run(exchange, endpoint, request, copy_bytes_max, report).await;
     // Whatever came of it: the origin may have done it.
     let touched = touched(exchange, copy.as_deref());
-    touched.drop_from_cache(exchange).await;
+    let in_doubt = !matches!(result, Uploaded::Answered { .. });
+    touched.drop_from_cache(exchange, in_doubt).await;
     let (response, body_complete) = match result {
         Uploaded::Answered {
             response,
@@ -200,10 +219,7 @@ async fn write_through(
         }
         Uploaded::Gone(gone) => return End::gone(gone, report),
     };
-    let late = matches!(
-        exchange.request.operation,
-        Operation::Copy | Operation::MultipartComplete
-    );
+    let late = takes_long(exchange.request.operation);
     let before_end = if late { touched } else { Touched::Nothing };
     let status = if exchange.head.method == Method::Get {
         status

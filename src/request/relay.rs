@@ -70,6 +70,9 @@ impl Relay<'_, '_> {
             (frame, keep_alive)
         };
         let result = self.body(&mut response, frame, report, out).await;
+        if result.is_err() {
+            self.before_end.drop_from_cache(self.exchange, true).await;
+        }
         match result {
             Ok(()) => {
                 response.finish();
@@ -110,9 +113,12 @@ impl Relay<'_, '_> {
         out.push(b' ');
         out.extend_from_slice(head.reason.as_bytes());
         out.extend_from_slice(b"\r\n");
+        let bodiless = head.status == 204 || head.status < 200;
         for header in head.headers.lines() {
             let ours = header.name.eq_ignore_ascii_case("x-cache-status");
-            if !ours && !is_hop_by_hop(header.name, &head.headers) {
+            // RFC 9110, section 8.6.
+            let no_length = bodiless && header.name.eq_ignore_ascii_case("content-length");
+            if !ours && !no_length && !is_hop_by_hop(header.name, &head.headers) {
                 out.extend_from_slice(header.raw);
             }
         }
@@ -136,7 +142,7 @@ impl Relay<'_, '_> {
         let client = self.exchange.client;
         report.head_sent(response.status());
         if response.body_length() == Some(0) {
-            self.before_end.drop_from_cache(self.exchange).await;
+            self.before_end.drop_from_cache(self.exchange, false).await;
             return Ok(client.send(out, &[], false).await?);
         }
         let hold = !matches!(self.before_end, Touched::Nothing);
@@ -172,7 +178,7 @@ impl Relay<'_, '_> {
                 self.send(&buffer[..received], frame, report, out).await?;
             }
         }
-        self.before_end.drop_from_cache(self.exchange).await;
+        self.before_end.drop_from_cache(self.exchange, false).await;
         self.send(&held, frame, report, out).await?;
         self.end(response, frame, out).await
     }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use crate::base::clock;
 use crate::cache::Head;
 use crate::cache::partition::Lease;
+use crate::cache::stamps::Stamp;
 use crate::fill::{self, Fetch, Outcome, Ready};
 use crate::io::watchdog::SWEEP_MS;
 use crate::io::{sleep_ms, spawn};
@@ -89,7 +90,7 @@ impl Shard {
             Message::Fetch(fetch, ticket) => self.start_fetch(*fetch, ticket),
             Message::Publish(publication, ticket) => {
                 let (head, stamp) = *publication;
-                let published = self.partition.borrow_mut().publish(head, stamp);
+                let published = self.publish(head, stamp);
                 self.reply(ticket, SentAnswer::Published(published));
             }
             Message::Lease(id, window, readers, ticket) => {
@@ -97,12 +98,12 @@ impl Shard {
                 self.reply(ticket, SentAnswer::Leased(lease));
             }
             Message::Settled(extent) => self.partition.borrow_mut().settled(&extent),
-            Message::Invalidate(object, ticket) => {
-                self.partition.borrow_mut().invalidate(object);
+            Message::Invalidate(object, hold_ms, ticket) => {
+                self.drop_object(object, hold_ms);
                 self.reply(ticket, SentAnswer::Done);
             }
-            Message::InvalidateBucket(bucket, ticket) => {
-                self.partition.borrow_mut().invalidate_prefix(&bucket);
+            Message::InvalidateBucket(bucket, hold_ms, ticket) => {
+                self.drop_bucket(&bucket, hold_ms);
                 self.reply(ticket, SentAnswer::Done);
             }
             Message::VersionGone(object, version, ticket) => {
@@ -125,6 +126,36 @@ impl Shard {
                     .store(true, Ordering::Release);
             }
         }
+    }
+
+    pub(super) fn drop_object(&self, object: u128, hold_ms: u64) {
+        self.partition.borrow_mut().invalidate(object);
+        if hold_ms > 0 {
+            self.holds
+                .borrow_mut()
+                .add(object, clock::now_ms() + hold_ms);
+        }
+    }
+
+    pub(super) fn drop_bucket(&self, bucket: &[u8], hold_ms: u64) {
+        self.partition.borrow_mut().invalidate_prefix(bucket);
+        if hold_ms > 0 {
+            self.holds
+                .borrow_mut()
+                .add_everything(clock::now_ms() + hold_ms);
+        }
+    }
+
+    /// Stores a head, unless it was beaten by an invalidation or its object is held.
+    pub(super) fn publish(&self, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
+        if self
+            .holds
+            .borrow_mut()
+            .covers(head.object(), clock::now_ms())
+        {
+            return None;
+        }
+        self.partition.borrow_mut().publish(head, stamp)
     }
 
     pub(super) fn lease(&self, id: StripeId, window: Range<u32>, readers: &Arc<Readers>) -> Lease {

@@ -40,10 +40,10 @@ pub enum Message {
     Lease(StripeId, std::ops::Range<u32>, Arc<Readers>, Ticket),
     /// An extent has got all it will get.
     Settled(Arc<Extent>),
-    /// Drop what is known of an object.
-    Invalidate(u128, Ticket),
-    /// Drop every object of a bucket.
-    InvalidateBucket(Arc<[u8]>, Ticket),
+    /// Drop what is known of an object, and store nothing of it for so many milliseconds.
+    Invalidate(u128, u64, Ticket),
+    /// The same for every object of a bucket.
+    InvalidateBucket(Arc<[u8]>, u64, Ticket),
     /// Drop an object if this is still its version.
     VersionGone(u128, u128, Ticket),
     /// A fill has moved; wake its readers.

@@ -21,6 +21,7 @@ use crossbeam::utils::CachePadded;
 use crate::access_log::ShardLog;
 use crate::base::prng::Prng;
 use crate::cache::Index;
+use crate::cache::holds::Holds;
 use crate::cache::partition::{Partition, Tally};
 use crate::cache::stamps::Stamps;
 use crate::fill::{Fetch, FillConfig, Outcome};
@@ -131,6 +132,7 @@ pub struct Shard {
     /// Lines of the access log or not.
     pub logs: bool,
     partition: RefCell<Partition>,
+    holds: RefCell<Holds>,
     tally: Cell<Tally>,
     ghost_hits: Cell<u64>,
     asks: Rc<Asks<Answer>>,
@@ -171,6 +173,7 @@ impl Shard {
             waits: Waits::new(parts.id),
             prng: Prng::new(parts.seed),
             partition: RefCell::new(parts.partition),
+            holds: RefCell::default(),
             tally: Cell::new(Tally::default()),
             ghost_hits: Cell::new(0),
             asks: Asks::new(parts.id as u16),
@@ -238,29 +241,28 @@ impl Shard {
         }
     }
 
-    /// Drops what is known of an object, on every shard's view, before this returns.
-    pub async fn invalidate(self: &Rc<Self>, object: u128) {
+    /// Drops what is known of an object, on every shard's view, before this returns; nothing of it is stored for `hold_ms`.
+    pub async fn invalidate(self: &Rc<Self>, object: u128, hold_ms: u64) {
         let owner = routing::head_owner(object, self.world.shards.len());
         if owner == self.id {
-            self.partition.borrow_mut().invalidate(object);
-            return;
+            return self.drop_object(object, hold_ms);
         }
         let (ticket, ask) = self.asks.open();
-        self.post(owner, Message::Invalidate(object, ticket));
+        self.post(owner, Message::Invalidate(object, hold_ms, ticket));
         ask.await;
     }
 
-    /// Drops every object whose encoded key begins with `bucket`, before this returns.
-    pub async fn invalidate_bucket(self: &Rc<Self>, bucket: Arc<[u8]>) {
+    /// Drops every object whose encoded key begins with `bucket`, before this returns; nothing is stored for `hold_ms`.
+    pub async fn invalidate_bucket(self: &Rc<Self>, bucket: Arc<[u8]>, hold_ms: u64) {
         for owner in 0..self.world.shards.len() {
             if owner == self.id {
-                self.partition.borrow_mut().invalidate_prefix(&bucket);
+                self.drop_bucket(&bucket, hold_ms);
                 continue;
             }
             let (ticket, ask) = self.asks.open();
             self.post(
                 owner,
-                Message::InvalidateBucket(Arc::clone(&bucket), ticket),
+                Message::InvalidateBucket(Arc::clone(&bucket), hold_ms, ticket),
             );
             ask.await;
         }

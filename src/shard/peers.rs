@@ -27,7 +27,7 @@ impl Peers for ShardPeers {
         let shard = &self.0;
         let owner = routing::head_owner(head.object(), shard.world.shards.len());
         if owner == shard.id {
-            return shard.partition.borrow_mut().publish(head, stamp);
+            return shard.publish(head, stamp);
         }
         let (ticket, ask) = shard.asks.open();
         shard.post(owner, Message::Publish(Box::new((head, stamp)), ticket));

@@ -40,20 +40,17 @@ impl Waits {
         let progress = extent.progress();
         let moved = || progress.state() != FillState::Filling || progress.filled() > filled;
         poll_fn(|context| {
+            progress.subscribe(self.shard);
             if moved() {
                 return Poll::Ready(());
             }
+            // Nobody on this thread can wake in between: wakes from elsewhere come as messages.
             self.sleepers
                 .borrow_mut()
                 .entry(name_of(extent))
                 .or_default()
                 .push(context.waker().clone());
-            progress.subscribe(self.shard);
-            if moved() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            Poll::Pending
         })
         .await;
     }

@@ -4,13 +4,14 @@
 //! they come; what nobody has is asked for from its owner, some stripes ahead where `Range` is not signed. When bytes cannot
 //! be had any more after the head has gone out, the connection is cut: a body that is not whole never looks whole.
 
+mod direct;
+
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::base::clock;
 use crate::cache::Head;
 use crate::cache::stamps::Stamp;
 use crate::fill::plan::{self, Window};
@@ -37,8 +38,6 @@ const ONE_CALL_BYTES: usize = 16 * 1024;
 const LOOK_MS: u64 = 2;
 /// Progress after which the count of attempts begins anew.
 const GOOD_PIECE_BYTES: u64 = 256 * 1024;
-/// Pause before asking again when there was no room.
-const BUSY_MS: u64 = 10;
 
 /// Why a body was not delivered to its end.
 pub enum Stopped {
@@ -101,7 +100,6 @@ pub(super) struct Progressing<'d, 'a, L> {
     asking: Option<Asking>,
     ahead: u32,
     ahead_until: u64,
-    asked_signed: bool,
     /// Fetches that may still be made for the byte at `tried_at`.
     attempts_left: u32,
     tried_at: u64,
@@ -122,7 +120,6 @@ impl<'a> Delivery<'a> {
         leaves: Pin<&mut L>,
         report: &mut Report,
     ) -> Result<(), Stopped> {
-        let opened = first.is_some();
         let (first, fill) = first.map_or((None, None), |ready| (ready.extent, ready.fill));
         Progressing {
             delivery: self,
@@ -135,8 +132,6 @@ impl<'a> Delivery<'a> {
             asking,
             ahead: AHEAD_FIRST.min(self.shard.policy().fanout),
             ahead_until: self.range.start,
-            // An opening fetch that was signed was the one fetch of its range.
-            asked_signed: opened,
             attempts_left: self.shard.policy().attempts,
             tried_at: u64::MAX,
             leaves,
@@ -197,7 +192,10 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
             let known = first.take().filter(|extent| covers(extent, &window));
             let extent = match known.or_else(|| self.delivery.index_lookup(&window)) {
                 Some(extent) => extent,
-                None => self.obtain(&window).await?,
+                None => match self.obtain(&window).await? {
+                    Some(extent) => extent,
+                    None => continue,
+                },
             };
             self.follow(&extent, &window).await?;
         }
@@ -225,29 +223,17 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         }
     }
 
-    /// Gets hold of bytes that the index does not have.
-    async fn obtain(&mut self, window: &Window) -> Result<Arc<Extent>, Stopped> {
+    /// Gets hold of bytes that the index does not have; `None` if it could only be done by sending them past the cache.
+    async fn obtain(&mut self, window: &Window) -> Result<Option<Arc<Extent>>, Stopped> {
         if let Some(extent) = self.coming(window).await? {
-            return Ok(extent);
+            return Ok(Some(extent));
         }
-        self.count_attempt()?;
-        let mut room_until_ms = u64::MAX;
+        // A fill that does not bring this byte any more must not wait for this reader.
+        self.reading = None;
         loop {
-            let asking = match &self.asking {
-                Some(asking) => asking,
-                None => {
-                    let asking = (self.delivery.asking)()
-                        .ok_or(Stopped::Cut("the host leads to no origin"))?;
-                    self.asking.insert(asking)
-                }
-            };
-            if asking.template.range_signed && std::mem::replace(&mut self.asked_signed, true) {
-                return Err(match self.unsent_head.is_empty() {
-                    true => Stopped::Cut("a signed range is fetched once"),
-                    false => Stopped::Nothing("the origin answered and sent no body"),
-                });
-            }
-            let fetch = self.delivery.gap(window, asking);
+            self.count_attempt()?;
+            let asking = self.asking()?;
+            let fetch = self.delivery.gap(window, &asking);
             let asked = std::pin::pin!(self.delivery.shard.fetch(fetch));
             let outcome = match race(asked, self.leaves.as_mut()).await {
                 Either::First(outcome) => outcome,
@@ -256,27 +242,28 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
             match outcome {
                 Outcome::Ready(ready) if ready.head.version() == self.delivery.head.version() => {
                     if let Some(extent) = self.ready(ready, window).await? {
-                        return Ok(extent);
+                        return Ok(Some(extent));
                     }
-                    self.count_attempt()?;
                 }
                 outcome if !self.unsent_head.is_empty() => return Err(Stopped::NotBegun(outcome)),
-                Outcome::Busy => {
-                    let now_ms = clock::now_ms();
-                    room_until_ms =
-                        room_until_ms.min(now_ms + self.delivery.shard.policy().fill.room_wait_ms);
-                    if now_ms > room_until_ms {
-                        return Err(Stopped::Cut("no room in RAM for the rest"));
-                    }
-                    sleep_ms(BUSY_MS).await;
+                // No room, or nothing that may be kept: the version may still be had, by this reader alone.
+                Outcome::Busy | Outcome::Relay(_) | Outcome::Alone => {
+                    self.past_the_cache(window).await?;
+                    return Ok(None);
                 }
-                Outcome::Failed(_) => self.count_attempt()?,
+                Outcome::Failed(_) => {}
                 Outcome::Ready(_) => return Err(Stopped::Cut("the origin has another version")),
-                Outcome::Relay(_) | Outcome::Alone => {
-                    return Err(Stopped::Cut("the origin refused the rest"));
-                }
             }
         }
+    }
+
+    fn asking(&mut self) -> Result<Asking, Stopped> {
+        if self.asking.is_none() {
+            self.asking = (self.delivery.asking)();
+        }
+        self.asking
+            .clone()
+            .ok_or(Stopped::Cut("the host leads to no origin"))
     }
 
     /// The rest may be asked for a few times at one place; a good piece further on counts anew.
@@ -321,7 +308,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
             return Ok(None);
         };
         loop {
-            let coming = fill.coming_until() > self.at;
+            let coming = fill.brings(self.at);
             if let Some(extent) = self.delivery.index_lookup(window) {
                 return Ok(Some(extent));
             }

@@ -1,0 +1,71 @@
+//! Objects that may not be stored for a while: a write to them was begun, its end was not seen, and the origin may yet do it.
+//!
+//! Called by `shard` (the owner of the heads) when a write ends in doubt, and before each publication. Bounded: when it is full, nothing is
+//! stored until the last hold is over. Pure: the time is an argument.
+
+use hashbrown::HashMap;
+
+/// Objects held one by one.
+pub const HOLDS_MAX: usize = 16 * 1024;
+
+/// The holds of one shard.
+#[derive(Debug, Default)]
+pub struct Holds {
+    objects: HashMap<u128, u64>,
+    everything_until_ms: u64,
+}
+
+impl Holds {
+    /// Holds an object until `until_ms`.
+    pub fn add(&mut self, object: u128, until_ms: u64) {
+        if self.objects.len() >= HOLDS_MAX && !self.objects.contains_key(&object) {
+            return self.add_everything(until_ms);
+        }
+        let until = self.objects.entry(object).or_default();
+        *until = until_ms.max(*until);
+    }
+
+    /// Holds every object until `until_ms`.
+    pub fn add_everything(&mut self, until_ms: u64) {
+        self.everything_until_ms = self.everything_until_ms.max(until_ms);
+    }
+
+    /// Whether an object is held at `now_ms`.
+    pub fn covers(&mut self, object: u128, now_ms: u64) -> bool {
+        if now_ms < self.everything_until_ms {
+            return true;
+        }
+        let Some(&until_ms) = self.objects.get(&object) else {
+            return false;
+        };
+        if now_ms >= until_ms {
+            self.objects.retain(|_, until_ms| now_ms < *until_ms);
+        }
+        now_ms < until_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_held_until_its_time_and_no_longer() {
+        let mut holds = Holds::default();
+        holds.add(1, 1000);
+        holds.add(1, 500);
+        assert!(holds.covers(1, 999) && !holds.covers(2, 999));
+        assert!(!holds.covers(1, 1000));
+        assert!(holds.objects.is_empty());
+    }
+
+    #[test]
+    fn more_objects_than_can_be_held_hold_everything() {
+        let mut holds = Holds::default();
+        for object in 0..=HOLDS_MAX as u128 {
+            holds.add(object, 10);
+        }
+        assert!(holds.covers(u128::MAX, 9) && !holds.covers(u128::MAX, 10));
+        assert_eq!(holds.objects.len(), HOLDS_MAX);
+    }
+}
