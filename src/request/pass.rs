@@ -186,12 +186,15 @@ async fn write_through(
     report: &mut Report,
     out: &mut Vec<u8>,
 ) -> End {
-    let copy_bytes_max = if exchange.request.touches == Touches::Listed {
+    let listed = exchange.request.touches == Touches::Listed;
+    let copying = listed.then(|| exchange.shard.copies.take()).flatten();
+    let copy_bytes_max = if copying.is_some() {
         MULTI_DELETE_BYTES_MAX
     } else {
         0
     };
     let (result, copy) = upload::run(exchange, endpoint, request, copy_bytes_max, report).await;
+    drop(copying);
     // Whatever came of it: the origin may have done it.
     let touched = touched(exchange, copy.as_deref());
     let in_doubt = !matches!(result, Uploaded::Answered { .. });

@@ -38,6 +38,39 @@ use waits::Waits;
 
 pub use dispatch::run;
 
+/// Request bodies that one shard copies beside their stream at a time; beyond it a multi-delete drops its whole bucket.
+const BODY_COPIES_MAX: usize = 32;
+
+/// A bounded number of places.
+pub struct Places {
+    free: Cell<usize>,
+}
+
+/// One place; dropping it gives it back.
+pub struct Place(Rc<Places>);
+
+impl Places {
+    fn new(count: usize) -> Rc<Self> {
+        Rc::new(Self {
+            free: Cell::new(count),
+        })
+    }
+
+    /// A place, if one is free.
+    #[must_use]
+    pub fn take(self: &Rc<Self>) -> Option<Place> {
+        let free = self.free.get().checked_sub(1)?;
+        self.free.set(free);
+        Some(Place(Rc::clone(self)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.free.set(self.0.free.get() + 1);
+    }
+}
+
 /// What the request path needs to know of the configuration; plain numbers, computed once.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -131,6 +164,8 @@ pub struct Shard {
     pub prng: Prng,
     /// Lines of the access log or not.
     pub logs: bool,
+    /// Places for copies of request bodies that have to be understood (multi-deletes).
+    pub copies: Rc<Places>,
     partition: RefCell<Partition>,
     holds: RefCell<Holds>,
     tally: Cell<Tally>,
@@ -170,6 +205,7 @@ impl Shard {
             upstream: parts.upstream,
             log: RefCell::new(parts.log),
             logs: parts.logs,
+            copies: Places::new(BODY_COPIES_MAX),
             waits: Waits::new(parts.id),
             prng: Prng::new(parts.seed),
             partition: RefCell::new(parts.partition),
