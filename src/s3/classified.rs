@@ -49,7 +49,7 @@ pub enum Touches {
     Object,
     /// The objects of the bucket that the body lists; all of them if it cannot be read.
     Listed,
-    /// Any object of the bucket, [`Target::bucket_digest`].
+    /// Any object of the bucket, or of the origin if none is named: [`Target::bucket_prefix`].
     Bucket,
 }
 

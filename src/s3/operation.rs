@@ -207,7 +207,8 @@ fn touches(method: Method, target: &Target<'_>, facts: Facts) -> Touches {
     );
     match target.place() {
         _ if safe => Touches::Nothing,
-        Place::Service => Touches::Nothing,
+        // The bucket may be in a host name that is not known as one: all of the origin.
+        Place::Service => Touches::Bucket,
         // The source of a rename is gone too, and names any object of the bucket.
         Place::Object if facts.has(Facts::RENAME_SOURCE) => Touches::Bucket,
         // It names one object to S3 and another to other stores.

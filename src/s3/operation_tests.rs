@@ -508,6 +508,17 @@ fn what_names_its_objects_elsewhere_touches_the_bucket() {
     assert_eq!(rename, (Operation::ObjectWrite, Touches::Bucket));
 }
 
+/// Under a host that is not known to name a bucket: `POST /?delete` removes objects of one nevertheless.
+#[test]
+fn a_write_that_names_no_bucket_touches_all_of_its_origin() {
+    for line in ["POST /?delete", "POST /", "DELETE /", "PUT //"] {
+        with(HOST, line, "", |classified| {
+            assert_eq!(classified.touches, Touches::Bucket, "{line}");
+            assert!(!classified.target.bucket_prefix().is_empty(), "{line}");
+        });
+    }
+}
+
 /// S3 reads a raw plus as a space, other stores as a plus; SDKs always send `%2B`.
 #[test]
 fn a_raw_plus_in_a_key_is_never_answered_from_the_cache_and_its_writes_touch_the_bucket() {
@@ -532,8 +543,6 @@ fn what_changes_no_object_touches_nothing() {
         "PUT /b?lifecycle",
         "PUT /b?policy&x-id=PutBucketPolicy",
         "DELETE /b?cors",
-        "POST /",
-        "DELETE /",
     ] {
         assert_eq!(
             touched(line, ""),

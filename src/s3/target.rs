@@ -54,7 +54,8 @@ pub enum TargetError {
 pub struct Target<'k> {
     place: Place,
     odd: Option<Oddity>,
-    /// Length-prefixed origin id and bucket.
+    /// Length-prefixed origin id and, if one is named, bucket. Empty for [`Target::NOTHING`] alone, for
+    /// an empty prefix would be that of every key.
     bucket: &'k [u8],
     object: Option<ObjectKeyRef<'k>>,
 }
@@ -102,12 +103,7 @@ impl<'k> Target<'k> {
             return Self::with_key(key, buf);
         }
         if path.is_empty() {
-            return Ok(Self {
-                place: Place::Service,
-                odd: None,
-                bucket: &[],
-                object: None,
-            });
+            return Ok(Self::service(None, buf));
         }
         Self::odd_path_style(path, buf)
     }
@@ -122,12 +118,7 @@ impl<'k> Target<'k> {
         let path = &decoded[slashes..];
         let (bucket, key) = split(path, memchr(b'/', path));
         if bucket.is_empty() || bucket.len() > BUCKET_BYTES_MAX {
-            return Ok(Self {
-                place: Place::Service,
-                odd,
-                bucket: &[],
-                object: None,
-            });
+            return Ok(Self::service(odd, buf));
         }
         push_part(buf, bucket);
         let bucket_end = buf.len();
@@ -146,6 +137,16 @@ impl<'k> Target<'k> {
         }
         push_part(buf, key);
         Ok(Self::object(buf, bucket_end, odd))
+    }
+
+    /// No bucket: `origin` is the length-prefixed origin id alone.
+    fn service(odd: Option<Oddity>, origin: &'k [u8]) -> Self {
+        Self {
+            place: Place::Service,
+            odd,
+            bucket: origin,
+            object: None,
+        }
     }
 
     /// Adds the key, whose raw bytes are `raw`, to origin id and bucket in `buf`.
@@ -193,13 +194,16 @@ impl<'k> Target<'k> {
         self.odd
     }
 
-    /// What every encoded key of the bucket begins with; empty if no bucket is named.
+    /// What every encoded key of the bucket begins with; where no bucket is named, every one of the origin.
     pub fn bucket_prefix(&self) -> &'k [u8] {
         self.bucket
     }
 
     /// The bucket or access point, if one is named.
     pub fn bucket(&self) -> Option<&'k [u8]> {
+        if self.place == Place::Service {
+            return None;
+        }
         let origin_id_bytes = self.bucket.first_chunk::<2>()?;
         let bucket_at = usize::from(u16::from_be_bytes(*origin_id_bytes)) + 4;
         self.bucket.get(bucket_at..)
@@ -217,13 +221,13 @@ impl<'k> Target<'k> {
 
     /// The digest of the bucket's identity, for dropping all of its objects.
     pub fn bucket_digest(&self) -> Option<BucketDigest> {
-        (!self.bucket.is_empty()).then(|| BucketDigest::of_prefix(self.bucket))
+        (self.place != Place::Service).then(|| BucketDigest::of_prefix(self.bucket))
     }
 
     /// The identity of the object `key` (decoded) in the same bucket, written into `buf`; `None` if no
     /// bucket is named or the key is empty or too long to be cached.
     pub fn sibling<'s>(&self, key: &[u8], buf: &'s mut Vec<u8>) -> Option<ObjectKeyRef<'s>> {
-        if self.bucket.is_empty() || key.is_empty() || key.len() > KEY_BYTES_MAX {
+        if self.place == Place::Service || key.is_empty() || key.len() > KEY_BYTES_MAX {
             return None;
         }
         buf.clear();
@@ -538,6 +542,27 @@ mod tests {
     }
 
     #[test]
+    fn the_service_is_all_of_its_origin_and_no_bucket() {
+        let map = single();
+        let route = map.resolve("c.elsewhere:9000").expect("a route");
+        let long = format!("/{}/k", "b".repeat(BUCKET_BYTES_MAX + 1));
+        for path in ["/", "//", long.as_str()] {
+            let (mut buf, mut other) = (Vec::new(), Vec::new());
+            let target = Target::parse(&route, path, &mut buf).expect("a target");
+            assert_eq!(target.place(), Place::Service, "{path}");
+            assert_eq!((target.bucket(), target.key()), (None, None));
+            assert!(target.bucket_digest().is_none() && target.object_key().is_none());
+            assert!(target.sibling(b"k", &mut other).is_none());
+            let prefix = target.bucket_prefix();
+            let key = |host: &str| identity(&map, host, "/b/k").expect("a key");
+            assert!(!prefix.is_empty() && key("c.elsewhere:9000").starts_with(prefix));
+            for host in ["c.elsewhere", "d.elsewhere:9000", "localhost"] {
+                assert!(!key(host).starts_with(prefix), "{host}");
+            }
+        }
+    }
+
+    #[test]
     fn a_sibling_is_what_its_own_path_would_name() {
         let map = aws();
         let route = map.resolve(PATH).expect("a route");
@@ -574,6 +599,8 @@ mod tests {
                 if let Ok(target) = Target::parse(&route.expect("a route"), &path, &mut buf) {
                     prop_assert_eq!(target.key().is_some(), target.object_key().is_some());
                     prop_assert!(target.key().is_none() || target.place() == Place::Object);
+                    prop_assert!(!target.bucket_prefix().is_empty());
+                    prop_assert_eq!(target.bucket().is_none(), target.place() == Place::Service);
                 }
             }
         }
