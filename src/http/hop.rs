@@ -18,9 +18,24 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Names that stay although `Connection` lists them: without them the request would mean something
-/// else to the origin than it meant to the cache.
-const END_TO_END: [&str; 5] = ["authorization", "cache-control", "date", "host", "range"];
+/// Names that stay although `Connection` lists them: without them the message would mean something
+/// else on the other side than it meant to the cache.
+const END_TO_END: [&str; 14] = [
+    "accept-ranges",
+    "age",
+    "authorization",
+    "cache-control",
+    "date",
+    "etag",
+    "expires",
+    "host",
+    "last-modified",
+    "location",
+    "range",
+    "server",
+    "vary",
+    "www-authenticate",
+];
 const END_TO_END_PREFIXES: [&str; 3] = ["content-", "if-", "x-amz-"];
 
 /// Whether the header `name` is for this hop only: one of the fixed nine, or listed in the
@@ -81,6 +96,18 @@ mod tests {
             assert!(is_hop_by_hop(name, &headers), "{name}");
         }
         assert!(!is_hop_by_hop("z-hop", &headers));
+    }
+
+    #[test]
+    fn connection_cannot_take_what_a_response_means_away() {
+        let kept = "ETag, Last-Modified, Vary, Accept-Ranges, Cache-Control, Expires, Location, Age, Server, WWW-Authenticate";
+        let block = format!("Connection: {kept}, X-Hop\r\n");
+        let headers = Headers::parse(block.as_bytes()).unwrap();
+        for name in kept.split(", ") {
+            assert!(!is_hop_by_hop(name, &headers), "{name}");
+            assert!(!is_hop_by_hop(&name.to_lowercase(), &headers), "{name}");
+        }
+        assert!(is_hop_by_hop("x-hop", &headers));
     }
 
     #[test]
