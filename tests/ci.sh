@@ -144,7 +144,9 @@ fuzzing() {
   local name failed=0
   for name in $(cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz list); do
     echo "fuzzing $name"
-    RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$TARGET/fuzz cargo fuzz run "$name" -- \
+    mkdir -p "$TARGET/fuzz-corpus/$name"
+    RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$TARGET/fuzz cargo fuzz run "$name" \
+      "$TARGET/fuzz-corpus/$name" "fuzz/seeds/$name" -- \
       -max_total_time="${FUZZ_SECONDS:-60}" -rss_limit_mb=4096 -verbosity=0 -print_final_stats=0 || failed=1
   done
   return $failed
