@@ -33,13 +33,13 @@ fn a_neighbour_in_the_chain_stays_found_while_keys_before_and_behind_it_change()
             Insert(1, 10),
             Insert(2, 20),
             Insert(3, 30),
-            Insert(1, 11),
+            Insert(2, 21),
             Remove(3),
             Insert(3, 31),
             Free,
             Free,
         ],
         3,
-        &[&[2, 1, 3]],
+        &[&[1, 2, 3]],
     );
 }

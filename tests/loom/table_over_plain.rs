@@ -34,16 +34,16 @@ fn a_key_that_goes_and_comes_back_is_absent_only_in_between() {
 #[test]
 fn a_neighbour_stays_found_while_keys_before_and_behind_it_change() {
     beside(
-        3,
+        2,
         &[
             Insert(1, 10),
             Insert(2, 20),
             Insert(3, 30),
-            Insert(1, 11),
+            Insert(2, 21),
             Remove(3),
             Insert(3, 31),
         ],
         3,
-        &[&[2], &[2, 3]],
+        &[&[1, 2], &[2, 3]],
     );
 }
