@@ -45,8 +45,8 @@ fn semantics_50_one_key_has_one_copy_however_it_is_spelled() {
         "/bucket/%61",
         "/bucket/x%2Fy",
         "/bucket/x/y",
-        "/bucket/p+q",
         "/bucket/p%2Bq",
+        "/bucket/p%2bq",
     ] {
         store.insert(path, Object::bytes(b"same"));
     }
@@ -55,7 +55,7 @@ fn semantics_50_one_key_has_one_copy_however_it_is_spelled() {
     for (one, other) in [
         ("/bucket/a", "/bucket/%61"),
         ("/bucket/x%2Fy", "/bucket/x/y"),
-        ("/bucket/p+q", "/bucket/p%2Bq"),
+        ("/bucket/p%2Bq", "/bucket/p%2bq"),
     ] {
         assert_eq!(server.get(one).cache_word(), "MISS");
         assert_eq!(server.get(other).cache_word(), "HIT", "{one} and {other}");
@@ -65,6 +65,80 @@ fn semantics_50_one_key_has_one_copy_however_it_is_spelled() {
             "HIT",
             "a write of {one} left {other}"
         );
+    }
+    server.finish();
+}
+
+#[test]
+fn a_raw_plus_is_read_by_the_origin_and_a_write_with_one_leaves_no_old_copy() {
+    // A space to S3, a plus to other stores: here one of the first kind.
+    let store = Store::new();
+    let spellings = ["/bucket/p%20q", "/bucket/p+q"];
+    let put = |text: &str| {
+        for path in spellings {
+            store.insert(path, Object::bytes(text.as_bytes()));
+        }
+    };
+    put("old");
+    store.insert("/bucket/p%2Bq", Object::bytes(b"a plus"));
+    let origin = store.serve();
+    let server = Millrace::start(origin.address);
+    for _ in 0..2 {
+        assert_eq!(server.get("/bucket/p%2Bq").text(), "a plus");
+        assert_eq!(server.get("/bucket/p%20q").text(), "old");
+        let raw = server.get("/bucket/p+q");
+        assert_eq!(raw.text(), "old");
+        assert_ne!(raw.cache_word(), "HIT");
+    }
+    assert_eq!(server.get("/bucket/p%20q").cache_word(), "HIT");
+    assert_eq!(server.fetch(&Ask::put("/bucket/p+q", "new")).status(), 200);
+    put("new");
+    for path in ["/bucket/p%20q", "/bucket/p%2Bq"] {
+        assert_ne!(server.get(path).cache_word(), "HIT", "{path}");
+    }
+    assert_eq!(server.get("/bucket/p%20q").text(), "new");
+    server.finish();
+}
+
+#[test]
+fn a_delete_that_names_its_bucket_in_an_unlisted_host_leaves_no_copy_of_that_host() {
+    let store = Store::new();
+    for path in ["/k", "/bucket/k"] {
+        store.insert(path, Object::bytes(b"here"));
+    }
+    let origin = store.serve();
+    let server = Millrace::start(origin.address);
+    let read = |host: &str, path: &str| server.fetch(&Ask::get(path).header("Host", host));
+    let kept = [
+        ("b.unlisted.example", "/bucket/k"),
+        ("other.example", "/bucket/k"),
+    ];
+    for (host, path) in kept {
+        assert_eq!(read(host, path).text(), "here");
+        assert_eq!(read(host, path).cache_word(), "HIT");
+    }
+    let list = "<Delete><Object><Key>bucket/k</Key></Object></Delete>";
+    let delete = Ask::new("POST", "/?delete")
+        .header("Host", "b.unlisted.example")
+        .body(list);
+    server.fetch(&delete);
+    assert_ne!(read("b.unlisted.example", "/bucket/k").cache_word(), "HIT");
+    assert_eq!(read("other.example", "/bucket/k").cache_word(), "HIT");
+    server.finish();
+}
+
+#[test]
+fn a_response_that_varies_in_its_second_vary_line_is_not_kept() {
+    let origin = Stub::start(|seen, wire| {
+        let text = seen.header("user-agent").unwrap_or_default().to_owned();
+        let headers = [("ETag", "\"e\""), ("Vary", ""), ("Vary", "User-Agent")];
+        wire.respond("200 OK", &headers, text.as_bytes())
+    });
+    let server = Millrace::start(origin.address);
+    for agent in ["one", "two", "one"] {
+        let response = server.fetch(&Ask::get("/bucket/k").header("User-Agent", agent));
+        assert_eq!(response.text(), agent);
+        assert_ne!(response.cache_word(), "HIT");
     }
     server.finish();
 }
