@@ -183,6 +183,8 @@ impl Partition {
             Some(older) => head.inherit(older),
             None => head,
         });
+        // A confirmation does not make a hot object cold.
+        head.set_frequency(older.map_or(0, |older| older.frequency()));
         self.head_policy.insert(
             HeadResident(Arc::downgrade(&head)),
             head.weight(),

@@ -35,3 +35,4 @@ mod regression;
 mod shards;
 mod signed_range;
 mod tls_origin;
+mod writes_in_doubt;
