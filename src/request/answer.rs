@@ -7,8 +7,6 @@ use std::ops::Range;
 use crate::cache::Head;
 use crate::http::{Version, http_date};
 
-use super::report::Report;
-
 /// How an answer came about, for `Cache-Status` (RFC 9211) and `X-Cache-Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheStatus {
@@ -111,13 +109,13 @@ impl Answer<'_> {
             .map_or(self.head.total(), |part| part.end - part.start)
     }
 
-    /// Appends the head with its empty line.
-    pub fn write(&self, report: &Report, out: &mut Vec<u8>) {
+    /// Appends the head with its empty line; `request_id` is what the client may ask us about.
+    pub fn write(&self, request_id: &[u8], out: &mut Vec<u8>) {
         match &self.part {
             None => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
             Some(_) => out.extend_from_slice(b"HTTP/1.1 206 Partial Content\r\n"),
         }
-        line(out, "x-amz-request-id", report.id());
+        line(out, "x-amz-request-id", request_id);
         line(out, "Date", &http_date(self.unix_seconds.max(0) as u64));
         out.extend_from_slice(self.head.lines());
         if let Some(part) = &self.part {

@@ -166,7 +166,7 @@ impl Read<'_, '_> {
     ) -> End {
         let answer = self.answer(head, part, status);
         let code = if answer.part.is_some() { 206 } else { 200 };
-        answer.write(report, out);
+        answer.write(report.id(), out);
         report.head_sent(code);
         match self.exchange.client.send(out, &[], false).await {
             Ok(()) => self.exchange.end(),
@@ -313,7 +313,7 @@ impl Read<'_, '_> {
         let range = part.clone().unwrap_or(0..head.total());
         let answer = self.answer(head, part, status);
         let code = if answer.part.is_some() { 206 } else { 200 };
-        answer.write(report, out);
+        answer.write(report.id(), out);
         let ask = || self.asking();
         let delivery = Delivery {
             shard: self.shard(),
