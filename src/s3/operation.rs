@@ -126,7 +126,11 @@ pub fn classify<'b, 'k>(
         Some(refusal) => (Operation::Refused(refusal), Touches::Nothing),
         None => (
             look_up(head.method, target.place(), facts),
-            touches(head.method, &target, facts),
+            match target.place() {
+                // Every bucket of AWS is named by its host or path, so nothing of any bucket is meant.
+                Place::Service if route.is_aws() => Touches::Nothing,
+                _ => touches(head.method, &target, facts),
+            },
         ),
     };
     Classified {
