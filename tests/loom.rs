@@ -1,4 +1,4 @@
-//! Every interleaving of the three lock-free hand-overs, run on the server's own source files: the watermark of a fill (`ram::progress`),
+//! Every interleaving of the three lock-free hand-overs, run on the server's own source files: a fill's bytes (`ram::progress`, `ram::extent`),
 //! the table with one writer (`cache::read_map`) and the mailbox that wakes a sleeping shard (`shard::mailbox`).
 //!
 //! Compiled only under loom, without the rest of the crate (most dependencies have no loom of their own):
@@ -25,16 +25,14 @@ extern crate self as crossbeam;
 
 #[path = "../src/shard/mailbox.rs"]
 mod mailbox;
-#[path = "../src/ram/progress.rs"]
-mod progress;
 
 #[path = "loom/stand_ins.rs"]
 mod stand_ins;
 pub use crossbeam_utils as utils;
 pub use stand_ins::{io, queue};
 
-#[path = "loom/fills.rs"]
-mod fills;
+#[path = "loom/ram.rs"]
+mod ram;
 #[path = "loom/table_over_crossbeam.rs"]
 mod table_over_crossbeam;
 #[path = "loom/table_over_plain.rs"]

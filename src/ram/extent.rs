@@ -397,7 +397,7 @@ impl Drop for ExtentWriter {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::ram::slab::Slab;

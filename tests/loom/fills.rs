@@ -4,8 +4,8 @@ use loom::cell::UnsafeCell;
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
+use super::progress::{FillState, Progress};
 use crate::explore;
-use crate::progress::{FillState, Progress};
 
 /// Bytes of the modelled extent.
 const BYTES: usize = 2;

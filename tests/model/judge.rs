@@ -150,7 +150,7 @@ fn lease_surely(partition: &mut Partition, id: StripeId, bytes: u32) -> ExtentWr
             Lease::NoRoom => std::thread::yield_now(),
         }
     }
-    panic!("nothing is pinned, and yet there is no room");
+    panic!("nothing is pinned, and yet there is no room for {bytes} bytes: {} used, {:?}", partition.used_bytes(), partition.tally());
 }
 
 /// Everything is evicted by a last lease that is given back unused: no slot is out.

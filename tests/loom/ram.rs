@@ -1,0 +1,96 @@
+//! The watermark and the extent over it, on a small arena of plain memory: the part of `ram` that is handed from thread to thread.
+//!
+//! An extent's own counters are not loom's, so it runs whole between two looks at the watermark; bytes of the arena are plain memory that loom
+//! does not watch (`fills` has some that it does). What is explored here is the order in which a writer's calls let its readers see things.
+
+#[path = "../../src/ram/extent.rs"]
+pub mod extent;
+#[path = "../../src/ram/progress.rs"]
+pub mod progress;
+
+#[path = "extents.rs"]
+mod extents;
+#[path = "fills.rs"]
+mod fills;
+
+/// As `ram::StripeId`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StripeId;
+
+impl StripeId {
+    pub fn base(&self) -> u64 {
+        0
+    }
+}
+
+/// As `ram::slab`, with pages of four bytes.
+pub mod slab {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    pub const PAGE_BYTES: usize = 4;
+    pub const PUNCH_BYTES: usize = 1;
+
+    /// One page.
+    #[derive(Debug, Clone, Copy)]
+    pub struct Slot(pub usize);
+
+    impl Slot {
+        pub fn offset(self) -> usize {
+            self.0 * PAGE_BYTES
+        }
+        pub fn bytes(self) -> usize {
+            PAGE_BYTES
+        }
+        pub fn page(self) -> u32 {
+            self.0 as u32
+        }
+    }
+
+    #[derive(Debug)]
+    pub struct Memory(*mut u8, usize);
+
+    // SAFETY: as the slab's mapping: whoever writes or reads through it keeps the one-writer rule.
+    unsafe impl Send for Memory {}
+    // SAFETY: as above.
+    unsafe impl Sync for Memory {}
+
+    impl Memory {
+        pub fn base(&self) -> *mut u8 {
+            self.0
+        }
+        pub fn len(&self) -> usize {
+            self.1
+        }
+    }
+
+    /// Counts the slots that came home.
+    #[derive(Debug)]
+    pub struct Arena {
+        pub(super) memory: Memory,
+        home: AtomicUsize,
+    }
+
+    impl Arena {
+        pub fn new(pages: usize) -> Self {
+            let memory = Box::leak(vec![0u8; pages * PAGE_BYTES].into_boxed_slice());
+            Self {
+                memory: Memory(memory.as_mut_ptr(), memory.len()),
+                home: AtomicUsize::new(0),
+            }
+        }
+        pub(super) fn give_back(&self, slots: Vec<Slot>, _by_reference: bool) {
+            self.home.fetch_add(slots.len(), Ordering::SeqCst);
+        }
+        pub fn home(&self) -> usize {
+            self.home.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Drop for Arena {
+        fn drop(&mut self) {
+            let memory = std::ptr::slice_from_raw_parts_mut(self.memory.0, self.memory.1);
+            // SAFETY: leaked when it was made, and nobody has a piece of it any more.
+            drop(unsafe { Box::from_raw(memory) });
+        }
+    }
+}
