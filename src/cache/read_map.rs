@@ -277,6 +277,13 @@ mod tests {
         assert_eq!(drops.load(Ordering::Relaxed), 100);
     }
 
+    fn look_at_all(map: &ReadMap<u64, [u64; 8]>) {
+        for key in 0..64u64 {
+            let whole = |v: &[u64; 8]| assert!(v.iter().all(|x| *x == v[0] && x % 64 == key));
+            map.get(key, |k| *k == key, whole);
+        }
+    }
+
     #[test]
     fn readers_on_other_threads_always_see_a_whole_value() {
         let map = Arc::new(table::<u64, [u64; 8]>(16));
@@ -289,13 +296,7 @@ mod tests {
                 let (map, stop) = (Arc::clone(&map), Arc::clone(&stop));
                 std::thread::spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
-                        for key in 0..64u64 {
-                            map.get(
-                                key,
-                                |k| *k == key,
-                                |v| assert!(v.iter().all(|x| *x == v[0] && x % 64 == key)),
-                            );
-                        }
+                        look_at_all(&map);
                     }
                 })
             })

@@ -40,8 +40,8 @@ fn wake(sleeper: &Sleeper) {
     sleeper.changed.notify_one();
 }
 
-/// Follows to the end, as `request::deliver` does; gives the bytes there were.
-fn follow(extent: &Extent, sleeper: &Sleeper) -> u32 {
+/// Follows to the end or until there is `enough`, as `request::deliver` does; gives the bytes there were.
+fn follow(extent: &Extent, sleeper: &Sleeper, enough: u32) -> u32 {
     let mut at = START;
     loop {
         let state = extent.progress().state();
@@ -55,6 +55,8 @@ fn follow(extent: &Extent, sleeper: &Sleeper) -> u32 {
         }
         if state != FillState::Filling {
             assert_eq!(at, promised, "what is final stays");
+        }
+        if state != FillState::Filling || at - START >= enough {
             return at - START;
         }
         extent.progress().subscribe(0);
@@ -83,7 +85,7 @@ fn fill(upto: u32, end: fn(ExtentWriter, &Sleeper)) {
             write(&mut writer, upto, &waker);
             end(writer, &waker);
         });
-        assert_eq!(follow(&extent, &sleeper), upto);
+        assert_eq!(follow(&extent, &sleeper, u32::MAX), upto);
         thread.join().unwrap();
         let unused = 2 - (upto as usize).div_ceil(PAGE_BYTES);
         assert_eq!(arena.home(), unused, "unused room is back");
@@ -107,4 +109,26 @@ fn a_fill_that_breaks_off_is_read_as_far_as_it_came() {
 #[test]
 fn a_fill_that_ends_before_its_first_byte_ends_its_reader() {
     fill(0, |writer, sleeper| writer.fail(|_| wake(sleeper)));
+}
+
+#[test]
+fn bytes_wake_their_reader_also_when_no_more_come() {
+    explore(4, || {
+        let arena = Arc::new(Arena::new(2));
+        let sleeper = Arc::new(Sleeper::default());
+        let (extent, mut writer) = Extent::create(
+            StripeId,
+            START..START + CAPACITY,
+            vec![Slot(0), Slot(1)],
+            &arena,
+            &Arc::default(),
+        );
+        let waker = Arc::clone(&sleeper);
+        let thread = thread::spawn(move || {
+            write(&mut writer, 3, &waker);
+            writer
+        });
+        assert_eq!(follow(&extent, &sleeper, 3), 3);
+        drop(thread.join().unwrap());
+    });
 }

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use millrace::base::clock;
 use millrace::cache::Head;
 use millrace::cache::partition::{Lease, Partition};
 use millrace::cache::read_map;
@@ -115,6 +116,9 @@ impl World {
     }
 }
 
+/// How long memory may take to come home: a thread of another test that was stopped in the middle of a look holds reclamation up.
+const WAIT_MS: u64 = 10_000;
+
 /// Takes all memory of a partition, which takes that everything was let go, and writes to it.
 pub fn overwrite(partition: &mut Partition, ram_bytes: u64) {
     let mut writers = Vec::new();
@@ -142,15 +146,19 @@ pub fn overwrite(partition: &mut Partition, ram_bytes: u64) {
 }
 
 fn lease_surely(partition: &mut Partition, id: StripeId, bytes: u32) -> ExtentWriter {
-    for _ in 0..10_000 {
+    let until_ms = clock::now_ms() + WAIT_MS;
+    while clock::now_ms() < until_ms {
         match partition.lease(id, 0..bytes, &Arc::default()) {
             Lease::Granted(writer) => return writer,
             Lease::Have(_) => panic!("nobody else has this object"),
-            // Another test's thread may hold reclamation up for a moment.
             Lease::NoRoom => std::thread::yield_now(),
         }
     }
-    panic!("nothing is pinned, and yet there is no room for {bytes} bytes: {} used, {:?}", partition.used_bytes(), partition.tally());
+    panic!(
+        "nothing is pinned, and yet there is no room for {bytes} bytes: {} used, {:?}",
+        partition.used_bytes(),
+        partition.tally()
+    );
 }
 
 /// Everything is evicted by a last lease that is given back unused: no slot is out.
@@ -175,7 +183,8 @@ pub fn come_home(partition: &mut Partition) {
         writer.fail(|_| panic!("nobody reads it"));
         partition.settled(&extent);
     }
-    for _ in 0..10_000 {
+    let until_ms = clock::now_ms() + WAIT_MS;
+    while clock::now_ms() < until_ms {
         read_map::free_retired();
         partition.collect();
         if partition.used_bytes() == 0 {
