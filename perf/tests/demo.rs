@@ -104,9 +104,10 @@ fn a_proxy_that_ends_early_is_reported_at_once() {
 #[test]
 fn a_demo_that_stays_prints_a_line_to_paste_and_takes_its_child_along() {
     let mut demo = demo("").stdout(Stdio::piped()).spawn().expect("it runs");
-    let lines = BufReader::new(demo.stdout.take().expect("piped")).lines();
+    // Kept open to the end: the demo has more to say behind the line to paste.
+    let mut lines = BufReader::new(demo.stdout.take().expect("piped")).lines();
     let mut proxy = None;
-    for line in lines {
+    for line in lines.by_ref() {
         let line = line.expect("text");
         if let Some((_, rest)) = line.split_once("aws --endpoint-url http://") {
             proxy = rest.split_whitespace().next().map(str::to_string);
