@@ -146,7 +146,7 @@ fn any_bool() -> impl Strategy<Value = bool> {
 fn sizes() -> impl Strategy<Value = Sizes> {
     (
         1usize..=3,
-        prop_oneof![4 => 2u64..=4, 1 => Just(8u64)],
+        prop_oneof![4 => 2u64..=4, 1 => 8u64..=10],
         2usize..=9,
     )
         .prop_map(|(shards, mib, heads_max)| Sizes {

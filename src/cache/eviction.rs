@@ -81,6 +81,16 @@ impl Ghost {
     }
 }
 
+/// What became of the entry whose turn it was.
+enum Answer<E> {
+    /// It goes.
+    Goes(E),
+    /// It may not go now.
+    Busy,
+    /// It was hit, or is gone already.
+    Stays,
+}
+
 /// The order in which things go.
 pub struct S3Fifo<E> {
     small: Queue<E>,
@@ -160,52 +170,67 @@ impl<E: Resident> S3Fifo<E> {
     pub fn evict(&mut self) -> Option<E> {
         // Each entry can be asked up to four times before its hits are used up.
         let mut turns = self.len() * 5 + 1;
-        while turns > 0 && !self.is_empty() {
+        // Busy entries met in a row: a queue of nothing else must not keep the other from being asked.
+        let (mut small_busy, mut main_busy) = (0, 0);
+        while turns > 0 {
             turns -= 1;
             let total = self.small.bytes + self.main.bytes;
-            let from_small = self.main.entries.is_empty()
-                || (!self.small.entries.is_empty()
-                    && self.small.bytes * 100 > total * SMALL_PERCENT);
-            let victim = if from_small {
-                self.step_small()
-            } else {
-                self.step_main()
+            let small_may = small_busy < self.small.entries.len();
+            let main_may = main_busy < self.main.entries.len();
+            let over = self.small.bytes * 100 > total * SMALL_PERCENT;
+            let (answer, busy) = match (small_may, main_may) {
+                (false, false) => return None,
+                (true, true) if over => (self.step_small(), &mut small_busy),
+                (true, false) => (self.step_small(), &mut small_busy),
+                (_, true) => (self.step_main(), &mut main_busy),
             };
-            if victim.is_some() {
-                return victim;
+            match answer {
+                Answer::Goes(item) => return Some(item),
+                Answer::Busy => *busy += 1,
+                Answer::Stays => *busy = 0,
             }
         }
         None
     }
 
-    fn step_small(&mut self) -> Option<E> {
-        let entry = self.small.pop()?;
-        let frequency = entry.item.frequency()?;
+    fn step_small(&mut self) -> Answer<E> {
+        let Some(entry) = self.small.pop() else {
+            return Answer::Stays;
+        };
+        let Some(frequency) = entry.item.frequency() else {
+            return Answer::Stays;
+        };
         if entry.item.busy() {
             self.small.push(entry);
-            return None;
+            return Answer::Busy;
         }
         if frequency > 0 {
             entry.item.set_frequency(0);
             self.main.push(entry);
-            return None;
+            return Answer::Stays;
         }
         let most = self.main.entries.len().max(1024);
         self.ghost.remember(entry.fingerprint, most);
-        Some(entry.item)
+        Answer::Goes(entry.item)
     }
 
-    fn step_main(&mut self) -> Option<E> {
-        let entry = self.main.pop()?;
-        let frequency = entry.item.frequency()?;
-        if frequency > 0 && !entry.item.busy() {
-            entry.item.set_frequency(frequency - 1);
-        }
-        if frequency > 0 || entry.item.busy() {
+    fn step_main(&mut self) -> Answer<E> {
+        let Some(entry) = self.main.pop() else {
+            return Answer::Stays;
+        };
+        let Some(frequency) = entry.item.frequency() else {
+            return Answer::Stays;
+        };
+        if entry.item.busy() {
             self.main.push(entry);
-            return None;
+            return Answer::Busy;
         }
-        Some(entry.item)
+        if frequency > 0 {
+            entry.item.set_frequency(frequency - 1);
+            self.main.push(entry);
+            return Answer::Stays;
+        }
+        Answer::Goes(entry.item)
     }
 
     /// Takes out every entry that `unwanted` names.
@@ -290,6 +315,31 @@ mod tests {
         assert!(fifo.len() <= 2 * 1000 + SWEEP_MIN, "{} entries", fifo.len());
         assert!((0..1000).all(|_| fifo.evict().is_some()));
         assert!(fifo.evict().is_none());
+    }
+
+    #[test]
+    fn a_queue_of_busy_entries_does_not_shield_the_other() {
+        let mut fifo = S3Fifo::default();
+        let hit = thing(1);
+        hit.1.set(1);
+        fifo.insert(hit, 1, 1);
+        let busy = thing(2);
+        busy.2.set(true);
+        fifo.insert(busy.clone(), 8, 2);
+        assert_eq!(fifo.evict().unwrap().0, 1, "from the main queue");
+        assert!(fifo.evict().is_none());
+        busy.2.set(false);
+        busy.1.set(1);
+        fifo.insert(thing(3), 1, 3);
+        assert_eq!(fifo.evict().unwrap().0, 3);
+        busy.2.set(true);
+        for n in 4..100 {
+            fifo.insert(thing(n), 1, n);
+            assert_eq!(fifo.evict().unwrap().0, n, "from the small queue");
+        }
+        let small = thing(100);
+        fifo.insert(small, 0, 100);
+        assert_eq!(fifo.evict().unwrap().0, 100, "though it is small enough");
     }
 
     #[test]
