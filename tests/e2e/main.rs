@@ -27,6 +27,7 @@ mod failing_origin;
 mod herd;
 mod hostile;
 mod http_client_shapes;
+mod idle;
 mod leaving_clients;
 mod log_and_metrics;
 mod pass;
