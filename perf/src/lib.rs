@@ -10,9 +10,13 @@
 )]
 
 pub mod client;
+pub mod cpu;
 pub mod demo;
+pub mod load;
+pub mod machine;
 pub mod net;
 pub mod origin;
+pub mod results;
 pub mod sign;
 
 /// Header lines in order, names and values as on the wire.
