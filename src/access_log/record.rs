@@ -66,7 +66,7 @@ pub struct Record<'a> {
 
 impl Record<'_> {
     /// Appends the line, its end included, to `out`.
-    pub(super) fn write(&self, shard: usize, out: &mut Vec<u8>) {
+    pub fn write(&self, shard: usize, out: &mut Vec<u8>) {
         let before = out.len();
         out.extend_from_slice(b"{\"time\":\"");
         time(out, self.time_unix_ms);
