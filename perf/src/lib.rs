@@ -9,6 +9,7 @@
     reason = "nothing here replays from a seed: a test tool takes the clock and the locks of std"
 )]
 
+pub mod bench;
 pub mod client;
 pub mod cpu;
 pub mod demo;
@@ -16,7 +17,9 @@ pub mod load;
 pub mod machine;
 pub mod net;
 pub mod origin;
+pub mod peers;
 pub mod results;
+pub mod scenario;
 pub mod sign;
 
 /// Header lines in order, names and values as on the wire.

@@ -50,12 +50,12 @@ pub fn cores() -> Vec<u32> {
     all.filter(|core| set.is_set(*core as usize)).collect()
 }
 
-/// Splits the cores: `wanted` for the server, the rest for the client and the origin. With one core they share it.
+/// Splits the cores: `wanted` for the server, the rest for the client and the origin. Where none would be left, all
+/// share all.
 pub fn split(cores: &[u32], wanted: usize) -> (Vec<u32>, Vec<u32>) {
-    let server = wanted.clamp(1, cores.len().saturating_sub(1).max(1));
-    let (first, rest) = cores.split_at(server.min(cores.len()));
-    let client = if rest.is_empty() { first } else { rest };
-    (first.to_vec(), client.to_vec())
+    let (server, client) = cores.split_at(wanted.min(cores.len()));
+    let client = if client.is_empty() { server } else { client };
+    (server.to_vec(), client.to_vec())
 }
 
 /// Why there is no network of our own.
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn server_and_client_never_share_a_core_if_there_are_two() {
         assert_eq!(split(&[0, 1], 1), (vec![0], vec![1]));
-        assert_eq!(split(&[0, 1], 2), (vec![0], vec![1]));
+        assert_eq!(split(&[0, 1], 2), (vec![0, 1], vec![0, 1]));
         assert_eq!(split(&[2, 3, 6, 7], 2), (vec![2, 3], vec![6, 7]));
         assert_eq!(split(&[5], 1), (vec![5], vec![5]));
     }

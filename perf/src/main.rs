@@ -9,7 +9,10 @@
     reason = "a test tool takes the clock and the locks of std"
 )]
 
+mod command;
+
 use std::error::Error;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +42,8 @@ enum Command {
     Origin(OriginArgs),
     /// Starts an origin and millrace, reads real files through it and prints a table
     Demo(DemoArgs),
+    /// Measures millrace and its peers under scenarios, keeps the results
+    Bench(command::BenchArgs),
     /// Writes ca.pem, cert.pem and key.pem for a test origin with TLS
     Certs(CertsArgs),
 }
@@ -112,22 +117,32 @@ struct DemoArgs {
     ram: String,
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        // It starts threads of its own, and must be alone before that.
+        Command::Bench(args) => command::bench(args),
+        command => serve(command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With `2>&1 | head` this reader may have gone too; the exit code says it as well.
+            let _ = writeln!(std::io::stderr(), "perf: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn serve(command: Command) -> Result<(), Box<dyn Error>> {
+    match command {
         Command::S3s(args) => run_s3s(args).await,
         Command::Origin(args) => run_origin(args).await,
         Command::Demo(args) => run_demo(args).await,
         Command::Certs(args) => {
             fault::wire::write_certificates(&args.dir, &args.name).map_err(Into::into)
         }
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("perf: {error}");
-            ExitCode::FAILURE
-        }
+        Command::Bench(_) => unreachable!("run without a runtime"),
     }
 }
 
@@ -188,20 +203,24 @@ async fn run_demo(args: DemoArgs) -> Result<(), Box<dyn Error>> {
 
 async fn show_demo(demo: &mut demo::Demo, once: bool) -> Result<(), Box<dyn Error>> {
     let (origin, proxy, admin) = demo.addresses();
-    println!(
-        "origin http://{origin} (s3s-fs), millrace http://{proxy}, its admin http://{admin}\n"
-    );
+    let mut heard = say(&format!(
+        "origin http://{origin} (s3s-fs), millrace http://{proxy}, its admin http://{admin}\n\n"
+    ));
     let outcome = demo.run().await?;
-    print!("{}", demo::table::render(&outcome.rows));
+    heard &= say(&demo::table::render(&outcome.rows));
     for failure in &outcome.failures {
-        println!("FAILED: {failure}");
+        heard &= say(&format!("FAILED: {failure}\n"));
     }
     if !once {
-        println!(
-            "\nBoth stay up until Ctrl-C. Read through the proxy with:\n\n{}\n\nIt prints {}\n",
+        heard &= say(&format!(
+            "\nBoth stay up until Ctrl-C. Read through the proxy with:\n\n{}\n\nIt prints {}\n\n",
             demo.paste_line(),
             outcome.paste_sha256
-        );
+        ));
+        if !heard {
+            // Nobody knows of what would stay up.
+            return Ok(());
+        }
         return Err(format!("millrace ended: {}", demo.proxy_ended().await).into());
     }
     match outcome.failures.len() {
@@ -211,10 +230,16 @@ async fn show_demo(demo: &mut demo::Demo, once: bool) -> Result<(), Box<dyn Erro
 }
 
 fn announce(listen: SocketAddr, stats: Option<SocketAddr>) {
-    println!(
-        "{}",
-        serde_json::json!({ "listen": listen, "stats": stats })
-    );
+    let line = serde_json::json!({ "listen": listen, "stats": stats });
+    // Whoever started a server may know its addresses already.
+    let _heard = say(&format!("{line}\n"));
+}
+
+/// Writes to standard output; false if nobody reads it any more (`perf demo | head`), which is no failure of ours.
+fn say(text: &str) -> bool {
+    let mut stdout = std::io::stdout();
+    let said = stdout.write_all(text.as_bytes());
+    said.and_then(|()| stdout.flush()).is_ok()
 }
 
 async fn until_told_to_end(with_stdin: bool) -> std::io::Result<()> {

@@ -1,0 +1,208 @@
+//! `perf bench`: measures millrace and its peers under a scenario, in interleaved rounds, and keeps what it saw.
+//!
+//! Called by `main`. Invariants: every party runs on the same cores, against the same origin, under the same
+//! congestion control, in an order that is swapped each round; a run disturbed by other processes is repeated; wrong
+//! bytes make the whole bench fail. Reading order: `session` (one scenario), `round` (one run), `endpoint` (a server
+//! that already runs), `show`.
+
+mod endpoint;
+mod round;
+mod session;
+mod show;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+
+pub use self::endpoint::Endpoint;
+use self::session::Session;
+use crate::load::LoadError;
+use crate::load::target::TargetError;
+use crate::machine;
+use crate::peers::{PeerError, process};
+use crate::results::{Results, SCHEMA, ScenarioInfo};
+use crate::scenario::{Scenario, ScenarioError};
+
+/// What to do.
+#[derive(Debug)]
+pub struct Options {
+    /// Names or paths.
+    pub scenarios: Vec<String>,
+    /// Peers; the scenario's own list if `None`.
+    pub against: Option<Vec<String>>,
+    /// Interleaved rounds.
+    pub rounds: u32,
+    /// A server that already runs, instead of starting parties.
+    pub endpoint: Option<Endpoint>,
+    /// The millrace binary.
+    pub millrace: PathBuf,
+    /// The folder for results.
+    pub out: PathBuf,
+    /// Where objects and disk caches are kept meanwhile.
+    pub scratch: PathBuf,
+    /// Small sizes and short times.
+    pub quick: bool,
+}
+
+/// Why a bench came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The scenario is wrong.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// A party that must be there is not.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The endpoint cannot be used.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The load failed.
+    #[error("{party}: {error}")]
+    Load {
+        /// Who was asked.
+        party: String,
+        /// Why it failed.
+        error: LoadError,
+    },
+    /// Files.
+    #[error("{path}: {error}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Bytes were wrong, or answers missing.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+fn file(path: &Path) -> impl Fn(io::Error) -> BenchError + '_ {
+    move |error| BenchError::File {
+        path: path.to_path_buf(),
+        error,
+    }
+}
+
+/// Where objects are kept if nobody says: in memory where there is a file system for that.
+pub fn default_scratch() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    match memory.is_dir() {
+        true => memory.to_path_buf(),
+        false => std::env::temp_dir(),
+    }
+}
+
+/// Measures all scenarios and prints what came out. Call it before there are other threads.
+pub fn run(options: &Options) -> Result<(), BenchError> {
+    let scenarios = options.scenarios.iter().map(|name| Scenario::find(name));
+    let scenarios: Vec<Scenario> = scenarios.collect::<Result<_, _>>()?;
+    let mut warnings = Vec::new();
+    if options.endpoint.is_none()
+        && let Err(error) = machine::enter_own_network()
+    {
+        warnings.push(format!("congestion control is not forced: {error}"));
+    }
+    end_children_when_told();
+    let mut wrong = Vec::new();
+    for scenario in scenarios {
+        let scenario = if options.quick {
+            scenario.quick()
+        } else {
+            scenario
+        };
+        let mut results = blank(&scenario, &warnings);
+        println!("{}: {}", scenario.name, scenario.title);
+        match &options.endpoint {
+            Some(endpoint) => endpoint.measure(&scenario, options, &mut results)?,
+            None => Session::start(&scenario, options, &mut results)?.measure(&mut results)?,
+        }
+        let path = write(&results, &options.out)?;
+        println!("{}", show::summary(&results));
+        println!("kept in {}\n", path.display());
+        wrong.extend(show::wrongs(&results));
+    }
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(BenchError::Wrong(wrong.join("; "))),
+    }
+}
+
+/// Ctrl-C and SIGTERM end what was started, then us.
+fn end_children_when_told() {
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let Ok(runtime) = runtime else { return };
+        let told = runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let mut terminate = signal(SignalKind::terminate())?;
+            tokio::select! {
+                ended = tokio::signal::ctrl_c() => ended,
+                _ = terminate.recv() => Ok(()),
+            }
+        });
+        if told.is_ok() {
+            process::clean_up();
+            std::process::exit(130);
+        }
+    });
+}
+
+fn blank(scenario: &Scenario, warnings: &[String]) -> Results {
+    let now = OffsetDateTime::now_utc();
+    let (server, client) = machine::split(&machine::cores(), scenario.server_cores());
+    Results {
+        schema: SCHEMA,
+        started: now.format(&Rfc3339).expect("UTC has RFC 3339"),
+        commit: commit(),
+        machine: machine::describe(&server, &client),
+        scenario: ScenarioInfo {
+            name: scenario.name.clone(),
+            title: scenario.title.clone(),
+            toml: scenario.toml.clone(),
+        },
+        parties: Vec::new(),
+        runs: Vec::new(),
+        warnings: warnings.to_vec(),
+    }
+}
+
+/// The commit of the tree this was built from, marked where the tree has changes; empty without git.
+fn commit() -> String {
+    let output = Command::new("git")
+        .args([
+            "describe",
+            "--always",
+            "--dirty",
+            "--abbrev=40",
+            "--exclude=*",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_string()
+        }
+        _ => String::new(),
+    }
+}
+
+/// Writes a new file; never over one that is there.
+fn write(results: &Results, out: &Path) -> Result<PathBuf, BenchError> {
+    let stamp = format_description!("[year][month][day]T[hour][minute][second]Z");
+    let started = OffsetDateTime::parse(&results.started, &Rfc3339).expect("written by us");
+    let stamp = started.format(&stamp).expect("UTC has these fields");
+    let path = out.join(format!("{stamp}-{}.json", results.scenario.name));
+    fs::create_dir_all(out).map_err(file(out))?;
+    let new = fs::File::create_new(&path).map_err(file(&path))?;
+    let written = serde_json::to_writer_pretty(new, results).map_err(io::Error::from);
+    written.map_err(file(&path))?;
+    Ok(path)
+}

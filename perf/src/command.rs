@@ -1,0 +1,116 @@
+//! The commands that measure, as flags: `perf bench`.
+//!
+//! Called by `main` before there is any thread, because a network of one's own is entered thread by thread.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use perf::bench::{self, Endpoint, Options};
+use perf::demo::child;
+use perf::load::target::Target;
+use perf::sign::Signer;
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Names of scenarios (or clear starts of them), or paths of scenario files
+    #[arg(required = true)]
+    scenario: Vec<String>,
+    /// Peers: direct, nginx, haproxy, varnish, ats; the scenario's own list if not given
+    #[arg(long, value_delimiter = ',')]
+    against: Option<Vec<String>>,
+    /// Interleaved rounds
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Measure this running server instead of starting any; objects are uploaded through it
+    #[arg(long, conflicts_with = "against")]
+    endpoint: Option<String>,
+    /// Bucket of the endpoint
+    #[arg(long, default_value = "bench", requires = "endpoint")]
+    bucket: String,
+    /// Process id of the endpoint, to count its CPU
+    #[arg(long, requires = "endpoint")]
+    pid: Option<u32>,
+    #[command(flatten)]
+    access: AccessArgs,
+    /// The millrace binary; the one beside this program, or a fresh build, if not given
+    #[arg(long)]
+    millrace: Option<PathBuf>,
+    /// Folder of the results; perf/results of the source tree if not given
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Where objects and disk caches are kept meanwhile; in memory if not given
+    #[arg(long)]
+    scratch: Option<PathBuf>,
+    /// Small sizes and short times, to see whether everything works
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AccessArgs {
+    /// Access key: sign requests
+    #[arg(long, env = "AWS_ACCESS_KEY_ID", requires = "secret_key")]
+    access_key: Option<String>,
+    /// Its secret
+    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true)]
+    secret_key: Option<String>,
+    /// For temporary credentials
+    #[arg(long, env = "AWS_SESSION_TOKEN", hide_env_values = true)]
+    session_token: Option<String>,
+    /// Region to sign for
+    #[arg(long, env = "AWS_REGION", default_value = "us-east-1")]
+    region: String,
+    /// PEM file of certificate authorities to trust instead of the system's
+    #[arg(long)]
+    ca: Option<PathBuf>,
+}
+
+impl AccessArgs {
+    fn signer(&self) -> Option<Signer> {
+        let (access, secret) = (self.access_key.as_ref()?, self.secret_key.as_ref()?);
+        let signer = Signer::s3(access, secret, &self.region);
+        Some(Signer {
+            session_token: self.session_token.clone(),
+            ..signer
+        })
+    }
+
+    fn target(&self, url: &str) -> Result<Target, Box<dyn Error>> {
+        Ok(Target::parse(url, self.ca.as_deref())?)
+    }
+}
+
+/// `perf bench`.
+pub fn bench(args: BenchArgs) -> Result<(), Box<dyn Error>> {
+    let endpoint = match &args.endpoint {
+        None => None,
+        Some(url) => Some(Endpoint {
+            target: args.access.target(url)?,
+            url: url.clone(),
+            bucket: args.bucket.clone(),
+            signer: args.access.signer(),
+            pid: args.pid,
+        }),
+    };
+    let millrace = match args.millrace {
+        Some(path) => path,
+        None if endpoint.is_some() => PathBuf::new(),
+        None => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(child::find_or_build())?,
+    };
+    let results = || Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+    let options = Options {
+        scenarios: args.scenario,
+        against: args.against,
+        rounds: args.rounds,
+        endpoint,
+        millrace,
+        out: args.out.unwrap_or_else(results),
+        scratch: args.scratch.unwrap_or_else(bench::default_scratch),
+        quick: args.quick,
+    };
+    Ok(bench::run(&options)?)
+}

@@ -1,0 +1,5 @@
+//! stub
+use super::{PeerError, Plan, Setup};
+pub(super) fn plan(_: &Setup<'_>) -> Result<Plan, PeerError> {
+    Err(PeerError::Missing("ats".into()))
+}

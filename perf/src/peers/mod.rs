@@ -1,0 +1,231 @@
+//! The parties of a measurement: millrace and its peers, each started on loopback with a generated configuration.
+//!
+//! Called by the bench. Invariants: every peer is set up as its friends would (each file says how and why); all get
+//! the same cores, the same origin, the same memory; a peer that is not installed is skipped and said so, never
+//! replaced. Left to others: load, counting.
+
+mod ats;
+mod haproxy;
+mod millrace;
+mod nginx;
+pub mod origin;
+pub mod process;
+mod varnish;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use self::origin::Origin;
+use self::process::Process;
+use crate::results::Party;
+use crate::scenario::{Scenario, Variant};
+
+/// Peers by name, besides the variants of millrace.
+pub const NAMES: &[&str] = &["direct", "nginx", "haproxy", "varnish", "ats"];
+
+/// Why a party is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// There is no such peer.
+    #[error("no peer {0}; there are {list}", list = NAMES.join(", "))]
+    Unknown(String),
+    /// Its program is not on this machine.
+    #[error("{0} is not installed")]
+    Missing(String),
+    /// It cannot do this scenario.
+    #[error("{name} {reason}")]
+    Unable {
+        /// The peer.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// Its configuration or its start failed.
+    #[error("starting {name}: {error}")]
+    Start {
+        /// The party.
+        name: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// It was started and does not serve.
+    #[error("{name} does not serve: {why}")]
+    NotServing {
+        /// The party.
+        name: String,
+        /// What is known.
+        why: String,
+    },
+}
+
+impl PeerError {
+    /// Whether the measurement may go on without this party.
+    pub fn is_skip(&self) -> bool {
+        matches!(self, PeerError::Missing(_) | PeerError::Unable { .. })
+    }
+}
+
+/// What a party is started with.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// The folder for configuration and disk caches.
+    pub dir: &'a Path,
+    /// Who is asked for what is not cached.
+    pub origin: &'a Origin,
+    /// What will be measured.
+    pub scenario: &'a Scenario,
+    /// The cores of servers.
+    pub cores: &'a [u32],
+    /// The millrace binary.
+    pub millrace: &'a Path,
+}
+
+impl Setup<'_> {
+    /// A folder of this party's own.
+    fn folder(&self, name: &str) -> io::Result<PathBuf> {
+        let folder = self.dir.join(name);
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+}
+
+/// A running party.
+#[derive(Debug)]
+pub struct Peer {
+    /// What is kept about it.
+    pub party: Party,
+    /// Where it serves; `None` is the origin itself.
+    pub addr: Option<SocketAddr>,
+    /// Its process; `None` where it is the origin's.
+    pub process: Option<Process>,
+}
+
+/// What starts a party: its command and what is kept about it.
+#[derive(Debug)]
+struct Plan {
+    command: Command,
+    version: String,
+    config: String,
+    addr: SocketAddr,
+}
+
+/// Starts a peer by name.
+pub fn start(name: &str, setup: &Setup<'_>) -> Result<Peer, PeerError> {
+    let plan = match name {
+        "direct" => return Ok(direct(setup)),
+        "nginx" => nginx::plan(setup),
+        "haproxy" => haproxy::plan(setup),
+        "varnish" => varnish::plan(setup),
+        "ats" => ats::plan(setup),
+        _ => return Err(PeerError::Unknown(name.to_string())),
+    };
+    run(name, plan?, setup, setup.cores)
+}
+
+/// Starts a variant of millrace.
+pub fn start_millrace(variant: &Variant, setup: &Setup<'_>) -> Result<Peer, PeerError> {
+    let cores = &setup.cores[..setup.cores.len().min(variant.shards as usize)];
+    run(
+        &variant.name,
+        millrace::plan(variant, setup, cores)?,
+        setup,
+        cores,
+    )
+}
+
+fn direct(setup: &Setup<'_>) -> Peer {
+    let party = Party {
+        name: "direct".to_string(),
+        ..setup.origin.party.clone()
+    };
+    Peer {
+        party,
+        addr: None,
+        process: None,
+    }
+}
+
+fn run(name: &str, plan: Plan, setup: &Setup<'_>, cores: &[u32]) -> Result<Peer, PeerError> {
+    let mut command = plan.command;
+    let party = Party {
+        name: name.to_string(),
+        version: plan.version,
+        command: words(&command),
+        config: plan.config,
+    };
+    let mut process = Process::spawn(name, &mut command, setup.dir, cores)?;
+    process.wait_until_open(plan.addr)?;
+    Ok(Peer {
+        party,
+        addr: Some(plan.addr),
+        process: Some(process),
+    })
+}
+
+fn words(command: &Command) -> String {
+    let set = command
+        .get_envs()
+        .filter_map(|(name, value)| Some(format!("{}={}", name.display(), value?.display())));
+    let program = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args());
+    let words: Vec<String> = set
+        .chain(program.map(|word| word.display().to_string()))
+        .collect();
+    words.join(" ")
+}
+
+/// Finds a program; the folders of system programs count also where the path leaves them out.
+fn program(name: &str) -> Result<PathBuf, PeerError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders =
+        std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    let mut files = folders
+        .map(|folder| folder.join(name))
+        .filter(|file| file.is_file());
+    files
+        .next()
+        .ok_or_else(|| PeerError::Missing(name.to_string()))
+}
+
+/// The first line that a program says about its version.
+fn version(program: &Path, argument: &str) -> String {
+    let Ok(output) = Command::new(program).arg(argument).output() else {
+        return String::new();
+    };
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    said.lines().next().unwrap_or_default().trim().to_string()
+}
+
+fn failed(name: &str) -> impl Fn(io::Error) -> PeerError + '_ {
+    move |error| PeerError::Start {
+        name: name.to_string(),
+        error,
+    }
+}
+
+fn free_addr(name: &str) -> Result<SocketAddr, PeerError> {
+    crate::net::free_loopback_addr().map_err(failed(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_missing_is_a_skip() {
+        let missing = program("no-such-program-anywhere").expect_err("it is not there");
+        assert!(missing.is_skip());
+        assert!(program("sh").is_ok());
+    }
+
+    #[test]
+    fn commands_are_kept_as_they_could_be_typed() {
+        let mut command = Command::new("serve");
+        command.env("A", "1").args(["--x", "y"]);
+        assert_eq!(words(&command), "A=1 serve --x y");
+    }
+}
