@@ -128,6 +128,34 @@ fn a_demo_that_stays_prints_a_line_to_paste_and_takes_its_child_along() {
     }
 }
 
+/// Runs the demo with a reader that leaves before the first line.
+fn unheard(mode: &str, arguments: &[&str]) -> Output {
+    let mut command = demo(mode);
+    command.args(arguments).stderr(Stdio::piped());
+    let mut demo = command.stdout(Stdio::piped()).spawn().expect("it runs");
+    drop(demo.stdout.take());
+    demo.wait_with_output().expect("it ends")
+}
+
+#[test]
+fn a_reader_that_leaves_early_ends_the_demo_without_a_panic() {
+    let output = unheard("", &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn a_reader_that_leaves_early_does_not_hide_a_failure() {
+    let output = unheard("wrong-byte", &["--once"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        stderr(&output).starts_with("perf: ") && !stderr(&output).contains("panicked"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(unheard("", &["--once"]).status.success());
+}
+
 #[test]
 fn under_cargo_the_proxy_is_built_and_the_built_one_is_run() {
     let dir = tempfile::tempdir().expect("a folder");
