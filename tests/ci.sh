@@ -2,8 +2,9 @@
 # The one entry point of every check: tests/ci.sh smoke|test|full
 #
 #   smoke  format, tidiness, unit tests and the quick end-to-end ones: a few minutes
-#   test   the above with lints, every end-to-end test and real clients: what a change must pass
-#   full   the above with loom, fuzzing, AddressSanitizer, 10,000 cancels, dependencies: before a release
+#   test   the above with lints, every end-to-end test, benches run once and real clients: what a change must pass
+#   full   the above with loom, fuzzing, AddressSanitizer, 10,000 cancels and idle connections, counts of
+#          instructions, dependencies: before a release
 #
 # Needs a Rust toolchain and Python 3; installs the rest itself: Debian packages where one is
 # missing, pinned Python clients in a virtual environment under the target folder. Runs all of
@@ -121,6 +122,15 @@ clients() {
     "$VENV/bin/python" -m unittest discover --start-directory tests/clients --verbose
 }
 
+# Every bench once, so that none rots; `cargo bench` takes their times.
+benches_once() { cargo test --locked --package millrace --bench '*' | grep -v '^$'; }
+
+# Instructions of the parser, the classifier and the index against the recorded figures.
+instructions() {
+  want "command -v valgrind" valgrind || return 1
+  benches/instructions.sh
+}
+
 loom() {
   RUSTFLAGS="--cfg loom --cfg crossbeam_loom" CARGO_TARGET_DIR=$TARGET/loom \
     cargo test --locked --release --test loom
@@ -169,11 +179,13 @@ step lints cargo clippy --locked --workspace --all-targets -- -D warnings
 step build cargo build --locked --workspace --bins || finish
 step tests run_tests --workspace
 step "documentation tests" cargo test --locked --workspace --doc
+step benches benches_once
 if step "client environment" clients_environment; then
   step clients clients
 fi
 if [ "$MODE" = full ]; then
-  step "ten thousand cancels" env MILLRACE_TEST_FULL=1 cargo test --locked --test e2e -- heavy_many_cancels
+  step "ten thousand" env MILLRACE_TEST_FULL=1 cargo test --locked --test e2e -- --nocapture --test-threads 1 heavy_many_cancels heavy_ten_thousand
+  step instructions instructions
   step loom loom
   step "address sanitizer" address_sanitizer
   step fuzzing fuzzing
