@@ -1,4 +1,4 @@
-//! The commands that measure, as flags: `perf bench`.
+//! The commands that measure, as flags: `perf bench`, `perf compare`.
 //!
 //! Called by `main` before there is any thread, because a network of one's own is entered thread by thread.
 
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use perf::bench::{self, Endpoint, Options};
+use perf::compare;
 use perf::demo::child;
 use perf::load::target::Target;
 use perf::sign::Signer;
@@ -79,6 +80,65 @@ impl AccessArgs {
     fn target(&self, url: &str) -> Result<Target, Box<dyn Error>> {
         Ok(Target::parse(url, self.ca.as_deref())?)
     }
+}
+
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The store itself: http(s)://host[:port]
+    #[arg(long)]
+    direct: String,
+    /// The proxy in front of it
+    #[arg(long)]
+    proxy: String,
+    /// `Host` to send to the proxy (and to sign): for a proxy that finds the store by it; its own address if not given
+    #[arg(long)]
+    proxy_host: Option<String>,
+    /// Bucket of the keys; each key begins with its bucket if not given
+    #[arg(long)]
+    bucket: Option<String>,
+    /// An existing object; may be given many times
+    #[arg(long)]
+    key: Vec<String>,
+    /// A file with a key on each line
+    #[arg(long)]
+    keys: Option<PathBuf>,
+    /// Keep-alive connections
+    #[arg(long, default_value_t = 8)]
+    connections: u32,
+    /// Interleaved rounds
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// `perf compare`.
+pub fn compare(args: CompareArgs) -> Result<(), Box<dyn Error>> {
+    let mut keys = args.key;
+    if let Some(path) = args.keys {
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        keys.extend(
+            text.lines()
+                .filter(|line| !line.is_empty())
+                .map(str::to_string),
+        );
+    }
+    let direct = args.access.target(&args.direct)?;
+    let mut proxy = args.access.target(&args.proxy)?;
+    if let Some(host) = args.proxy_host {
+        proxy.host = host;
+    }
+    let told = compare::run(&compare::Options {
+        targets: [direct, proxy],
+        bucket: args.bucket,
+        keys,
+        signer: args.access.signer(),
+        connections: args.connections,
+        rounds: args.rounds,
+    })?;
+    print!("{told}");
+    Ok(())
 }
 
 /// `perf bench`.

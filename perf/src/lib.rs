@@ -11,6 +11,7 @@
 
 pub mod bench;
 pub mod client;
+pub mod compare;
 pub mod cpu;
 pub mod demo;
 pub mod load;

@@ -44,6 +44,8 @@ enum Command {
     Demo(DemoArgs),
     /// Measures millrace and its peers under scenarios, keeps the results
     Bench(command::BenchArgs),
+    /// Reads the same objects from a store and through a proxy: is the proxy faster, here?
+    Compare(command::CompareArgs),
     /// Writes ca.pem, cert.pem and key.pem for a test origin with TLS
     Certs(CertsArgs),
 }
@@ -121,6 +123,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         // It starts threads of its own, and must be alone before that.
         Command::Bench(args) => command::bench(args),
+        Command::Compare(args) => command::compare(args),
         command => serve(command),
     };
     match done {
@@ -142,7 +145,7 @@ async fn serve(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Certs(args) => {
             fault::wire::write_certificates(&args.dir, &args.name).map_err(Into::into)
         }
-        Command::Bench(_) => unreachable!("run without a runtime"),
+        Command::Bench(_) | Command::Compare(_) => unreachable!("run without a runtime"),
     }
 }
 

@@ -22,6 +22,9 @@ use self::process::Process;
 use crate::results::Party;
 use crate::scenario::{Scenario, Variant};
 
+/// Memory of each peer's cache, GiB; millrace's is in the scenario.
+const CACHE_GIB: u64 = 2;
+
 /// Peers by name, besides the variants of millrace.
 pub const NAMES: &[&str] = &["direct", "nginx", "haproxy", "varnish", "ats"];
 

@@ -7,7 +7,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::{PeerError, Plan, Setup, failed, free_addr, program, version};
+use super::{CACHE_GIB, PeerError, Plan, Setup, failed, free_addr, program, version};
 
 pub(super) const NAME: &str = "nginx";
 
@@ -58,7 +58,7 @@ pub(super) fn plan(setup: &Setup<'_>) -> Result<Plan, PeerError> {
     };
     let http = format!(
         "access_log off;\n\
-         proxy_cache_path {dir}/cache levels=1:2 keys_zone=cache:64m max_size=32g inactive=1d use_temp_path=off;\n\
+         proxy_cache_path {dir}/cache levels=1:2 keys_zone=cache:64m max_size={CACHE_GIB}g inactive=1d use_temp_path=off;\n\
          upstream origin {{ server {upstream}; keepalive 64; keepalive_requests 1000000000; }}\n\
          server {{\nlisten {addr} backlog=4096;\nlocation / {{\n\
          proxy_pass {scheme}://origin;\nproxy_http_version 1.1;\n\
