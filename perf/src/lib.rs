@@ -19,6 +19,7 @@ pub mod machine;
 pub mod net;
 pub mod origin;
 pub mod peers;
+pub mod report;
 pub mod results;
 pub mod scenario;
 pub mod sign;

@@ -10,6 +10,7 @@
 )]
 
 mod command;
+mod report_command;
 
 use std::error::Error;
 use std::io::Write;
@@ -44,6 +45,8 @@ enum Command {
     Demo(DemoArgs),
     /// Measures millrace and its peers under scenarios, keeps the results
     Bench(command::BenchArgs),
+    /// Writes docs/PERFORMANCE.md and its pictures from the results that are kept
+    Report(report_command::ReportArgs),
     /// Reads the same objects from a store and through a proxy: is the proxy faster, here?
     Compare(command::CompareArgs),
     /// Writes ca.pem, cert.pem and key.pem for a test origin with TLS
@@ -123,6 +126,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         // It starts threads of its own, and must be alone before that.
         Command::Bench(args) => command::bench(args),
+        Command::Report(args) => report_command::report(args),
         Command::Compare(args) => command::compare(args),
         command => serve(command),
     };
@@ -145,7 +149,9 @@ async fn serve(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Certs(args) => {
             fault::wire::write_certificates(&args.dir, &args.name).map_err(Into::into)
         }
-        Command::Bench(_) | Command::Compare(_) => unreachable!("run without a runtime"),
+        Command::Bench(_) | Command::Report(_) | Command::Compare(_) => {
+            unreachable!("run without a runtime")
+        }
     }
 }
 
