@@ -10,14 +10,12 @@ mod round;
 mod session;
 mod show;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
 
 pub use self::endpoint::Endpoint;
 use self::session::Session;
@@ -25,7 +23,8 @@ use crate::load::LoadError;
 use crate::load::target::TargetError;
 use crate::machine;
 use crate::peers::{PeerError, process};
-use crate::results::{Results, SCHEMA, ScenarioInfo};
+use crate::report;
+use crate::results::{Results, ResultsError, SCHEMA, ScenarioInfo};
 use crate::scenario::{Scenario, ScenarioError};
 
 /// What to do.
@@ -77,6 +76,9 @@ pub enum BenchError {
         /// Why.
         error: io::Error,
     },
+    /// The results could not be kept.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
     /// Bytes were wrong, or answers missing.
     #[error("{0}")]
     Wrong(String),
@@ -122,8 +124,8 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
             Some(endpoint) => endpoint.measure(&scenario, options, &mut results)?,
             None => Session::start(&scenario, options, &mut results)?.measure(&mut results)?,
         }
-        let path = write(&results, &options.out)?;
-        println!("{}", show::summary(&results));
+        let path = results.write_new(&options.out)?;
+        println!("\n{}", report::summary(&results).trim_end());
         println!("kept in {}\n", path.display());
         wrong.extend(show::wrongs(&results));
     }
@@ -156,7 +158,7 @@ fn end_children_when_told() {
 }
 
 fn blank(scenario: &Scenario, warnings: &[String]) -> Results {
-    let now = OffsetDateTime::now_utc();
+    let now = OffsetDateTime::now_utc().truncate_to_second();
     let (server, client) = machine::split(&machine::cores(), scenario.server_cores());
     Results {
         schema: SCHEMA,
@@ -192,17 +194,4 @@ fn commit() -> String {
         }
         _ => String::new(),
     }
-}
-
-/// Writes a new file; never over one that is there.
-fn write(results: &Results, out: &Path) -> Result<PathBuf, BenchError> {
-    let stamp = format_description!("[year][month][day]T[hour][minute][second]Z");
-    let started = OffsetDateTime::parse(&results.started, &Rfc3339).expect("written by us");
-    let stamp = started.format(&stamp).expect("UTC has these fields");
-    let path = out.join(format!("{stamp}-{}.json", results.scenario.name));
-    fs::create_dir_all(out).map_err(file(out))?;
-    let new = fs::File::create_new(&path).map_err(file(&path))?;
-    let written = serde_json::to_writer_pretty(new, results).map_err(io::Error::from);
-    written.map_err(file(&path))?;
-    Ok(path)
 }
