@@ -47,7 +47,7 @@ pub enum ResultsError {
 pub struct Results {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// When it began, UTC, RFC 3339 to the second.
+    /// When it began, UTC, RFC 3339.
     pub started: String,
     /// The commit of the tree, or empty.
     pub commit: String,
@@ -110,7 +110,7 @@ impl Results {
         names.into_iter().map(read).collect()
     }
 
-    /// Keeps the document as `<started>-<scenario>.json` in a folder, which is made where it is not there. A file of
+    /// Keeps the document as `<UTC date-time>-<scenario>.json` in a folder, which is made where it is not there. A file of
     /// that name is an error and stays as it is.
     pub fn write_new(&self, dir: &Path) -> Result<PathBuf, ResultsError> {
         let path = dir.join(self.file_name());
@@ -130,11 +130,13 @@ impl Results {
         Ok(path)
     }
 
+    /// Sorts by time: `20260102T030405Z-hit-4k-64.json`.
     fn file_name(&self) -> String {
+        let second = self.started.split(['.', 'Z']).next().unwrap_or_default();
+        let stamp: String = second.chars().filter(|c| !"-:".contains(*c)).collect();
         let kept = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let name = format!("{}-{}.json", self.started, self.scenario.name);
-        let name = name.replace(':', "");
-        name.chars()
+        format!("{stamp}Z-{}.json", self.scenario.name)
+            .chars()
             .map(|c| if kept(c) { c } else { '-' })
             .collect()
     }
@@ -268,7 +270,7 @@ mod tests {
     fn document() -> Results {
         Results {
             schema: SCHEMA,
-            started: "2026-01-02T03:04:05Z".to_string(),
+            started: "2026-01-02T03:04:05.678Z".to_string(),
             commit: String::new(),
             machine: Machine {
                 cpu: String::new(),
@@ -294,7 +296,7 @@ mod tests {
     fn a_kept_document_reads_back_and_is_never_overwritten() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = document().write_new(dir.path()).expect("new");
-        assert!(path.ends_with("2026-01-02T030405Z-a-b-c.json"), "{path:?}");
+        assert!(path.ends_with("20260102T030405Z-a-b-c.json"), "{path:?}");
         assert_eq!(Results::read(&path).expect("reads"), document());
         let before = fs::read(&path).expect("there");
         assert!(matches!(

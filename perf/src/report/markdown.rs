@@ -30,6 +30,8 @@ pub fn columns(results: &Results) -> Vec<Measure> {
             Measure::RequestRate | Measure::CpuPerRequest => {
                 !large && spreads(|_| true).count() > 0
             }
+            // A small answer comes with its first byte.
+            Measure::FirstByte => large && spreads(|_| true).count() > 0,
             Measure::Fetched => spreads(cached).any(|spread| spread.max > 0.0),
             _ => spreads(|_| true).count() > 0,
         }

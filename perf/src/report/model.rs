@@ -80,7 +80,8 @@ pub fn tables(latest_first: &[&Results]) -> String {
     text.push_str(&cores_table(latest_first, &scaling, clocks.0));
     let _ = write!(
         text,
-        "\nGoodput of the line: {} GiB/s with frames of 1,500 bytes, {} GiB/s with 9,000.\n\n",
+        "\nGoodput of the line: {} GiB/s with frames of 1,500 bytes, {} GiB/s with 9,000: more to serve in the \
+         same time, and fewer frames to do it with, which the model does not count.\n\n",
         figures::number(goodput(FRAME_1500)),
         figures::number(goodput(FRAME_9000))
     );
@@ -129,7 +130,7 @@ fn clock(latest_first: &[&Results]) -> (f64, String) {
         (None, _) => format!("assumed, since `{cpu}` does not name its clock"),
     };
     let cpu = format!(
-        "Cycles are core seconds times {ghz} GHz ({source}); the cores of the host are taken to do as much per \
+        "Cycles are core seconds times {ghz} GHz ({source}); the cores of the host are taken to do as much per\n\
          second as those measured: for others, divide by the ratio of their speed."
     );
     (ghz, cpu)

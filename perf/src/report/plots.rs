@@ -103,7 +103,7 @@ fn bars(results: &Results, measure: Measure) -> String {
     let height = HEAD + ROW * rows.len() as i32 + 10;
     picture(height as u32, |area| {
         let title = format!("{}: {}", results.scenario.name, measure.title());
-        area.draw(&Text::new(title, (10, HEAD / 2), style(15, HPos::Left)))?;
+        area.draw(&Text::new(title, (10, HEAD / 2), style(18, HPos::Left)))?;
         for (place, (name, spread)) in rows.iter().enumerate() {
             let top = HEAD + ROW * place as i32;
             let middle = top + ROW / 2;
@@ -111,7 +111,7 @@ fn bars(results: &Results, measure: Measure) -> String {
             area.draw(&Text::new(
                 name.clone(),
                 (LABELS - 8, middle),
-                style(13, HPos::Right),
+                style(16, HPos::Right),
             ))?;
             area.draw(&Rectangle::new(bar, colour(name, place).filled()))?;
             let (least, greatest) = (x(spread.min), x(spread.max));
@@ -124,7 +124,7 @@ fn bars(results: &Results, measure: Measure) -> String {
             }
             let at = (greatest + 8, middle);
             let figure = figures::spread(Some(*spread));
-            area.draw(&Text::new(figure, at, style(13, HPos::Left)))?;
+            area.draw(&Text::new(figure, at, style(16, HPos::Left)))?;
         }
         Ok(())
     })
@@ -178,7 +178,11 @@ fn bounds(curves: &[Curve]) -> (Range<f64>, Range<f64>) {
     let right = all().map(|point| point.0).fold(10.0, f64::max);
     let top = all().map(|point| point.1).fold(10.0, f64::max);
     let bottom = all().map(|point| point.1).fold(top, f64::min);
-    (1.0..right, (bottom * 0.8)..(top * 1.25))
+    // A logarithmic axis has its marks from a power of ten on.
+    let decade = |value: f64| 10_f64.powf(value.log10().floor());
+    let up = [1.0, 2.0, 5.0, 10.0].map(|step| step * decade(top));
+    let above = up.into_iter().find(|step| *step >= top);
+    (1.0..right, decade(bottom)..above.unwrap_or(top * 1.1))
 }
 
 fn latency(results: &Results) -> String {
@@ -186,7 +190,7 @@ fn latency(results: &Results) -> String {
     let (across, up) = bounds(&curves);
     picture(CURVE_HEIGHT, |area| {
         let title = format!("{}: latency by percentile", results.scenario.name);
-        area.draw(&Text::new(title, (10, HEAD / 2), style(15, HPos::Left)))?;
+        area.draw(&Text::new(title, (10, HEAD / 2), style(18, HPos::Left)))?;
         let below = area.margin(HEAD, 5, 5, 20);
         let mut chart = ChartBuilder::on(&below)
             .x_label_area_size(30)
@@ -197,6 +201,7 @@ fn latency(results: &Results) -> String {
             .light_line_style(TRANSPARENT)
             .x_label_formatter(&|odds| percentile(*odds))
             .y_label_formatter(&|us| time(*us))
+            .label_style(("sans-serif", 14))
             .draw()?;
         for (place, (name, points)) in curves.iter().enumerate() {
             let line = colour(name, place).stroke_width(2);
@@ -204,7 +209,7 @@ fn latency(results: &Results) -> String {
             let y = HEAD + 12 + 18 * place as i32;
             let swatch = [(90, y - 5), (104, y + 5)];
             area.draw(&Rectangle::new(swatch, colour(name, place).filled()))?;
-            area.draw(&Text::new(name.clone(), (110, y), style(13, HPos::Left)))?;
+            area.draw(&Text::new(name.clone(), (110, y), style(16, HPos::Left)))?;
         }
         Ok(())
     })
@@ -221,8 +226,8 @@ fn percentile(odds: f64) -> String {
 
 fn time(us: f64) -> String {
     match us {
-        _ if us >= 1e6 => format!("{} s", figures::number(us / 1e6)),
-        _ if us >= 1e3 => format!("{} ms", figures::number(us / 1e3)),
+        _ if us >= 1e6 => format!("{} s", us / 1e6),
+        _ if us >= 1e3 => format!("{} ms", us / 1e3),
         _ => format!("{us:.0} µs"),
     }
 }
@@ -292,7 +297,7 @@ mod tests {
         assert_eq!(percentile(1000.0), "99.9 %");
         assert_eq!(
             (time(12.0), time(1500.0)),
-            ("12 µs".into(), "1.50 ms".into())
+            ("12 µs".into(), "1.5 ms".into())
         );
     }
 }
