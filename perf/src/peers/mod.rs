@@ -171,9 +171,10 @@ fn words(command: &Command) -> String {
     let set = command
         .get_envs()
         .filter_map(|(name, value)| Some(format!("{}={}", name.display(), value?.display())));
-    let program = [command.get_program()]
-        .into_iter()
-        .chain(command.get_args());
+    // Where the program lies is this machine's business; its version is kept beside.
+    let program = Path::new(command.get_program());
+    let program = program.file_name().unwrap_or(command.get_program());
+    let program = [program].into_iter().chain(command.get_args());
     let words: Vec<String> = set
         .chain(program.map(|word| word.display().to_string()))
         .collect();
@@ -227,7 +228,7 @@ mod tests {
 
     #[test]
     fn commands_are_kept_as_they_could_be_typed() {
-        let mut command = Command::new("serve");
+        let mut command = Command::new("/some/where/serve");
         command.env("A", "1").args(["--x", "y"]);
         assert_eq!(words(&command), "A=1 serve --x y");
     }
