@@ -20,7 +20,7 @@ mod upload;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::base::clock;
+use crate::base::clock::Moment;
 use crate::http::{RequestError, RequestHead, parse_request};
 use crate::metrics::{self, Counter};
 use crate::s3::{Classified, HostRoute, Operation, classify};
@@ -54,6 +54,8 @@ pub struct Connection {
     out: Vec<u8>,
     /// Identities of objects are written here.
     key: Vec<u8>,
+    /// When the connection began or its last answer ended.
+    quiet_since: Moment,
 }
 
 /// Buffers that a request has blown up beyond this are given back.
@@ -68,6 +70,7 @@ impl Connection {
             input: Vec::new(),
             out: Vec::new(),
             key: Vec::new(),
+            quiet_since: Moment::now(),
         }
     }
 }
@@ -126,7 +129,7 @@ async fn fail(
         report,
         (method, resource),
         keep_alive,
-        clock::unix_seconds(),
+        shard.wall().unix_seconds(Moment::now()),
         out,
     );
     report.outcome = metrics::Outcome::Error;
@@ -152,7 +155,7 @@ pub async fn refuse(shard: &Rc<Shard>, connection: &mut Connection, failure: &Fa
         &mut out,
     )
     .await;
-    report.finish(shard, None, connection.client.peer);
+    connection.quiet_since = report.finish(shard, None, connection.client.peer);
     connection.out = out;
 }
 
@@ -230,16 +233,15 @@ async fn serve_head(
             };
             report.operation = operation_name(request.operation);
             let end = decide(&exchange, &mut report, &mut out).await;
-            report.finish(
+            let ended = report.finish(
                 shard,
                 Some((head, Some(&request.target))),
                 connection.client.peer,
             );
-            (
-                end,
-                exchange.body_bytes_buffered.get(),
-                exchange.overread.take(),
-            )
+            let (body_bytes, overread) =
+                (exchange.body_bytes_buffered.get(), exchange.overread.take());
+            connection.quiet_since = ended;
+            (end, body_bytes, overread)
         }
         Err(error) => {
             shard.metrics().count(Counter::RequestsForbidden);
@@ -254,7 +256,8 @@ async fn serve_head(
                 &mut out,
             )
             .await;
-            report.finish(shard, Some((head, None)), connection.client.peer);
+            connection.quiet_since =
+                report.finish(shard, Some((head, None)), connection.client.peer);
             let end = match answered {
                 Ok(()) if keep_alive => End::KeepAlive,
                 Ok(()) => End::Close,
@@ -274,7 +277,7 @@ async fn decide(exchange: &Exchange<'_>, report: &mut Report, out: &mut Vec<u8>)
             let failure = Failure::new(refusal.code(), "the request is not for an origin");
             Box::pin(exchange.fail(&failure, report, out)).await
         }
-        Operation::GetObject | Operation::HeadObject if may_look_up(exchange) => {
+        Operation::GetObject | Operation::HeadObject if may_look_up(exchange, report) => {
             read::serve(exchange, report, out).await
         }
         Operation::GetObject
@@ -294,12 +297,14 @@ async fn decide(exchange: &Exchange<'_>, report: &mut Report, out: &mut Vec<u8>)
 }
 
 /// Presigned requests out of their time are the origin's to refuse; a TTL of nothing passes everything.
-fn may_look_up(exchange: &Exchange<'_>) -> bool {
+fn may_look_up(exchange: &Exchange<'_>, report: &Report) -> bool {
+    let shard = exchange.shard;
     let in_time = || {
         let auth = &exchange.request.auth;
-        auth.presigned(clock::unix_seconds()) == crate::s3::Presigned::InTime
+        let now_unix = || shard.wall().unix_seconds(report.started());
+        !auth.is_presigned() || auth.presigned(now_unix()) == crate::s3::Presigned::InTime
     };
-    exchange.shard.policy().ttl_ms > 0 && in_time()
+    shard.policy().ttl_ms > 0 && in_time()
 }
 
 fn operation_name(operation: Operation) -> &'static str {

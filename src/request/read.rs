@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::base::clock;
+use crate::base::clock::Moment;
 use crate::cache::Head;
 use crate::cache::stamps::Stamp;
 use crate::fill::plan;
@@ -52,7 +52,7 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         digest,
         stamp,
     };
-    match read.look_up() {
+    match read.look_up(report.started()) {
         Found::Fresh(head, part) => read.known(head, part, report, out).await,
         // Boxed, so that the state of a hit stays small.
         Found::Absent(status) => Box::pin(read.open(status, report, out)).await,
@@ -80,12 +80,12 @@ impl Read<'_, '_> {
         self.exchange.request.range
     }
 
-    fn look_up(&self) -> Found {
+    fn look_up(&self, now: Moment) -> Found {
         let index = self.shard().index_of(self.digest, 0);
         let Some(head) = index.head(self.digest, self.object.encoded()) else {
             return Found::Absent(CacheStatus::Miss);
         };
-        if !head.is_fresh(clock::now_ms(), self.shard().policy().ttl_ms) {
+        if !head.is_fresh(now.ms(), self.shard().policy().ttl_ms) {
             return Found::Absent(CacheStatus::Stale);
         }
         let request = &self.exchange.request;
@@ -112,14 +112,15 @@ impl Read<'_, '_> {
         head: &'h Head,
         part: Option<Range<u64>>,
         status: CacheStatus,
+        now: Moment,
     ) -> Answer<'h> {
         Answer {
             head,
             part,
             checksums: self.exchange.request.checksum_mode,
             status,
-            age_ms: head.age_ms(clock::now_ms()),
-            unix_seconds: clock::unix_seconds(),
+            age_ms: head.age_ms(now.ms()),
+            unix_seconds: self.shard().wall().unix_seconds(now),
             keep_alive: self.exchange.keep_alive,
             version: self.exchange.head.version,
         }
@@ -164,7 +165,7 @@ impl Read<'_, '_> {
         report: &mut Report,
         out: &mut Vec<u8>,
     ) -> End {
-        let answer = self.answer(head, part, status);
+        let answer = self.answer(head, part, status, Moment::now());
         let code = if answer.part.is_some() { 206 } else { 200 };
         answer.write(report.id(), out);
         report.head_sent(code);
@@ -311,7 +312,7 @@ impl Read<'_, '_> {
         out: &mut Vec<u8>,
     ) -> End {
         let range = part.clone().unwrap_or(0..head.total());
-        let answer = self.answer(head, part, status);
+        let answer = self.answer(head, part, status, Moment::now());
         let code = if answer.part.is_some() { 206 } else { 200 };
         answer.write(report.id(), out);
         let ask = || self.asking();

@@ -55,7 +55,7 @@ pub async fn head(shard: &Rc<Shard>, connection: &mut Connection) -> Received {
             (deadline_ms, OnExpiry::StopReceiving)
         } else {
             (
-                clock::now_ms() + policy.idle_timeout_ms,
+                connection.quiet_since.ms() + policy.idle_timeout_ms,
                 OnExpiry::StopIdling,
             )
         };

@@ -3,17 +3,26 @@
 //! Called by every step (notes what happened) and by `mod` (finish, once per request).
 
 use crate::access_log::Record;
-use crate::base::clock;
+use crate::base::clock::Moment;
 use crate::http::RequestHead;
 use crate::metrics::{self, Counter, Gauge, Histogram, Outcome, SendPath, Source, StatusClass};
 use crate::s3::Target;
 use crate::shard::Shard;
 
+/// When the first byte of the response head was given to the kernel.
+#[derive(Clone, Copy)]
+enum FirstByte {
+    Never,
+    At(Moment),
+    /// With the last one.
+    AtTheEnd,
+}
+
 /// The notes of one request.
 pub struct Report {
     id: [u8; 16],
-    started_ns: u64,
-    first_byte_ns: Option<u64>,
+    started: Moment,
+    first_byte: FirstByte,
     /// How it was answered.
     pub outcome: Outcome,
     /// The status sent; 0 while none was.
@@ -37,8 +46,8 @@ impl Report {
         shard.metrics().gauge_add(Gauge::RequestsInFlight, 1);
         Self {
             id: std::array::from_fn(|at| DIGITS[(number >> (60 - at * 4)) as usize & 15]),
-            started_ns: clock::now_ns(),
-            first_byte_ns: None,
+            started: Moment::now(),
+            first_byte: FirstByte::Never,
             outcome: Outcome::Error,
             status: 0,
             bytes_sent: 0,
@@ -54,10 +63,22 @@ impl Report {
         &self.id
     }
 
+    /// When the request's head was whole.
+    #[must_use]
+    pub fn started(&self) -> Moment {
+        self.started
+    }
+
     /// A response head goes out.
     pub fn head_sent(&mut self, status: u16) {
         self.status = status;
-        self.first_byte_ns = Some(clock::now_ns());
+        self.first_byte = FirstByte::At(Moment::now());
+    }
+
+    /// A whole response went out in one call: the clock is read once, when the request is over.
+    pub fn sent_at_once(&mut self, status: u16) {
+        self.status = status;
+        self.first_byte = FirstByte::AtTheEnd;
     }
 
     /// Body bytes went out.
@@ -69,15 +90,15 @@ impl Report {
         }
     }
 
-    /// The request is over.
+    /// The request is over; says when.
     pub fn finish(
         &self,
         shard: &Shard,
         request: Option<(&RequestHead<'_>, Option<&Target<'_>>)>,
         client: std::net::SocketAddr,
-    ) {
+    ) -> Moment {
         let metrics = shard.metrics();
-        let now_ns = clock::now_ns();
+        let ended = Moment::now();
         metrics.gauge_add(Gauge::RequestsInFlight, -1);
         let method = request.map_or(metrics::Method::Other, |(head, _)| {
             metrics::Method::of(head.method_raw.as_bytes())
@@ -88,17 +109,24 @@ impl Report {
         }
         metrics.observe(
             Histogram::RequestDuration(self.outcome),
-            now_ns - self.started_ns,
+            ended.since_ns(self.started),
         );
         metrics.observe(Histogram::ResponseBytes(self.outcome), self.bytes_sent);
-        if let Some(first_ns) = self.first_byte_ns {
-            metrics.observe(
-                Histogram::RequestFirstByte(self.outcome),
-                first_ns.saturating_sub(self.started_ns),
-            );
+        let first_ns = self.first_byte_ns(ended);
+        if let Some(first_ns) = first_ns {
+            metrics.observe(Histogram::RequestFirstByte(self.outcome), first_ns);
         }
         if shard.logs {
-            self.log(shard, request, client, now_ns);
+            self.log(shard, request, client, ended);
+        }
+        ended
+    }
+
+    fn first_byte_ns(&self, ended: Moment) -> Option<u64> {
+        match self.first_byte {
+            FirstByte::Never => None,
+            FirstByte::At(first) => Some(first.since_ns(self.started)),
+            FirstByte::AtTheEnd => Some(ended.since_ns(self.started)),
         }
     }
 
@@ -107,9 +135,9 @@ impl Report {
         shard: &Shard,
         request: Option<(&RequestHead<'_>, Option<&Target<'_>>)>,
         client: std::net::SocketAddr,
-        now_ns: u64,
+        ended: Moment,
     ) {
-        let duration_ns = now_ns - self.started_ns;
+        let duration_ns = ended.since_ns(self.started);
         let head = request.map(|(head, _)| head);
         let target = request.and_then(|(_, target)| target);
         let host = head
@@ -118,7 +146,7 @@ impl Report {
         let object = target.and_then(Target::object_key);
         let bucket = target.and_then(Target::bucket);
         shard.log.borrow_mut().record(&Record {
-            time_unix_ms: clock::unix_ms().saturating_sub(duration_ns / 1_000_000),
+            time_unix_ms: shard.wall().unix_ms(self.started),
             client,
             method: head.map_or(b"", |head| head.method_raw.as_bytes()),
             host: host.as_bytes(),
@@ -132,9 +160,7 @@ impl Report {
             result: self.outcome,
             origin_status: self.origin_status,
             duration_us: duration_ns / 1000,
-            first_byte_us: self
-                .first_byte_ns
-                .map(|at| at.saturating_sub(self.started_ns) / 1000),
+            first_byte_us: self.first_byte_ns(ended).map(|ns| ns / 1000),
             request_id: &self.id,
             operation: self.operation,
             user_agent: head

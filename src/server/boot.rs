@@ -195,7 +195,7 @@ fn world(
             mailbox: Mailbox::new().map_err(resource("no descriptor for a mailbox"))?,
             connections: CachePadded::new(AtomicUsize::new(0)),
             heartbeat: Arc::new(AtomicU64::new(0)),
-            sweep: AtomicBool::new(false),
+            sweep: AtomicBool::new(false).into(),
             up: AtomicBool::new(false),
             drained: AtomicBool::new(false),
         });

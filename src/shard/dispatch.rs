@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::base::clock;
+use crate::base::clock::{self, Wall};
 use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
@@ -47,7 +47,8 @@ pub async fn run(shard: Rc<Shard>, connect: impl Fn(Rc<Shard>, Accepted) + 'stat
             shard.metrics().count(Counter::MailboxMessages);
             shard.receive(message, &connect);
         }
-        if shared.sweep.swap(false, Ordering::SeqCst) {
+        // Looked at first: a store would take the line from every shard that has it. A flag set after the look is seen by `wait`.
+        if shared.sweep.load(Ordering::SeqCst) && shared.sweep.swap(false, Ordering::SeqCst) {
             shard.waits.wake_all();
         }
         if shared.mailbox.is_empty() {
@@ -65,6 +66,7 @@ async fn sweeps(shard: Rc<Shard>) {
     loop {
         sleep_ms(SWEEP_MS).await;
         let now_ms = clock::now_ms();
+        shard.wall.set(Wall::read());
         shard.watchdog.sweep(now_ms);
         if shard.world.draining.load(Ordering::Relaxed) {
             shard.watchdog.end_idling();

@@ -19,13 +19,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crossbeam::utils::CachePadded;
 
 use crate::access_log::ShardLog;
+use crate::base::clock::{Moment, Wall};
 use crate::base::prng::Prng;
 use crate::cache::Index;
 use crate::cache::holds::Holds;
 use crate::cache::partition::{Partition, Tally};
 use crate::cache::stamps::Stamps;
 use crate::fill::{Fetch, FillConfig, Outcome};
-use crate::http::HeadLimits;
+use crate::http::{HTTP_DATE_BYTES, HeadLimits, http_date};
 use crate::io::watchdog::Watchdog;
 use crate::metrics::{Counter, Registry, ShardMetrics};
 use crate::s3::OriginMap;
@@ -116,8 +117,9 @@ pub struct ShardShared {
     pub connections: CachePadded<AtomicUsize>,
     /// Moves while the shard lives.
     pub heartbeat: Arc<AtomicU64>,
-    /// A progress message found the mailbox full: wake all readers.
-    pub sweep: AtomicBool,
+    /// A progress message found the mailbox full: wake all readers. On its own line: the dispatcher writes it, and everybody's lookups
+    /// read what is beside it.
+    pub sweep: CachePadded<AtomicBool>,
     /// The dispatcher has begun.
     pub up: AtomicBool,
     /// The last lines of the log are on their way; the process may end.
@@ -166,6 +168,9 @@ pub struct Shard {
     pub logs: bool,
     /// Places for copies of request bodies that have to be understood (multi-deletes).
     pub copies: Rc<Places>,
+    wall: Cell<Wall>,
+    /// The `Date` of a second since 1970.
+    date: Cell<(i64, [u8; HTTP_DATE_BYTES])>,
     partition: RefCell<Partition>,
     holds: RefCell<Holds>,
     tally: Cell<Tally>,
@@ -208,6 +213,8 @@ impl Shard {
             copies: Places::new(BODY_COPIES_MAX),
             waits: Waits::new(parts.id),
             prng: Prng::new(parts.seed),
+            wall: Cell::new(Wall::read()),
+            date: Cell::new((0, http_date(0))),
             partition: RefCell::new(parts.partition),
             holds: RefCell::default(),
             tally: Cell::new(Tally::default()),
@@ -227,6 +234,25 @@ impl Shard {
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.world.policy
+    }
+
+    /// The wall clock, read a moment ago.
+    #[must_use]
+    pub fn wall(&self) -> Wall {
+        self.wall.get()
+    }
+
+    /// The `Date` of answers that are written at `at`; formatted once a second.
+    #[must_use]
+    pub fn date(&self, at: Moment) -> [u8; HTTP_DATE_BYTES] {
+        let seconds = self.wall.get().unix_seconds(at);
+        let (known, date) = self.date.get();
+        if known == seconds {
+            return date;
+        }
+        let date = http_date(seconds as u64);
+        self.date.set((seconds, date));
+        date
     }
 
     /// The index of the shard that owns a stripe.
