@@ -31,15 +31,35 @@ pub struct Index {
 }
 
 impl Index {
-    /// The head of an object, compared by its whole key.
-    #[must_use]
-    pub fn head(&self, digest: u128, key: &[u8]) -> Option<Arc<Head>> {
+    /// Calls `read` with the head of an object, compared by its whole key. What is removed while `read` runs stays alive for it.
+    pub fn with_head<R>(
+        &self,
+        digest: u128,
+        key: &[u8],
+        read: impl FnOnce(&Arc<Head>) -> R,
+    ) -> Option<R> {
         let found = self.heads.get(
             digest as u64,
             |k| *k == digest,
-            |head| (head.key() == key).then(|| Arc::clone(head)),
+            |head| (head.key() == key).then(|| read(head)),
         );
         found.flatten()
+    }
+
+    /// The head of an object, compared by its whole key.
+    #[must_use]
+    pub fn head(&self, digest: u128, key: &[u8]) -> Option<Arc<Head>> {
+        self.with_head(digest, key, Arc::clone)
+    }
+
+    /// Calls `read` with the extents of a stripe. They stay alive for it, though nobody pins them.
+    pub fn with_extents<R>(
+        &self,
+        id: &StripeId,
+        read: impl FnOnce(&[Arc<Extent>]) -> R,
+    ) -> Option<R> {
+        self.stripes
+            .get(id.hash(), |k| k == id, |extents| read(extents))
     }
 
     /// The extent that holds, or will hold, the byte at `at` of a stripe; of several the one that reaches furthest.

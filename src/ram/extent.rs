@@ -94,7 +94,10 @@ pub struct Reading(Arc<Readers>);
 impl Reading {
     /// Says how far this reader has come (absolute offset in the object).
     pub fn advance(&self, offset: u64) {
-        self.0.furthest.fetch_max(offset, Ordering::AcqRel);
+        // Only the furthest writes: the fill and all its readers share the line.
+        if self.0.furthest() < offset {
+            self.0.furthest.fetch_max(offset, Ordering::AcqRel);
+        }
     }
 
     /// Whether this membership is of the given fill.
@@ -225,6 +228,14 @@ impl Extent {
             FillState::Filling => self.capacity_end(),
             FillState::Done | FillState::Failed => self.start + self.progress.filled(),
         }
+    }
+
+    /// Whether all of `[start, end)` of the stripe is here, and no fill brings it any more.
+    #[must_use]
+    pub fn holds(&self, start: u32, end: u32) -> bool {
+        self.progress.state() != FillState::Filling
+            && self.start <= start
+            && end <= self.start + self.progress.filled()
     }
 
     /// Watermark, state, and who waits.

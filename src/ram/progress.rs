@@ -78,7 +78,11 @@ impl Progress {
 
     /// Reader: `shard` wants a wake at the next change. Look at the watermark again after this and before sleeping.
     pub fn subscribe(&self, shard: usize) {
-        self.interested[shard / 64].fetch_or(1 << (shard % 64), Ordering::SeqCst);
+        let (word, bit) = (&self.interested[shard / 64], 1 << (shard % 64));
+        // Set already: the line stays with the writer. A writer that takes the bit after this look wakes, or has stored what is seen below.
+        if word.load(Ordering::SeqCst) & bit == 0 {
+            word.fetch_or(bit, Ordering::SeqCst);
+        }
         fence(Ordering::SeqCst);
     }
 

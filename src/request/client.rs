@@ -87,6 +87,24 @@ impl Client {
         result.map_err(|_| self.gone())
     }
 
+    /// Sends what the client takes now of `first` and then `second`, by copy; says how many bytes.
+    ///
+    /// # Errors
+    /// The client left or was too slow.
+    pub fn try_send(&self, first: &[u8], second: &[u8]) -> Result<usize, Gone> {
+        let parts = [IoSlice::new(first), IoSlice::new(second)];
+        let parts = if second.is_empty() {
+            &parts[..1]
+        } else {
+            &parts[..]
+        };
+        let sent = self
+            .socket
+            .try_send(parts, false)
+            .map_err(|_| self.gone())?;
+        Ok(sent.unwrap_or(0))
+    }
+
     /// Sends `first` and then `second` by copy; `more` says that more follows at once.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Row 6: ONE request, a file per step. Control flow is here, the steps compute.
 //!
 //! Called by `listener` for each request whose head is whole. receive (`receive`) → understand (`crate::s3`) → look up and answer from the
-//! cache (`read`, `answer`, `deliver`) or pass through (`pass`, `upload`, `relay`) → say what happened (`report`). Every failure
+//! cache (`read`, `answer`, `hit`, `deliver`) or pass through (`pass`, `upload`, `relay`) → say what happened (`report`). Every failure
 //! becomes an answer in `failure`.
 
 pub mod answer;
@@ -10,6 +10,7 @@ pub mod client;
 mod deliver;
 pub mod failure;
 mod forward;
+mod hit;
 mod pass;
 mod read;
 pub mod receive;

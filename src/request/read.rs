@@ -22,15 +22,18 @@ use super::answer::{Answer, CacheStatus};
 use super::client::Gone;
 use super::deliver::{Asking, Coverage, Delivery, Stopped, coverage};
 use super::failure::Failure;
+use super::hit::Begun;
 use super::report::Report;
-use super::{End, Exchange, forward, pass};
+use super::{End, Exchange, forward, hit, pass};
 
 /// Offsets from here on are of no object that is kept; stripe numbers below it fit their type.
 const OFFSET_MAX: u64 = 1 << 54;
 
 /// What the index says of a request.
 enum Found {
-    /// Known, fresh, and the answer is certain.
+    /// Known and fresh, and all there in one place: the answer is on its way.
+    Begun(Begun),
+    /// Known and fresh, and the answer is certain; its bytes are not all in one place.
     Fresh(Arc<Head>, Option<Range<u64>>),
     /// Not known, or too old: ask the origin and keep what it says.
     Absent(CacheStatus),
@@ -52,7 +55,10 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         digest,
         stamp,
     };
-    match read.look_up(report.started()) {
+    match read.look_up(report, out) {
+        Found::Begun(Begun::Whole) => exchange.end(),
+        Found::Begun(Begun::Rest(rest)) => hit::rest(exchange, rest, out, report).await,
+        Found::Begun(Begun::Gone(gone)) => End::gone(gone, report),
         Found::Fresh(head, part) => read.known(head, part, report, out).await,
         // Boxed, so that the state of a hit stays small.
         Found::Absent(status) => Box::pin(read.open(status, report, out)).await,
@@ -80,12 +86,18 @@ impl Read<'_, '_> {
         self.exchange.request.range
     }
 
-    fn look_up(&self, now: Moment) -> Found {
+    /// One look at the index. A hit in one place is answered from inside of it.
+    fn look_up(&self, report: &mut Report, out: &mut Vec<u8>) -> Found {
         let index = self.shard().index_of(self.digest, 0);
-        let Some(head) = index.head(self.digest, self.object.encoded()) else {
-            return Found::Absent(CacheStatus::Miss);
-        };
-        if !head.is_fresh(now.ms(), self.shard().policy().ttl_ms) {
+        index
+            .with_head(self.digest, self.object.encoded(), |head| {
+                self.judge(head, report, out)
+            })
+            .unwrap_or(Found::Absent(CacheStatus::Miss))
+    }
+
+    fn judge(&self, head: &Arc<Head>, report: &mut Report, out: &mut Vec<u8>) -> Found {
+        if !head.is_fresh(report.started().ms(), self.shard().policy().ttl_ms) {
             return Found::Absent(CacheStatus::Stale);
         }
         let request = &self.exchange.request;
@@ -102,9 +114,51 @@ impl Read<'_, '_> {
             }
             Some(part) => {
                 head.touch();
-                Found::Fresh(head, part)
+                self.begin(head, part, report, out)
             }
         }
+    }
+
+    /// Answers what is there in one place.
+    fn begin(
+        &self,
+        head: &Arc<Head>,
+        part: Option<Range<u64>>,
+        report: &mut Report,
+        out: &mut Vec<u8>,
+    ) -> Found {
+        let range = part.clone().unwrap_or(0..head.total());
+        let status = if part.is_some() { 206 } else { 200 };
+        let window = plan::first_window(&range).filter(|_| !self.is_head());
+        let Some(window) = window else {
+            report.outcome = metrics::Outcome::Hit;
+            self.write(head, part, report, out);
+            return Found::Begun(hit::head(self.exchange, status, out, report));
+        };
+        let index = self.shard().index_of(head.object(), window.index);
+        let id = window.id(head.object(), head.version());
+        let one_place = window.absolute().end == range.end;
+        let begun = index.with_extents(&id, |extents| {
+            let Range { start, end } = window.range;
+            let extent = extents
+                .iter()
+                .find(|extent| one_place && extent.holds(start, end))?;
+            extent.touch();
+            report.outcome = metrics::Outcome::Hit;
+            self.write(head, part.clone(), report, out);
+            let held = (extent, window.range.clone());
+            Some(hit::body(self.exchange, held, status, out, report))
+        });
+        match begun.flatten() {
+            Some(begun) => Found::Begun(begun),
+            None => Found::Fresh(Arc::clone(head), part),
+        }
+    }
+
+    /// The head of a hit, of the moment at which its request was whole.
+    fn write(&self, head: &Head, part: Option<Range<u64>>, report: &Report, out: &mut Vec<u8>) {
+        self.answer(head, part, CacheStatus::Hit, report.started())
+            .write(report.id(), out);
     }
 
     fn answer<'h>(
@@ -135,12 +189,6 @@ impl Read<'_, '_> {
         out: &mut Vec<u8>,
     ) -> End {
         let range = part.clone().unwrap_or(0..head.total());
-        if self.is_head() || range.is_empty() {
-            report.outcome = metrics::Outcome::Hit;
-            return self
-                .head_only(&head, part, CacheStatus::Hit, report, out)
-                .await;
-        }
         let status = match coverage(self.shard(), &head, &range) {
             Coverage::Whole => CacheStatus::Hit,
             Coverage::OnItsWay => CacheStatus::Collapsed,

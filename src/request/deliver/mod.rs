@@ -33,7 +33,7 @@ const HOT_FREQUENCY: u8 = 2;
 /// Stripes asked for ahead at first; doubled each time the client has to wait, up to the configured fan-out.
 const AHEAD_FIRST: u32 = 2;
 /// Bodies up to this size leave in one call with their head.
-const ONE_CALL_BYTES: usize = 16 * 1024;
+pub(super) const ONE_CALL_BYTES: usize = 16 * 1024;
 /// How often a reader looks for bytes that a fill will bring later.
 const LOOK_MS: u64 = 2;
 /// Progress after which the count of attempts begins anew.
@@ -405,8 +405,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         if !head.is_empty() {
             self.report.head_sent(self.status);
         }
-        let least = shard.policy().by_reference_min.unwrap_or(usize::MAX);
-        let hot = !was_filling && extent.frequency() >= HOT_FREQUENCY;
+        let lent = !was_filling && by_reference(shard, extent, piece);
         let source = if was_filling {
             Source::Fill
         } else {
@@ -415,16 +414,8 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         let bytes = piece.bytes();
         let after = self.at + bytes.len() as u64;
         let more = after < self.delivery.range.end;
-        let path = if hot && bytes.len() >= least.max(ONE_CALL_BYTES) {
-            client.send(head, &[], true).await?;
-            client
-                .send_by_reference(extent.lend().memory(), piece.offset(), bytes.len())
-                .await?;
-            SendPath::Reference
-        } else {
-            client.send(head, bytes, more && !was_filling).await?;
-            SendPath::Copy
-        };
+        let more = more && !was_filling;
+        let path = send_piece(client, head, (extent, piece), lent, more).await?;
         self.at = after;
         if let Some(reading) = &self.reading {
             reading.advance(after);
@@ -433,6 +424,32 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
             .sent(shard, source, Some(path), bytes.len() as u64);
         Ok(())
     }
+}
+
+/// Whether a piece of a settled extent is worth sending by reference: large, and read before.
+pub(super) fn by_reference(shard: &Shard, extent: &Extent, piece: Piece<'_>) -> bool {
+    let least = shard.policy().by_reference_min.unwrap_or(usize::MAX);
+    extent.frequency() >= HOT_FREQUENCY && piece.bytes().len() >= least.max(ONE_CALL_BYTES)
+}
+
+/// Sends one piece, by reference if it is `lent`, behind `head`.
+pub(super) async fn send_piece(
+    client: &Client,
+    head: &[u8],
+    (extent, piece): (&Extent, Piece<'_>),
+    lent: bool,
+    more: bool,
+) -> Result<SendPath, Gone> {
+    let bytes = piece.bytes();
+    if !lent {
+        client.send(head, bytes, more).await?;
+        return Ok(SendPath::Copy);
+    }
+    client.send(head, &[], true).await?;
+    client
+        .send_by_reference(extent.lend().memory(), piece.offset(), bytes.len())
+        .await?;
+    Ok(SendPath::Reference)
 }
 
 /// Whether the first byte of `window` is in an extent, now or later.
