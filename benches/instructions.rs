@@ -136,7 +136,7 @@ fn answer() {
             checksums: false,
             status: CacheStatus::Hit,
             age_ms: 123_456,
-            unix_seconds: 1_767_225_600,
+            date: *b"Thu, 01 Jan 2026 00:00:00 GMT",
             keep_alive: true,
             version: Version::Http11,
         };

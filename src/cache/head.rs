@@ -27,13 +27,46 @@ pub struct HeadParts {
     pub confirmed_ms: u64,
 }
 
-/// The head of one version of an object.
+/// The head of one version of an object. All its bytes are in one block, those that an answer copies next to each other.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Head {
-    parts: HeadParts,
-    object: u128,
-    version: u128,
+    total: u64,
+    confirmed_ms: u64,
+    /// Key, ETag, stored lines, the line of the whole object's length, checksum lines.
+    bytes: Box<[u8]>,
+    ends: Ends,
+    checksums_known: bool,
     frequency: AtomicU8,
+    version: u128,
+    object: u128,
+}
+
+/// Where the parts of a head's bytes end; the last one ends with them.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    key: u32,
+    etag: u32,
+    lines: u32,
+    length_line: u32,
+}
+
+impl Ends {
+    /// Where parts of these lengths end, one behind the other.
+    fn of(lengths: [usize; 4]) -> Self {
+        let mut end = 0;
+        let [key, etag, lines, length_line] = lengths.map(|bytes| {
+            end += bytes;
+            assert!(end <= u32::MAX as usize, "a head is small");
+            end as u32
+        });
+        Self {
+            key,
+            etag,
+            lines,
+            length_line,
+        }
+    }
 }
 
 /// Digest of a version: ETag and total length.
@@ -51,19 +84,39 @@ impl Head {
     /// The head of the object with digest `object`.
     #[must_use]
     pub fn new(object: u128, parts: HeadParts) -> Self {
-        let version = version_digest(&parts.etag, parts.total);
+        let length_line = format!("Content-Length: {}\r\n", parts.total);
+        let bytes = [
+            &*parts.key,
+            &*parts.etag,
+            &*parts.lines,
+            length_line.as_bytes(),
+            &*parts.checksum_lines,
+        ];
         Self {
-            parts,
-            object,
-            version,
+            total: parts.total,
+            confirmed_ms: parts.confirmed_ms,
+            ends: Ends::of([
+                bytes[0].len(),
+                bytes[1].len(),
+                bytes[2].len(),
+                bytes[3].len(),
+            ]),
+            bytes: bytes.concat().into_boxed_slice(),
+            checksums_known: parts.checksums_known,
             frequency: AtomicU8::new(0),
+            version: version_digest(&parts.etag, parts.total),
+            object,
         }
+    }
+
+    fn between(&self, start: u32, end: u32) -> &[u8] {
+        &self.bytes[start as usize..end as usize]
     }
 
     /// Encoded object key.
     #[must_use]
     pub fn key(&self) -> &[u8] {
-        &self.parts.key
+        self.between(0, self.ends.key)
     }
 
     /// Digest of the object's key.
@@ -81,37 +134,48 @@ impl Head {
     /// ETag as the origin sent it.
     #[must_use]
     pub fn etag(&self) -> &[u8] {
-        &self.parts.etag
+        self.between(self.ends.key, self.ends.etag)
     }
 
     /// Bytes of the whole object.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.parts.total
+        self.total
     }
 
     /// Stored header lines, without checksums.
     #[must_use]
     pub fn lines(&self) -> &[u8] {
-        &self.parts.lines
+        self.between(self.ends.etag, self.ends.lines)
+    }
+
+    /// All stored lines of an answer with the whole object: `Content-Length`, and checksums if they were asked for.
+    #[must_use]
+    pub fn whole_lines(&self, checksums: bool) -> &[u8] {
+        let end = if checksums {
+            self.bytes.len() as u32
+        } else {
+            self.ends.length_line
+        };
+        self.between(self.ends.etag, end)
     }
 
     /// Checksum lines of the whole object.
     #[must_use]
     pub fn checksum_lines(&self) -> &[u8] {
-        &self.parts.checksum_lines
+        &self.bytes[self.ends.length_line as usize..]
     }
 
     /// Whether an answer that was asked for checksums can be given.
     #[must_use]
     pub fn checksums_known(&self) -> bool {
-        self.parts.checksums_known
+        self.checksums_known
     }
 
     /// Milliseconds since the origin confirmed it.
     #[must_use]
     pub fn age_ms(&self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(self.parts.confirmed_ms)
+        now_ms.saturating_sub(self.confirmed_ms)
     }
 
     /// Whether it may be used without asking; the TTL is evaluated now, not when it was stored.
@@ -123,30 +187,25 @@ impl Head {
     /// Bytes of memory, about.
     #[must_use]
     pub fn weight(&self) -> u64 {
-        let parts = &self.parts;
-        (size_of::<Self>()
-            + 64
-            + parts.key.len()
-            + parts.etag.len()
-            + parts.lines.len()
-            + parts.checksum_lines.len()) as u64
+        (size_of::<Self>() + 64 + self.bytes.len()) as u64
     }
 
     /// A newer head of the same version, with the checksums of `older` if it brings none itself.
     #[must_use]
     pub fn inherit(self, older: &Self) -> Self {
-        if self.version != older.version
-            || self.parts.checksums_known
-            || !older.parts.checksums_known
-        {
+        if self.version != older.version || self.checksums_known || !older.checksums_known {
             return self;
         }
         let parts = HeadParts {
-            checksum_lines: older.parts.checksum_lines.clone(),
+            key: self.key().into(),
+            etag: self.etag().into(),
+            total: self.total,
+            lines: self.lines().into(),
+            checksum_lines: older.checksum_lines().into(),
             checksums_known: true,
-            ..self.parts
+            confirmed_ms: self.confirmed_ms,
         };
-        Self { parts, ..self }
+        Self::new(self.object, parts)
     }
 
     /// A hit.
@@ -224,5 +283,26 @@ mod tests {
         assert_eq!((newer.age_ms(5001), newer.version()), (1, older.version()));
         let other = Head::new(1, parts(b"\"b\"", 10)).inherit(&older);
         assert!(!other.checksums_known());
+    }
+
+    #[test]
+    fn the_parts_come_back_as_they_were_given() {
+        let head = Head::new(
+            1,
+            HeadParts {
+                key: (*b"b/key").into(),
+                lines: (*b"ETag: \"a\"\r\n").into(),
+                checksum_lines: (*b"x-sum: 1\r\n").into(),
+                ..parts(b"\"a\"", 10)
+            },
+        );
+        assert_eq!((head.key(), head.etag()), (&b"b/key"[..], &b"\"a\""[..]));
+        assert_eq!(head.lines(), b"ETag: \"a\"\r\n");
+        assert_eq!(head.checksum_lines(), b"x-sum: 1\r\n");
+        assert_eq!(
+            head.whole_lines(false),
+            b"ETag: \"a\"\r\nContent-Length: 10\r\n"
+        );
+        assert!(head.whole_lines(true).ends_with(b"10\r\nx-sum: 1\r\n"));
     }
 }

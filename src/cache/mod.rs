@@ -19,8 +19,33 @@ use crate::ram::progress::FillState;
 pub use head::Head;
 use read_map::ReadMap;
 
-/// All extents known of one stripe, ordered by start; replaced as a whole by the owner.
-pub type Extents = Box<[Arc<Extent>]>;
+/// All extents known of one stripe, ordered by start; replaced as a whole by the owner. One, as most have, needs no list of its own.
+pub enum Extents {
+    /// The usual case.
+    One(Arc<Extent>),
+    /// A list.
+    Several(Box<[Arc<Extent>]>),
+}
+
+impl From<Box<[Arc<Extent>]>> for Extents {
+    fn from(extents: Box<[Arc<Extent>]>) -> Self {
+        match &*extents {
+            [one] => Self::One(Arc::clone(one)),
+            _ => Self::Several(extents),
+        }
+    }
+}
+
+impl std::ops::Deref for Extents {
+    type Target = [Arc<Extent>];
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::One(extent) => std::slice::from_ref(extent),
+            Self::Several(extents) => extents,
+        }
+    }
+}
 
 /// The readable side of one shard's partition.
 pub struct Index {
@@ -44,6 +69,16 @@ impl Index {
             |head| (head.key() == key).then(|| read(head)),
         );
         found.flatten()
+    }
+
+    /// Says that this object will be looked up.
+    pub fn expect_head(&self, digest: u128) {
+        self.heads.prefetch(digest as u64);
+    }
+
+    /// Says that this stripe will be looked up.
+    pub fn expect_stripe(&self, id: &StripeId) {
+        self.stripes.prefetch(id.hash());
     }
 
     /// The head of an object, compared by its whole key.

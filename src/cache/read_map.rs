@@ -18,8 +18,9 @@ use super::epoch::{self, Atomic, Guard, Owned, Shared};
 #[cfg(not(loom))]
 use crossbeam::epoch::{self, Atomic, Guard, Owned, Shared};
 
+/// On a cache line of its own, if it fits on one: a lookup waits for memory once, and a neighbour's change costs it nothing.
+#[repr(align(64))]
 struct Node<K, V> {
-    hash: u64,
     key: K,
     value: V,
     next: Atomic<Node<K, V>>,
@@ -35,6 +36,16 @@ impl<K, V> ReadMap<K, V> {
         &self.buckets[(hash as usize) & (self.buckets.len() - 1)]
     }
 
+    /// Says that a key of this `hash` will be looked up: its chain's beginning comes from memory meanwhile.
+    pub fn prefetch(&self, hash: u64) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a hint; it touches no memory that anybody could notice.
+            unsafe { _mm_prefetch((&raw const *self.bucket(hash)).cast(), _MM_HINT_T0) };
+        }
+    }
+
     /// Calls `read` with the value of the key that has this `hash` and satisfies `is`.
     pub fn get<R>(
         &self,
@@ -46,7 +57,7 @@ impl<K, V> ReadMap<K, V> {
         let mut current = self.bucket(hash).load(Ordering::Acquire, &guard);
         // SAFETY: nodes are freed only after every guard that was pinned when they were unlinked has gone; ours is pinned.
         while let Some(node) = unsafe { current.as_ref() } {
-            if node.hash == hash && is(&node.key) {
+            if is(&node.key) {
                 return Some(read(&node.value));
             }
             current = node.next.load(Ordering::Acquire, &guard);
@@ -127,7 +138,7 @@ fn find<'g, K, V>(
         let node = link.load(Ordering::Acquire, guard);
         // SAFETY: only this thread unlinks nodes, and the guard keeps unlinked ones alive.
         let current = unsafe { node.as_ref() }?;
-        if current.hash == hash && is(&current.key) {
+        if is(&current.key) {
             return Some(Place { link, node });
         }
         link = &current.next;
@@ -161,14 +172,13 @@ impl<K: PartialEq + Send + Sync + 'static, V: Send + Sync + 'static> MapWriter<K
     }
 
     /// Sets the value of `key`; true if it had one before.
-    pub fn insert(&mut self, hash: u64, key: K, value: V) -> bool {
+    pub fn insert(&mut self, hash: u64, key: K, value: impl Into<V>) -> bool {
         let guard = epoch::pin();
         let map = (*self.map).as_ref();
         let place = find(map, hash, |k| *k == key, &guard);
         let fresh = Owned::new(Node {
-            hash,
             key,
-            value,
+            value: value.into(),
             next: Atomic::null(),
         });
         let Some(place) = place else {

@@ -18,7 +18,8 @@ pub mod slab;
 /// Bytes of a stripe: the aligned window of a version that is owned, coalesced and fetched as one.
 pub const STRIPE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Names one stripe of one version of one object.
+/// Names one stripe of one version of one object. Packed, so that an entry of the index is one cache line.
+#[repr(C, packed(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StripeId {
     /// Digest of the object's key.

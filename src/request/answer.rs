@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::cache::Head;
-use crate::http::{Version, http_date};
+use crate::http::{HTTP_DATE_BYTES, Version};
 
 /// How an answer came about, for `Cache-Status` (RFC 9211) and `X-Cache-Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,33 +29,32 @@ pub enum CacheStatus {
 }
 
 impl CacheStatus {
-    /// The value of `Cache-Status`.
+    /// The lines that say it.
     #[must_use]
-    pub fn field(self) -> &'static str {
+    pub fn lines(self) -> &'static str {
         match self {
-            Self::Hit => "millrace; hit",
-            Self::Collapsed => "millrace; fwd=uri-miss; collapsed",
-            Self::Miss => "millrace; fwd=uri-miss; stored",
-            Self::Unstored => "millrace; fwd=uri-miss",
-            Self::Stale => "millrace; fwd=stale; stored",
-            Self::Partial => "millrace; fwd=partial; stored",
-            Self::Bypass => "millrace; fwd=bypass",
-            Self::Method => "millrace; fwd=method",
-        }
-    }
-
-    /// The value of `X-Cache-Status`.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Hit => "HIT",
-            Self::Collapsed | Self::Miss | Self::Unstored => "MISS",
-            Self::Stale => "EXPIRED",
-            Self::Partial => "PARTIAL",
-            Self::Bypass | Self::Method => "PASS",
+            Self::Hit => "Cache-Status: millrace; hit\r\nX-Cache-Status: HIT\r\n",
+            Self::Collapsed => {
+                "Cache-Status: millrace; fwd=uri-miss; collapsed\r\nX-Cache-Status: MISS\r\n"
+            }
+            Self::Miss => {
+                "Cache-Status: millrace; fwd=uri-miss; stored\r\nX-Cache-Status: MISS\r\n"
+            }
+            Self::Unstored => "Cache-Status: millrace; fwd=uri-miss\r\nX-Cache-Status: MISS\r\n",
+            Self::Stale => {
+                "Cache-Status: millrace; fwd=stale; stored\r\nX-Cache-Status: EXPIRED\r\n"
+            }
+            Self::Partial => {
+                "Cache-Status: millrace; fwd=partial; stored\r\nX-Cache-Status: PARTIAL\r\n"
+            }
+            Self::Bypass => "Cache-Status: millrace; fwd=bypass\r\nX-Cache-Status: PASS\r\n",
+            Self::Method => "Cache-Status: millrace; fwd=method\r\nX-Cache-Status: PASS\r\n",
         }
     }
 }
+
+/// Room for what an answer's head has beside the stored lines, and more.
+const HEAD_BYTES: usize = 512;
 
 /// What the head of an answer depends on.
 pub struct Answer<'a> {
@@ -69,8 +68,8 @@ pub struct Answer<'a> {
     pub status: CacheStatus,
     /// Milliseconds since the origin confirmed it.
     pub age_ms: u64,
-    /// Wall clock.
-    pub unix_seconds: i64,
+    /// `Date`.
+    pub date: [u8; HTTP_DATE_BYTES],
     /// Whether the connection goes on.
     pub keep_alive: bool,
     /// The client's version.
@@ -101,32 +100,27 @@ pub(super) fn connection(out: &mut Vec<u8>, version: Version, keep_alive: bool) 
 }
 
 impl Answer<'_> {
-    /// Body bytes of the answer to a GET.
-    #[must_use]
-    pub fn body_bytes(&self) -> u64 {
-        self.part
-            .as_ref()
-            .map_or(self.head.total(), |part| part.end - part.start)
-    }
-
     /// Appends the head with its empty line; `request_id` is what the client may ask us about.
     pub fn write(&self, request_id: &[u8], out: &mut Vec<u8>) {
+        out.reserve(HEAD_BYTES + self.head.whole_lines(true).len());
+        out.extend_from_slice(match &self.part {
+            None => b"HTTP/1.1 200 OK\r\nx-amz-request-id: ",
+            Some(_) => b"HTTP/1.1 206 Partial Content\r\nx-amz-request-id: ",
+        });
+        out.extend_from_slice(request_id);
+        out.extend_from_slice(b"\r\nDate: ");
+        out.extend_from_slice(&self.date);
+        out.extend_from_slice(b"\r\n");
         match &self.part {
-            None => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
-            Some(_) => out.extend_from_slice(b"HTTP/1.1 206 Partial Content\r\n"),
+            None => out.extend_from_slice(self.head.whole_lines(self.checksums)),
+            Some(part) => {
+                out.extend_from_slice(self.head.lines());
+                self.content_range(part, out);
+                number(out, "Content-Length", part.end - part.start);
+            }
         }
-        line(out, "x-amz-request-id", request_id);
-        line(out, "Date", &http_date(self.unix_seconds.max(0) as u64));
-        out.extend_from_slice(self.head.lines());
-        if let Some(part) = &self.part {
-            self.content_range(part, out);
-        } else if self.checksums {
-            out.extend_from_slice(self.head.checksum_lines());
-        }
-        number(out, "Content-Length", self.body_bytes());
         number(out, "Age", self.age_ms / 1000);
-        line(out, "Cache-Status", self.status.field().as_bytes());
-        line(out, "X-Cache-Status", self.status.word().as_bytes());
+        out.extend_from_slice(self.status.lines().as_bytes());
         connection(out, self.version, self.keep_alive);
         out.extend_from_slice(b"\r\n");
     }

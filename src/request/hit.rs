@@ -53,6 +53,15 @@ pub(super) fn head(exchange: &Exchange<'_>, status: u16, out: &[u8], report: &mu
     }
 }
 
+/// Says that a small body will be sent from `extent`.
+pub(super) fn expect(extent: &Extent, window: &Range<u32>) {
+    if let Some(piece) = extent.piece(window.start, window.end)
+        && piece.bytes().len() <= ONE_CALL_BYTES
+    {
+        piece.prefetch();
+    }
+}
+
 /// Sends head and body, if they are small. `extent` holds `window` of its stripe.
 pub(super) fn body(
     exchange: &Exchange<'_>,

@@ -47,6 +47,7 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         return Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await;
     };
     let digest = object.digest().0;
+    exchange.shard.index_of(digest, 0).expect_head(digest);
     // The stamp comes first: a head found after it was not beaten by an invalidation before it.
     let stamp = exchange.shard.world.stamps.now(digest);
     let read = Read {
@@ -144,6 +145,7 @@ impl Read<'_, '_> {
                 .iter()
                 .find(|extent| one_place && extent.holds(start, end))?;
             extent.touch();
+            hit::expect(extent, &window.range);
             report.outcome = metrics::Outcome::Hit;
             self.write(head, part.clone(), report, out);
             let held = (extent, window.range.clone());
@@ -174,7 +176,7 @@ impl Read<'_, '_> {
             checksums: self.exchange.request.checksum_mode,
             status,
             age_ms: head.age_ms(now.ms()),
-            unix_seconds: self.shard().wall().unix_seconds(now),
+            date: self.shard().date(now),
             keep_alive: self.exchange.keep_alive,
             version: self.exchange.head.version,
         }

@@ -12,7 +12,7 @@ use crate::io::{Either, race};
 use crate::metrics::{Counter, Source, UpstreamKind};
 use crate::upstream::{Response, UpstreamError};
 
-use super::answer::{CacheStatus, connection, line};
+use super::answer::{CacheStatus, connection};
 use super::client::Gone;
 use super::pass::Touched;
 use super::report::Report;
@@ -125,9 +125,7 @@ impl Relay<'_, '_> {
         if frame == Frame::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
-        line(out, "Cache-Status", self.status.field().as_bytes());
-        let word = self.status.word();
-        line(out, "X-Cache-Status", word.as_bytes());
+        out.extend_from_slice(self.status.lines().as_bytes());
         connection(out, self.exchange.head.version, keep_alive);
         out.extend_from_slice(b"\r\n");
     }
