@@ -3,7 +3,7 @@
 //! Called by `cache::Index` (readers on every shard) and `cache::partition` (the one writer). Chained buckets of a fixed number, chosen at
 //! start from the configuration, so there is no moment of growth. Nodes are immutable but for their link; a replaced or removed node
 //! is freed by crossbeam-epoch when no reader can still hold it. Values are cloned or read inside a closure: no guard leaves
-//! this module, so none can be held across an await.
+//! this module, so none can be held across an await. What a closure does delays what is freed, so it does not wait.
 
 #![allow(
     unsafe_code,
