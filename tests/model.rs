@@ -148,11 +148,13 @@ fn sizes() -> impl Strategy<Value = Sizes> {
         1usize..=3,
         prop_oneof![4 => 2u64..=4, 1 => 8u64..=10],
         2usize..=9,
+        any::<bool>(),
     )
-        .prop_map(|(shards, mib, heads_max)| Sizes {
+        .prop_map(|(shards, mib, heads_max, huge_pages)| Sizes {
             shards,
             ram_bytes: mib << 20,
             heads_max,
+            huge_pages,
         })
 }
 

@@ -76,11 +76,6 @@ impl Index {
         self.heads.prefetch(digest as u64);
     }
 
-    /// Says that this stripe will be looked up.
-    pub fn expect_stripe(&self, id: &StripeId) {
-        self.stripes.prefetch(id.hash());
-    }
-
     /// The head of an object, compared by its whole key.
     #[must_use]
     pub fn head(&self, digest: u128, key: &[u8]) -> Option<Arc<Head>> {

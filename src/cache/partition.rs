@@ -107,6 +107,8 @@ pub struct Partition {
     stamps: Arc<Stamps>,
     heads_max: usize,
     extents: usize,
+    /// Who has each page that is one slot.
+    page_owners: Vec<Weak<Extent>>,
     tally: Tally,
 }
 
@@ -118,6 +120,7 @@ impl Partition {
     pub fn new(ram_bytes: u64, heads_max: usize, stamps: Arc<Stamps>) -> io::Result<Self> {
         let slab = Slab::new(ram_bytes)?;
         let stripes = (ram_bytes / 16_384) as usize;
+        let page_owners = (0..slab.pages()).map(|_| Weak::new()).collect();
         let index = Arc::new(Index {
             heads: read_map::table(heads_max),
             stripes: read_map::table(stripes),
@@ -132,8 +135,14 @@ impl Partition {
             stamps,
             heads_max,
             extents: 0,
+            page_owners,
             tally: Tally::default(),
         })
+    }
+
+    /// The slab is made of huge pages from now on, where the kernel can; only if the self-test has passed.
+    pub fn use_huge_pages(&mut self) {
+        self.slab.use_huge_pages();
     }
 
     /// What every shard may read.
@@ -158,6 +167,12 @@ impl Partition {
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.slab.used_bytes()
+    }
+
+    /// Bytes of pages that wait for the other half of their huge block.
+    #[must_use]
+    pub fn spent_bytes(&self) -> u64 {
+        self.slab.spent_bytes()
     }
 
     /// Heads known.
@@ -262,7 +277,12 @@ impl Partition {
         let Some(slots) = self.make_room(window.len()) else {
             return Lease::NoRoom;
         };
+        let whole_pages = slots.iter().filter(|slot| slot.bytes() == PAGE_BYTES);
+        let whole_pages: Vec<u32> = whole_pages.map(|slot| slot.page()).collect();
         let (extent, writer) = Extent::create(id, window, slots, self.slab.arena(), readers);
+        for page in whole_pages {
+            self.page_owners[page as usize] = Arc::downgrade(&extent);
+        }
         self.policy.insert(
             ExtentResident(Arc::downgrade(&extent)),
             extent.weight(),
@@ -331,7 +351,7 @@ impl Partition {
         let most = (bytes.max(PAGE_BYTES) as u64) * EVICT_FACTOR;
         let mut evicted = 0;
         while evicted < most {
-            let Some(weight) = self.evict_one() else {
+            let Some(weight) = self.evict_stuck().or_else(|| self.evict_one()) else {
                 break;
             };
             evicted += weight;
@@ -348,6 +368,20 @@ impl Partition {
             self.collect();
             if let Some(slots) = self.slab.allocate(bytes) {
                 return Some(slots);
+            }
+        }
+        None
+    }
+
+    /// Evicts what keeps the spent half of a block from being used.
+    fn evict_stuck(&mut self) -> Option<u64> {
+        while let Some(page) = self.slab.next_stuck() {
+            let owner = self.page_owners[page as usize].upgrade();
+            let Some(extent) = owner.filter(|extent| extent.touches_page(page)) else {
+                continue;
+            };
+            if !ExtentResident(Arc::downgrade(&extent)).busy() {
+                return Some(self.evict_extent(&extent));
             }
         }
         None

@@ -160,6 +160,13 @@ words! {
         /// Always by copy.
         Off = "off",
     }
+    /// Whether the slab is made of huge pages.
+    HugePages {
+        /// Where the kernel can, and the self-test at start proves it safe.
+        Auto = "auto",
+        /// 4 KiB pages only.
+        Off = "off",
+    }
     /// Who may read what is cached.
     Access {
         /// Whoever reaches the port.
@@ -372,6 +379,8 @@ settings! {
             "\"auto\": bodies are sent by reference to the cache where a self-test at start proves it safe on this kernel. \"off\": always by copy.";
         zero_copy_min_bytes: usize = "zero_copy_min" (size(16 * KIB, MIB), "16KiB")
             "Shortest body that is sent by reference.";
+        huge_pages: HugePages = "huge_pages" (one(Shape::OneOf(HugePages::WORDS)), "auto")
+            "\"auto\": the cache's memory is made of 2 MiB pages where the kernel gives them (6.1, shared memory not set to `deny`) and a self-test at start proves their reuse safe. \"off\": 4 KiB pages.";
     }
     disk: Disk = "The cache on disk. This version has no disk tier." {
         dir: Option<PathBuf> = "dir" (one(Shape::DiskDir), "none", "--cache-dir")

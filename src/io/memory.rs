@@ -1,7 +1,8 @@
-//! Memory that is a slice and a file at once: a memfd, mapped once.
+//! Memory that is a slice and a file at once: a memfd, mapped twice.
 //!
-//! Called by `ram` (the slab's arena). The mapping is made of 4 KiB pages on purpose (`MADV_NOHUGEPAGE`): a hole punched
-//! in part of a larger folio would let queued bytes of an earlier send change (measured on kernel 6.18).
+//! Called by `ram` (the slab's arena). The plain view is made of 4 KiB pages on purpose (`MADV_NOHUGEPAGE`): a hole punched
+//! in part of a larger folio would let queued bytes of an earlier send change (measured on kernel 6.18). The huge view is aligned
+//! so that blocks of 2 MiB can be made of one folio each ([`Memory::make_huge`]); which view a range is used through is the caller's to keep.
 
 use std::fs::File;
 use std::io;
@@ -11,12 +12,51 @@ use memmap2::{MmapOptions, MmapRaw};
 
 /// The page size that offsets and lengths of punches are aligned to.
 pub const PAGE_BYTES: usize = 4096;
+/// A huge page of x86-64 and of arm64 with 4 KiB pages.
+pub const HUGE_BYTES: usize = 2 << 20;
+/// `MADV_COLLAPSE`, Linux 6.1.
+const MADV_COLLAPSE: libc::c_int = 25;
 
-/// A memfd and its one shared mapping.
+/// A memfd and its shared mappings.
 #[derive(Debug)]
 pub struct Memory {
     file: File,
     map: MmapRaw,
+    huge: Option<HugeView>,
+}
+
+/// The same file at an address that is a multiple of a huge page.
+#[derive(Debug)]
+struct HugeView {
+    /// Address space of the view and of what its alignment cost; unmapped with this value.
+    reserved: MmapRaw,
+    offset: usize,
+}
+
+impl HugeView {
+    fn new(file: &File, bytes: usize) -> io::Result<Self> {
+        let reserved = MmapOptions::new()
+            .len(bytes + HUGE_BYTES)
+            .no_reserve_swap()
+            .map_anon()?;
+        let reserved = MmapRaw::from(reserved);
+        let offset = reserved.as_ptr().align_offset(HUGE_BYTES);
+        // SAFETY: `offset` is below HUGE_BYTES, so that the range lies inside the reservation.
+        let start = unsafe { reserved.as_mut_ptr().add(offset) };
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        // SAFETY: replaces pages of our own reservation, which nobody has used.
+        let mapped =
+            unsafe { libc::mmap(start.cast(), bytes, protection, flags, file.as_raw_fd(), 0) };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { reserved, offset })
+    }
+
+    fn base(&self) -> *mut u8 {
+        self.reserved.as_mut_ptr().wrapping_add(self.offset)
+    }
 }
 
 impl Memory {
@@ -40,7 +80,8 @@ impl Memory {
         let map = MmapOptions::new().len(bytes).map_raw(&file)?;
         // SAFETY: the range is exactly our mapping; the advice changes no contents.
         unsafe { libc::madvise(map.as_mut_ptr().cast(), bytes, libc::MADV_NOHUGEPAGE) };
-        Ok(Self { file, map })
+        let huge = HugeView::new(&file, bytes).ok();
+        Ok(Self { file, map, huge })
     }
 
     /// Bytes of the region.
@@ -59,10 +100,50 @@ impl Memory {
         self.file.as_raw_fd()
     }
 
-    /// Start of the mapping; whoever writes or reads through it keeps the one-writer rule of `ram`.
+    /// Start of the plain view; whoever writes or reads through it keeps the one-writer rule of `ram`.
     #[must_use]
     pub fn base(&self) -> *mut u8 {
         self.map.as_mut_ptr()
+    }
+
+    /// Start of the view for ranges that were made huge, under the same rule; the plain one if there is none.
+    #[must_use]
+    pub fn huge_base(&self) -> *mut u8 {
+        self.huge
+            .as_ref()
+            .map_or_else(|| self.base(), HugeView::base)
+    }
+
+    /// Backs a range that holds no pages (new, or punched) with zeroed huge pages. Works whatever the system's setting for shared
+    /// memory is, short of `deny`.
+    ///
+    /// # Errors
+    /// The kernel's: not supported (before Linux 6.1), or no contiguous memory. The range can still be used, page by page.
+    pub fn make_huge(&self, offset: u64, bytes: usize) -> io::Result<()> {
+        assert!(
+            offset.is_multiple_of(HUGE_BYTES as u64) && bytes.is_multiple_of(HUGE_BYTES),
+            "huge pages are whole"
+        );
+        assert!(offset as usize + bytes <= self.len(), "inside the region");
+        let Some(view) = &self.huge else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        // SAFETY: inside the view (asserted).
+        let start = unsafe { view.base().add(offset as usize) };
+        // The kernel refuses a range without any page (6.18): one of each is brought in first.
+        for at in (0..bytes).step_by(HUGE_BYTES) {
+            // SAFETY: `at` is below the range's length.
+            let first = unsafe { start.add(at) };
+            // SAFETY: inside the view; the range holds nothing, so nobody reads it.
+            unsafe { first.write_volatile(0) };
+        }
+        // SAFETY: inside the view; the advice changes no contents.
+        let result = unsafe { libc::madvise(start.cast(), bytes, MADV_COLLAPSE) };
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
 
     /// Takes the pages of a range out of the file: later reads give zeros, later writes get fresh pages, and whatever the kernel

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::StripeId;
 use super::progress::{FillState, Progress};
-use super::slab::{Arena, PAGE_BYTES, PUNCH_BYTES, Slot};
+use super::slab::{Arena, Memory, PAGE_BYTES, Slot};
 
 /// The most a hit counter says; S3-FIFO needs two bits.
 pub const FREQUENCY_MAX: u8 = 3;
@@ -147,7 +147,8 @@ impl Drop for Extent {
 #[derive(Debug, Clone, Copy)]
 pub struct Piece<'e> {
     extent: &'e Extent,
-    offset: usize,
+    slot: Slot,
+    inside: usize,
     len: usize,
 }
 
@@ -155,7 +156,7 @@ impl<'e> Piece<'e> {
     /// Offset in the arena's memory.
     #[must_use]
     pub fn offset(self) -> u64 {
-        self.offset as u64
+        (self.slot.offset() + self.inside) as u64
     }
 
     /// Says that its first bytes will be sent by copy: they come from memory while the head is written.
@@ -171,16 +172,31 @@ impl<'e> Piece<'e> {
     /// The bytes.
     #[must_use]
     pub fn bytes(self) -> &'e [u8] {
-        let memory = &self.extent.arena.memory;
         assert!(
-            self.offset + self.len <= memory.len(),
-            "a piece lies in its arena"
+            self.inside + self.len <= self.slot.bytes(),
+            "a piece lies in its slot"
         );
-        // SAFETY: the offset is inside the mapping (asserted).
-        let pointer = unsafe { memory.base().add(self.offset) };
+        // SAFETY: the offset is inside the slot (asserted), and the slot inside the mapping.
+        let pointer = unsafe { self.extent.arena.address(self.slot).add(self.inside) };
         // SAFETY: only `Extent::piece` makes a piece, and only below the watermark: its bytes are written, and nobody writes them again
         // while the extent lives, which is borrowed for as long as the slice.
         unsafe { std::slice::from_raw_parts(pointer, self.len) }
+    }
+
+    /// Whether it may be sent by reference: its slot is one of those that are punched before they are used again.
+    #[must_use]
+    pub fn may_be_lent(self) -> bool {
+        self.slot.may_be_lent()
+    }
+
+    /// The memory for sending by reference, from [`Piece::offset`] on. The slot will not be written again before it has been punched.
+    #[must_use]
+    pub fn lend(self) -> &'e Memory {
+        assert!(self.may_be_lent(), "only what is punched is lent");
+        if !self.extent.by_reference.load(Ordering::Relaxed) {
+            self.extent.by_reference.store(true, Ordering::Release);
+        }
+        self.extent.arena.memory()
     }
 }
 
@@ -321,25 +337,10 @@ impl Extent {
         let inside = position % PAGE_BYTES;
         Some(Piece {
             extent: self,
-            offset: slot.offset() + inside,
+            slot,
+            inside,
             len: (slot.bytes() - inside).min((end - at) as usize),
         })
-    }
-
-    /// The memory for sending by reference. The slots will be punched before they are used again.
-    #[must_use]
-    pub fn lend(&self) -> &Arena {
-        // All slots but the last are whole pages.
-        assert!(
-            self.slots
-                .last()
-                .is_some_and(|slot| slot.bytes() >= PUNCH_BYTES),
-            "only what can be punched is lent"
-        );
-        if !self.by_reference.load(Ordering::Relaxed) {
-            self.by_reference.store(true, Ordering::Release);
-        }
-        &self.arena
     }
 }
 
@@ -375,13 +376,8 @@ impl ExtentWriter {
         let slot = self.extent.slots[position / PAGE_BYTES];
         let inside = position % PAGE_BYTES;
         let bytes = (slot.bytes() - inside).min(left);
-        let start = slot.offset() + inside;
-        assert!(
-            start + bytes <= self.extent.arena.memory.len(),
-            "a slot lies in its arena"
-        );
-        // SAFETY: the offset is inside the mapping (asserted).
-        let pointer = unsafe { self.extent.arena.memory.base().add(start) };
+        // SAFETY: `inside` is below the slot's length, and the slot inside the mapping.
+        let pointer = unsafe { self.extent.arena.address(slot).add(inside) };
         // SAFETY: these bytes are above the watermark, so no reader looks at them, and this writer is the only one of the
         // extent's slots; the borrow of `self` keeps a second slice away.
         unsafe { std::slice::from_raw_parts_mut(pointer, bytes) }
@@ -490,7 +486,7 @@ mod tests {
             "unused room of a short fill is back"
         );
         assert_eq!(extent.promised_end(), 1000);
-        let _ = extent.lend();
+        let _ = extent.piece(0, 1).unwrap().lend();
         drop(extent);
         assert_eq!(slab.collect().punched, 1);
         assert_eq!(slab.used_bytes(), 0);

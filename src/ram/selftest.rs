@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use crate::io::memory::Memory;
+use crate::io::memory::{HUGE_BYTES, Memory};
 use crate::io::socket::queue_by_reference;
 
 use super::slab::{CLASS_BYTES, PAGE_BYTES};
@@ -27,31 +27,65 @@ pub fn by_reference_is_safe() -> io::Result<bool> {
     Ok(true)
 }
 
-fn fill(memory: &Memory, offset: usize, bytes: usize, value: u8) {
+/// Whether queued bytes of a huge page survive its punch and the huge page that takes its place.
+///
+/// # Errors
+/// The kernel's, when there are no huge pages, or no loopback connection or memory can be had.
+pub fn huge_is_safe() -> io::Result<bool> {
+    let memory = Memory::new(HUGE_BYTES)?;
+    let huge = || -> io::Result<()> {
+        memory.punch(0, HUGE_BYTES)?;
+        memory.make_huge(0, HUGE_BYTES)
+    };
+    for (offset, bytes) in [(0, PAGE_BYTES), (PAGE_BYTES, PAGE_BYTES), (98_304, 16_384)] {
+        huge()?;
+        let (sender, receiver) = connection()?;
+        paint(memory.huge_base(), &memory, 0, HUGE_BYTES, 0xA5);
+        let sent = queue_by_reference(&sender, &memory, offset as u64, bytes)?;
+        huge()?;
+        paint(memory.huge_base(), &memory, 0, HUGE_BYTES, 0x5A);
+        if !arrives(sender, receiver, sent)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn connection() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let sender = TcpStream::connect(listener.local_addr()?)?;
+    Ok((sender, listener.accept()?.0))
+}
+
+/// Whether `sent` bytes come, all as they were when they were queued.
+fn arrives(sender: TcpStream, mut receiver: TcpStream, sent: usize) -> io::Result<bool> {
+    (&sender).flush()?;
+    drop(sender);
+    let mut got = Vec::with_capacity(sent);
+    receiver.read_to_end(&mut got)?;
+    Ok(got.len() == sent && got.iter().all(|&byte| byte == 0xA5))
+}
+
+fn paint(base: *mut u8, memory: &Memory, offset: usize, bytes: usize, value: u8) {
     assert!(
         offset + bytes <= memory.len(),
         "the test stays inside its memory"
     );
     // SAFETY: inside the mapping (asserted).
-    let start = unsafe { memory.base().add(offset) };
+    let start = unsafe { base.add(offset) };
     // SAFETY: inside the mapping (asserted); this thread is the only user of this memory.
     unsafe { start.write_bytes(value, bytes) };
 }
 
 fn survives(memory: &Memory, offset: usize, bytes: usize) -> io::Result<bool> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let sender = TcpStream::connect(listener.local_addr()?)?;
-    let (mut receiver, _) = listener.accept()?;
-    fill(memory, offset, bytes, 0xA5);
+    let (sender, receiver) = connection()?;
+    paint(memory.base(), memory, offset, bytes, 0xA5);
     let sent = queue_by_reference(&sender, memory, offset as u64, bytes)?;
     memory.punch(offset as u64, bytes)?;
-    fill(memory, offset, bytes, 0x5A);
-    (&sender).flush()?;
-    drop(sender);
-    let mut got = Vec::with_capacity(sent);
-    receiver.read_to_end(&mut got)?;
+    paint(memory.base(), memory, offset, bytes, 0x5A);
+    let intact = arrives(sender, receiver, sent)?;
     memory.punch(offset as u64, bytes)?;
-    Ok(got.len() == sent && got.iter().all(|&byte| byte == 0xA5))
+    Ok(intact)
 }
 
 #[cfg(test)]
@@ -59,5 +93,13 @@ mod tests {
     #[test]
     fn this_kernel_keeps_queued_bytes_after_a_punch() {
         assert!(super::by_reference_is_safe().unwrap());
+    }
+
+    #[test]
+    fn this_kernel_keeps_queued_bytes_of_a_huge_page_after_a_punch() {
+        match super::huge_is_safe() {
+            Ok(safe) => assert!(safe),
+            Err(error) => eprintln!("no huge pages here: {error}"),
+        }
     }
 }

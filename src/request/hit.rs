@@ -143,7 +143,7 @@ impl Held {
             let lent = by_reference(shard, extent, piece);
             let more = at < self.window.end;
             let first = std::mem::take(&mut head);
-            let path = send_piece(exchange.client, first, (extent, piece), lent, more).await?;
+            let path = send_piece(exchange.client, first, piece, lent, more).await?;
             report.sent(shard, Source::Ram, Some(path), bytes as u64);
         }
         Ok(())

@@ -17,7 +17,7 @@ use crate::admin::{self, AdminState, Readiness, State};
 use crate::base::clock;
 use crate::cache::partition::Partition;
 use crate::cache::stamps::Stamps;
-use crate::config::{AccessLog as AccessLogSetting, Level, Settings};
+use crate::config::{AccessLog as AccessLogSetting, HugePages, Level, Settings};
 use crate::io::listen::Listener;
 use crate::io::probe;
 use crate::listener::acceptor;
@@ -97,6 +97,25 @@ fn proves_by_reference() -> bool {
         }
         Err(error) => {
             tracing::warn!(%error, "the self-test of sending by reference could not run: bodies are sent by copy");
+            false
+        }
+    }
+}
+
+fn proves_huge_pages(settings: &Settings) -> bool {
+    if settings.ram.huge_pages == HugePages::Off {
+        return false;
+    }
+    match selftest::huge_is_safe() {
+        Ok(true) => true,
+        Ok(false) => {
+            tracing::warn!(
+                "this kernel changes queued bytes of punched huge pages: the cache is of 4 KiB pages"
+            );
+            false
+        }
+        Err(error) => {
+            tracing::info!(%error, "no huge pages for the cache: it is of 4 KiB pages");
             false
         }
     }
@@ -187,9 +206,14 @@ fn world(
     let stamps = Arc::<Stamps>::default();
     let mut partitions = Vec::new();
     let mut shards = Vec::new();
+    let huge_pages = proves_huge_pages(settings);
     for _ in &limits.cores {
-        let partition = Partition::new(limits.slab_bytes, limits.heads_max, Arc::clone(&stamps))
-            .map_err(resource("the slab cannot be mapped; make ram.size smaller"))?;
+        let mut partition =
+            Partition::new(limits.slab_bytes, limits.heads_max, Arc::clone(&stamps))
+                .map_err(resource("the slab cannot be mapped; make ram.size smaller"))?;
+        if huge_pages {
+            partition.use_huge_pages();
+        }
         shards.push(ShardShared {
             index: Arc::clone(partition.index()),
             mailbox: Mailbox::new().map_err(resource("no descriptor for a mailbox"))?,

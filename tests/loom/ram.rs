@@ -28,7 +28,6 @@ pub mod slab {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     pub const PAGE_BYTES: usize = 4;
-    pub const PUNCH_BYTES: usize = 1;
 
     /// One page.
     #[derive(Debug, Clone, Copy)]
@@ -44,6 +43,9 @@ pub mod slab {
         pub fn page(self) -> u32 {
             self.0 as u32
         }
+        pub fn may_be_lent(self) -> bool {
+            true
+        }
     }
 
     #[derive(Debug)]
@@ -53,15 +55,6 @@ pub mod slab {
     unsafe impl Send for Memory {}
     // SAFETY: as above.
     unsafe impl Sync for Memory {}
-
-    impl Memory {
-        pub fn base(&self) -> *mut u8 {
-            self.0
-        }
-        pub fn len(&self) -> usize {
-            self.1
-        }
-    }
 
     /// Counts the slots that came home.
     #[derive(Debug)]
@@ -80,6 +73,14 @@ pub mod slab {
         }
         pub(super) fn give_back(&self, slots: Vec<Slot>, _by_reference: bool) {
             self.home.fetch_add(slots.len(), Ordering::SeqCst);
+        }
+        pub fn memory(&self) -> &Memory {
+            &self.memory
+        }
+        pub(super) fn address(&self, slot: Slot) -> *mut u8 {
+            assert!(slot.offset() + slot.bytes() <= self.memory.1);
+            // SAFETY: inside the memory (asserted).
+            unsafe { self.memory.0.add(slot.offset()) }
         }
         pub fn home(&self) -> usize {
             self.home.load(Ordering::SeqCst)

@@ -121,19 +121,8 @@ const WAIT_MS: u64 = 10_000;
 
 /// Takes all memory of a partition, which takes that everything was let go, and writes to it.
 pub fn overwrite(partition: &mut Partition, ram_bytes: u64) {
-    let mut writers = Vec::new();
-    let mut left = ram_bytes;
-    while left > 0 {
-        let id = StripeId {
-            object: 99 << 64,
-            version: 99,
-            index: writers.len() as u32,
-        };
-        let bytes = left.min(STRIPE_BYTES);
-        writers.push(lease_surely(partition, id, bytes as u32));
-        left -= bytes;
-    }
-    assert_eq!(partition.used_bytes(), ram_bytes);
+    let writers = take_all(partition, ram_bytes, 99);
+    assert_eq!(partition.used_bytes() + partition.spent_bytes(), ram_bytes);
     for mut writer in writers {
         while writer.remaining() > 0 {
             let room = writer.room();
@@ -145,39 +134,60 @@ pub fn overwrite(partition: &mut Partition, ram_bytes: u64) {
     }
 }
 
-fn lease_surely(partition: &mut Partition, id: StripeId, bytes: u32) -> ExtentWriter {
+/// All that can be had. A page of a huge block that was sent by reference cannot be had while somebody has the other one.
+fn take_all(partition: &mut Partition, ram_bytes: u64, object: u128) -> Vec<ExtentWriter> {
+    let mut writers: Vec<ExtentWriter> = Vec::new();
+    let mut left = ram_bytes;
+    loop {
+        let id = StripeId {
+            object: object << 64,
+            version: object,
+            index: writers.len() as u32,
+        };
+        let wanted = |partition: &Partition| {
+            let free = left.saturating_sub(partition.spent_bytes());
+            free.min(STRIPE_BYTES) as u32
+        };
+        let Some(writer) = lease_surely(partition, id, wanted) else {
+            return writers;
+        };
+        left -= u64::from(writer.remaining());
+        writers.push(writer);
+    }
+}
+
+/// `None` once nothing is wanted.
+fn lease_surely(
+    partition: &mut Partition,
+    id: StripeId,
+    wanted: impl Fn(&Partition) -> u32,
+) -> Option<ExtentWriter> {
     let until_ms = clock::now_ms() + WAIT_MS;
     while clock::now_ms() < until_ms {
+        let bytes = wanted(partition);
+        if bytes == 0 {
+            return None;
+        }
         match partition.lease(id, 0..bytes, &Arc::default()) {
-            Lease::Granted(writer) => return writer,
+            Lease::Granted(writer) => return Some(writer),
             Lease::Have(_) => panic!("nobody else has this object"),
             Lease::NoRoom => std::thread::yield_now(),
         }
     }
     panic!(
-        "nothing is pinned, and yet there is no room for {bytes} bytes: {} used, {:?}",
+        "nothing is pinned, and yet there is no room for {} bytes: {} used, {} spent, {:?}",
+        wanted(partition),
         partition.used_bytes(),
+        partition.spent_bytes(),
         partition.tally()
     );
 }
 
 /// Everything is evicted by a last lease that is given back unused: no slot is out.
 pub fn come_home(partition: &mut Partition) {
-    let ram_bytes = partition.used_bytes();
+    let ram_bytes = partition.used_bytes() + partition.spent_bytes();
     assert!(ram_bytes > 0);
-    let mut extents = Vec::new();
-    let mut left = ram_bytes;
-    while left > 0 {
-        let id = StripeId {
-            object: 98 << 64,
-            version: 98,
-            index: extents.len() as u32,
-        };
-        let bytes = left.min(STRIPE_BYTES);
-        let writer = lease_surely(partition, id, bytes as u32);
-        extents.push(writer);
-        left -= bytes;
-    }
+    let extents = take_all(partition, ram_bytes, 98);
     for writer in extents {
         let extent = Arc::clone(writer.extent());
         writer.fail(|_| panic!("nobody reads it"));

@@ -102,8 +102,9 @@ impl World {
             let found = self.index(&id).extent_at(&id, window.range.start);
             let Some(extent) = found else { continue };
             let filling = extent.progress().state() == FillState::Filling;
-            if lend && can_be_lent(&extent) {
-                let _ = extent.lend();
+            let piece = extent.piece(window.range.start, window.range.end);
+            if let Some(piece) = piece.filter(|piece| lend && piece.may_be_lent()) {
+                let _ = piece.lend();
             }
             if filling {
                 extent.progress().subscribe(shard);
@@ -143,16 +144,15 @@ impl World {
         for (id, window, body) in self.windows(object, wish) {
             let at = window.range.start;
             let found = self.index(&id).extent_at(&id, at);
-            let Some(extent) = found.filter(|extent| can_be_lent(extent)) else {
-                continue;
-            };
-            let Some(piece) = extent.piece(at, window.range.end) else {
+            let Some(extent) = found else { continue };
+            let piece = extent.piece(at, window.range.end);
+            let Some(piece) = piece.filter(|piece| piece.may_be_lent()) else {
                 continue;
             };
             let address = self.listener.local_addr().expect("a port");
             let sender = TcpStream::connect(address).expect("loopback");
             let (stream, _) = self.listener.accept().expect("loopback");
-            let memory = extent.lend().memory();
+            let memory = piece.lend();
             let sent = queue_by_reference(&sender, memory, piece.offset(), piece.bytes().len());
             self.peers.push(Peer {
                 stream,
@@ -183,9 +183,4 @@ impl World {
         assert_eq!(bytes.len(), peer.bytes);
         assert!(peer.body.is(peer.at, &bytes), "queued bytes have changed");
     }
-}
-
-/// Only what lies in whole kernel pages is sent by reference.
-pub fn can_be_lent(extent: &Extent) -> bool {
-    extent.capacity_end() - extent.start() > 2048
 }

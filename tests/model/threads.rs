@@ -45,6 +45,7 @@ fn random_wish(prng: &Prng) -> Wish {
 pub fn read_beside_a_writer(seed: u64, steps: usize) {
     let stamps = Arc::<Stamps>::default();
     let mut partition = Partition::new(RAM_BYTES, 100, Arc::clone(&stamps)).expect("memory");
+    partition.use_huge_pages();
     let shared = Arc::new(Shared {
         index: Arc::clone(partition.index()),
         beaten: Default::default(),

@@ -34,6 +34,7 @@ pub struct Sizes {
     pub shards: usize,
     pub ram_bytes: u64,
     pub heads_max: usize,
+    pub huge_pages: bool,
 }
 
 /// How a fill ends before its last byte.
@@ -108,7 +109,12 @@ impl World {
     pub fn new(sizes: Sizes) -> Self {
         let stamps = Arc::<Stamps>::default();
         let partition = |_| {
-            Partition::new(sizes.ram_bytes, sizes.heads_max, Arc::clone(&stamps)).expect("memory")
+            let made = Partition::new(sizes.ram_bytes, sizes.heads_max, Arc::clone(&stamps));
+            let mut partition = made.expect("memory");
+            if sizes.huge_pages {
+                partition.use_huge_pages();
+            }
+            partition
         };
         Self {
             reference: Reference::new(),

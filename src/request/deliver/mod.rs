@@ -415,7 +415,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         let after = self.at + bytes.len() as u64;
         let more = after < self.delivery.range.end;
         let more = more && !was_filling;
-        let path = send_piece(client, head, (extent, piece), lent, more).await?;
+        let path = send_piece(client, head, piece, lent, more).await?;
         self.at = after;
         if let Some(reading) = &self.reading {
             reading.advance(after);
@@ -429,14 +429,16 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
 /// Whether a piece of a settled extent is worth sending by reference: large, and read before.
 pub(super) fn by_reference(shard: &Shard, extent: &Extent, piece: Piece<'_>) -> bool {
     let least = shard.policy().by_reference_min.unwrap_or(usize::MAX);
-    extent.frequency() >= HOT_FREQUENCY && piece.bytes().len() >= least.max(ONE_CALL_BYTES)
+    extent.frequency() >= HOT_FREQUENCY
+        && piece.may_be_lent()
+        && piece.bytes().len() >= least.max(ONE_CALL_BYTES)
 }
 
 /// Sends one piece, by reference if it is `lent`, behind `head`.
 pub(super) async fn send_piece(
     client: &Client,
     head: &[u8],
-    (extent, piece): (&Extent, Piece<'_>),
+    piece: Piece<'_>,
     lent: bool,
     more: bool,
 ) -> Result<SendPath, Gone> {
@@ -447,7 +449,7 @@ pub(super) async fn send_piece(
     }
     client.send(head, &[], true).await?;
     client
-        .send_by_reference(extent.lend().memory(), piece.offset(), bytes.len())
+        .send_by_reference(piece.lend(), piece.offset(), bytes.len())
         .await?;
     Ok(SendPath::Reference)
 }
