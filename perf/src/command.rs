@@ -3,13 +3,16 @@
 //! Called by `main` before there is any thread, because a network of one's own is entered thread by thread.
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use perf::bench::{self, Endpoint, Options};
 use perf::compare;
 use perf::demo::child;
+use perf::load::requests::{Bodies, SEED};
 use perf::load::target::Target;
+use perf::peers::origin;
 use perf::sign::Signer;
 
 #[derive(Debug, Args)]
@@ -43,6 +46,9 @@ pub struct BenchArgs {
     /// Where objects and disk caches are kept meanwhile; in memory if not given
     #[arg(long)]
     scratch: Option<PathBuf>,
+    /// The origin is `perf origin` also where nginx is installed
+    #[arg(long)]
+    own_origin: bool,
     /// Small sizes and short times, to see whether everything works
     #[arg(long)]
     quick: bool,
@@ -112,6 +118,25 @@ pub struct CompareArgs {
     access: AccessArgs,
 }
 
+#[derive(Debug, Args)]
+pub struct BareArgs {
+    /// Address to serve on
+    #[arg(long)]
+    listen: SocketAddr,
+    /// How many objects there are
+    #[arg(long)]
+    objects: u32,
+    /// Bytes of each
+    #[arg(long)]
+    bytes: u64,
+}
+
+/// `perf bare`.
+pub fn bare(args: BareArgs) -> Result<(), Box<dyn Error>> {
+    let bodies = Bodies::generated(args.bytes, SEED);
+    Ok(perf::bare::serve(args.listen, &bodies, args.objects)?)
+}
+
 /// `perf compare`.
 pub fn compare(args: CompareArgs) -> Result<(), Box<dyn Error>> {
     let mut keys = args.key;
@@ -170,6 +195,10 @@ pub fn bench(args: BenchArgs) -> Result<(), Box<dyn Error>> {
         millrace,
         out: args.out.unwrap_or_else(results),
         scratch: args.scratch.unwrap_or_else(bench::default_scratch),
+        origin: match args.own_origin {
+            true => origin::Kind::Own,
+            false => origin::Kind::of_this_machine(),
+        },
         quick: args.quick,
     };
     Ok(bench::run(&options)?)

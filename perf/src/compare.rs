@@ -8,11 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::load::keys::Picks;
-use crate::load::pace::Pace;
 use crate::load::requests::{Bodies, Method, Recipe, Requests};
 use crate::load::target::Target;
-use crate::load::{self, Check, Job, LoadError, Outcome, Stop};
+use crate::load::{self, Check, Job, LoadError, Outcome};
 use crate::sign::{Signer, object_path};
 
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -118,24 +116,15 @@ fn read(
     let paths: Vec<String> = options.keys.iter().map(path).collect();
     let recipe = Recipe {
         method: Method::Get,
-        host: &target.host,
+        host: &options.targets[side].host,
         paths: &paths,
         range_bytes: None,
         signer: options.signer.as_ref(),
     };
-    let count = paths.len() as u32;
+    let requests = Arc::new(Requests::build(recipe, Arc::clone(bodies)));
     let job = Job {
-        requests: Arc::new(Requests::build(recipe, Arc::clone(bodies))),
-        target,
-        picks: Picks::InOrder { count },
-        connections: options.connections.clamp(1, count),
-        pace: Pace::Closed,
-        stop: Stop::Count {
-            requests: u64::from(count),
-        },
         check,
-        cores: cores.to_vec(),
-        seed: 0,
+        ..Job::each_once(target, requests, options.connections, cores)
     };
     let outcome =
         load::run(&job, &mut |_| ()).map_err(|error| CompareError::Load(NAMES[side], error))?;

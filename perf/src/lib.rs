@@ -9,6 +9,7 @@
     reason = "nothing here replays from a seed: a test tool takes the clock and the locks of std"
 )]
 
+pub mod bare;
 pub mod bench;
 pub mod client;
 pub mod compare;

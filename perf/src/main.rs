@@ -47,6 +47,9 @@ enum Command {
     Bench(command::BenchArgs),
     /// Writes docs/PERFORMANCE.md and its pictures from the results that are kept
     Report(report_command::ReportArgs),
+    /// The least that a server can do: answers made before, one receive and one send
+    #[command(hide = true)]
+    Bare(command::BareArgs),
     /// Reads the same objects from a store and through a proxy: is the proxy faster, here?
     Compare(command::CompareArgs),
     /// Writes ca.pem, cert.pem and key.pem for a test origin with TLS
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => command::bench(args),
         Command::Report(args) => report_command::report(args),
         Command::Compare(args) => command::compare(args),
+        Command::Bare(args) => command::bare(args),
         command => serve(command),
     };
     match done {
@@ -149,7 +153,7 @@ async fn serve(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Certs(args) => {
             fault::wire::write_certificates(&args.dir, &args.name).map_err(Into::into)
         }
-        Command::Bench(_) | Command::Report(_) | Command::Compare(_) => {
+        Command::Bench(_) | Command::Report(_) | Command::Compare(_) | Command::Bare(_) => {
             unreachable!("run without a runtime")
         }
     }

@@ -37,7 +37,7 @@ struct Bench {
 }
 
 fn paths() -> Vec<String> {
-    (0..KEYS).map(|key| format!("/b/k{key}")).collect()
+    (0..KEYS).map(|key| format!("/bkt/k{key}")).collect()
 }
 
 fn requests(
@@ -270,8 +270,11 @@ fn every_scenario_file_parses_and_is_built_in() {
     }
 }
 
-/// The millrace beside the test's `perf`.
+/// The millrace of `PERF_MILLRACE`, or the one beside the test's `perf`.
 fn millrace() -> PathBuf {
+    if let Some(path) = std::env::var_os("PERF_MILLRACE") {
+        return path.into();
+    }
     let path = Path::new(env!("CARGO_BIN_EXE_perf")).with_file_name("millrace");
     if !path.is_file() {
         let mut build = Command::new(std::env::var("CARGO").unwrap_or("cargo".to_string()));
@@ -370,7 +373,7 @@ fn a_bench_measures_cold_herd_put_head_and_ranges() {
 }
 
 async fn store(root: &Path, seed: u64, signer: &Signer) -> S3sOrigin {
-    std::fs::create_dir_all(root.join("b")).expect("a bucket");
+    std::fs::create_dir_all(root.join("bkt")).expect("a bucket");
     let origin = S3sOrigin::start(s3s::Config {
         root: root.to_path_buf(),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -397,7 +400,7 @@ async fn compare(direct: SocketAddr, proxy: SocketAddr, signer: &Signer) -> Outp
         "--proxy",
         &format!("http://{proxy}"),
     ]);
-    command.args(["--bucket", "b", "--rounds", "2", "--connections", "2"]);
+    command.args(["--bucket", "bkt", "--rounds", "2", "--connections", "2"]);
     command.args([
         "--access-key",
         &signer.access_key,

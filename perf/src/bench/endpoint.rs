@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::round::{Asker, Round};
 use super::{BenchError, Options, show};
-use crate::load::requests::{Bodies, Method};
+use crate::load::requests::{Bodies, Method, SEED};
 use crate::load::target::Target;
 use crate::results::{Party, Results};
 use crate::scenario::{Scenario, State};
@@ -45,7 +45,7 @@ impl Endpoint {
             command: self.url.clone(),
             config: String::new(),
         });
-        let bodies = Arc::new(Bodies::generated(scenario.objects.size.0, 1));
+        let bodies = Arc::new(Bodies::generated(scenario.objects.size.0, SEED));
         let asker = || Asker {
             party: NAME,
             scenario,

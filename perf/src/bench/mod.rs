@@ -22,7 +22,7 @@ use self::session::Session;
 use crate::load::LoadError;
 use crate::load::target::TargetError;
 use crate::machine;
-use crate::peers::{PeerError, process};
+use crate::peers::{PeerError, origin, process};
 use crate::report;
 use crate::results::{Results, ResultsError, SCHEMA, ScenarioInfo};
 use crate::scenario::{Scenario, ScenarioError};
@@ -44,6 +44,8 @@ pub struct Options {
     pub out: PathBuf,
     /// Where objects and disk caches are kept meanwhile.
     pub scratch: PathBuf,
+    /// Which origin serves the objects.
+    pub origin: origin::Kind,
     /// Small sizes and short times.
     pub quick: bool,
 }

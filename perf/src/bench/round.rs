@@ -8,8 +8,6 @@ use std::sync::Arc;
 
 use super::BenchError;
 use crate::cpu::Watch;
-use crate::load::keys::Picks;
-use crate::load::pace::Pace;
 use crate::load::requests::{Bodies, Method, Recipe, Requests};
 use crate::load::target::Target;
 use crate::load::{self, Check, Edge, Job, Outcome, Stop};
@@ -22,6 +20,7 @@ const FILL_CONNECTIONS: u32 = 8;
 /// What is read whole before each warm run, at most (but one object at least).
 const CHECK_BYTES_MAX: u64 = 32 << 20;
 const CHECK_KEYS_MAX: u32 = 256;
+const SETTLES_MAX: u32 = 20;
 
 /// How a party is asked.
 #[derive(Debug)]
@@ -58,18 +57,17 @@ impl Asker<'_> {
 
     /// Asks for keys from the first on, each once, and compares every byte (or uploads each).
     pub fn each_once(&self, requests: Arc<Requests>, count: u32) -> Result<Outcome, BenchError> {
+        let first = Stop::Count {
+            requests: u64::from(count),
+        };
         let job = Job {
-            target: self.target.clone(),
-            requests,
-            picks: Picks::InOrder { count },
-            connections: FILL_CONNECTIONS.min(count),
-            pace: Pace::Closed,
-            stop: Stop::Count {
-                requests: u64::from(count),
-            },
-            check: Check::Whole,
-            cores: self.cores.clone(),
-            seed: 0,
+            stop: first,
+            ..Job::each_once(
+                self.target.clone(),
+                requests,
+                FILL_CONNECTIONS.min(count),
+                &self.cores,
+            )
         };
         self.load(&job, &mut |_| ())
     }
@@ -116,6 +114,7 @@ impl Round<'_> {
     pub fn run(&mut self) -> Result<Run, BenchError> {
         let scenario = self.asker.scenario;
         let mut checks = Vec::new();
+        self.forget_what_came_before();
         if scenario.load.state == State::Warm && scenario.load.method != Method::Put {
             checks.push(self.asker.read_some()?);
         }
@@ -161,6 +160,15 @@ impl Round<'_> {
             },
             cores: asker.cores.clone(),
             seed: 1,
+        }
+    }
+
+    /// Requests that others had under way reach the origin's counters late.
+    fn forget_what_came_before(&self) {
+        for _ in 0..SETTLES_MAX {
+            if self.counted().is_none_or(|counted| counted.requests == 0) {
+                return;
+            }
         }
     }
 

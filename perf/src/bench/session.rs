@@ -11,16 +11,14 @@ use tempfile::TempDir;
 
 use super::round::{Asker, Round};
 use super::{BenchError, Options, file, show};
-use crate::load::requests::Bodies;
+use crate::load::requests::{Bodies, SEED};
 use crate::load::target::Target;
 use crate::machine::{self, CONGESTION};
-use crate::peers::origin::Origin;
+use crate::peers::origin::{self, Origin};
 use crate::peers::{self, Peer, PeerError, Setup, process};
 use crate::results::{Results, Run};
 use crate::scenario::{Scenario, State};
 
-/// Of the generated objects.
-const SEED: u64 = 1;
 /// More CPU of others than this, and a run is repeated.
 const FOREIGN_MAX: f64 = 0.15;
 const TRIES: u32 = 3;
@@ -53,7 +51,13 @@ impl<'a> Session<'a> {
         process::remember_folder(folder.path());
         let bodies = Arc::new(Bodies::generated(scenario.objects.size.0, SEED));
         let client_cores = results.machine.client_cores.clone();
-        let origin = Origin::start(folder.path(), scenario, &bodies, &client_cores)?;
+        let origin = Origin::start(origin::Recipe {
+            kind: options.origin,
+            dir: folder.path(),
+            scenario,
+            bodies: &bodies,
+            cores: &client_cores,
+        })?;
         let cores = results.machine.server_cores.clone();
         let setup = Setup {
             dir: folder.path(),
@@ -132,7 +136,7 @@ impl<'a> Session<'a> {
             party: &peer.party.name,
             scenario: self.scenario,
             target,
-            bucket: peers::origin::BUCKET,
+            bucket: origin::BUCKET,
             signer: None,
             bodies: Arc::clone(&self.bodies),
             cores: results.machine.client_cores.clone(),
@@ -154,10 +158,7 @@ impl<'a> Session<'a> {
             if let Some(message) = outcome.tally.messages.first() {
                 warn(results, format!("{name} while it was filled: {message}"));
             }
-            let asked = self
-                .origin
-                .counted()
-                .map_err(file(self.origin.process.log()))?;
+            let asked = self.origin.counted()?;
             if self.peers[at].addr.is_none() || (pass > 0 && asked.requests == 0) {
                 return Ok(());
             }
@@ -252,6 +253,9 @@ impl<'a> Session<'a> {
         }
         let asker = self.asker(at, results)?;
         let fresh = format!("{}.{round}.{attempt}", peer.party.name);
+        if self.scenario.load.state != State::Warm {
+            self.origin.make_fresh(&fresh, &self.bodies)?;
+        }
         let mut round = Round {
             asker,
             fresh: (self.scenario.load.state != State::Warm).then_some(fresh.as_str()),

@@ -272,12 +272,12 @@ impl Connection {
             return Ok(None);
         }
         let announced = head.length;
-        let length = match requests.method {
-            Method::Get | Method::Head => Some(self.asked.bytes),
-            Method::Put => announced.or(Some(0)),
+        let right_length = match requests.method {
+            Method::Get if shift.job.check == Check::Digest => announced.is_some(),
+            Method::Get | Method::Head => announced == Some(self.asked.bytes),
+            Method::Put => true,
         };
-        let any_length = shift.job.check == Check::Digest && announced.is_some();
-        if !requests.accepts(head.status) || !(announced == length || any_length) {
+        if !requests.accepts(head.status) || !right_length {
             if requests.method != Method::Put && requests.accepts(head.status) {
                 let missing = self.asked.bytes.saturating_sub(announced.unwrap_or(0));
                 shift.tally.wrong_bytes += missing;

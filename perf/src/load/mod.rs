@@ -83,6 +83,31 @@ pub struct Job {
     pub seed: u64,
 }
 
+impl Job {
+    /// Asks for every key once, in order, and compares every byte of what comes.
+    pub fn each_once(
+        target: Target,
+        requests: Arc<Requests>,
+        connections: u32,
+        cores: &[u32],
+    ) -> Job {
+        let count = requests.count();
+        Job {
+            target,
+            requests,
+            picks: Picks::InOrder { count },
+            connections: connections.clamp(1, count),
+            pace: Pace::Closed,
+            stop: Stop::Count {
+                requests: u64::from(count),
+            },
+            check: Check::Whole,
+            cores: cores.to_vec(),
+            seed: 0,
+        }
+    }
+}
+
 /// Why a run came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {

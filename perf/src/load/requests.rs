@@ -1,17 +1,18 @@
 //! The requests of a run, built before it: one piece of bytes per key, and what a right answer to it is.
 //!
 //! Built by the bench and by `perf compare`, read by every worker. Invariants: during a run nothing is formatted but a
-//! range; signatures (SigV4, payload unsigned, `Range` unsigned) are made once per key and hold for 15 minutes. Left
+//! range; signatures (SigV4, payload by its digest, `Range` unsigned) are made once per key and hold for 15 minutes. Left
 //! to others: sending, and which key is next.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use super::keys::Random;
 use crate::origin::generate::Content;
-use crate::sign::{self, Payload, Signer};
+use crate::sign::{self, Payload, Signer, hex};
 
 /// What is done to the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -34,6 +35,9 @@ impl Method {
         }
     }
 }
+
+/// Of the objects that the bench generates.
+pub const SEED: u64 = 1;
 
 /// What the bodies of the keys are: generated ones, whose bytes are known, or ones of known sizes only.
 #[derive(Debug, Clone)]
@@ -72,6 +76,20 @@ impl Bodies {
                 content.slice(u64::from(key) * size + offset, left)
             }
             Bodies::Sized(_) => &[],
+        }
+    }
+
+    /// The hex digest of the object; that of nothing where the bytes are unknown.
+    fn sha256(&self, key: u32) -> String {
+        let mut digest = Sha256::new();
+        let mut at = 0;
+        loop {
+            let piece = self.slice(key, at, 1 << 20);
+            if piece.is_empty() {
+                return hex(&digest.finalize());
+            }
+            digest.update(piece);
+            at += piece.len() as u64;
         }
     }
 
@@ -158,8 +176,8 @@ impl Requests {
             write!(head, "{name}: {value}\r\n").expect("a String takes everything");
         };
         let payload = match recipe.method {
-            Method::Put => Payload::Unsigned,
-            Method::Get | Method::Head => Payload::Empty,
+            Method::Put if recipe.signer.is_some() => Payload::Sha256(self.bodies.sha256(key)),
+            Method::Put | Method::Get | Method::Head => Payload::Empty,
         };
         if let Some(signer) = recipe.signer {
             let target = sign::Target {

@@ -12,8 +12,14 @@ const LONGEST_US: u64 = 3_600_000_000;
 const MESSAGES_MAX: usize = 5;
 
 /// A latency histogram in microseconds.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Latencies(Histogram<u64>);
+
+impl std::fmt::Debug for Latencies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} latencies, {:?}", self.count(), self.quantiles())
+    }
+}
 
 impl Default for Latencies {
     fn default() -> Self {

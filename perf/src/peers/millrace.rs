@@ -28,6 +28,12 @@ pub(super) fn plan(variant: &Variant, setup: &Setup<'_>, cores: &[u32]) -> Resul
     ] {
         command.args([flag, &value]);
     }
+    // What is measured is what is written here.
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"MILLRACE_") {
+            command.env_remove(name);
+        }
+    }
     command.env("MILLRACE_TCP_CONGESTION", CONGESTION);
     command.env("MILLRACE_SERVER_DRAIN", "1s");
     if let Some(ca) = &setup.origin.ca {

@@ -5,6 +5,7 @@
 //! replaced. Left to others: load, counting.
 
 mod ats;
+mod bare;
 mod haproxy;
 mod millrace;
 mod nginx;
@@ -26,7 +27,7 @@ use crate::scenario::{Scenario, Variant};
 const CACHE_GIB: u64 = 2;
 
 /// Peers by name, besides the variants of millrace.
-pub const NAMES: &[&str] = &["direct", "nginx", "haproxy", "varnish", "ats"];
+pub const NAMES: &[&str] = &["direct", "bare", "nginx", "haproxy", "varnish", "ats"];
 
 /// Why a party is not there.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +119,7 @@ struct Plan {
 pub fn start(name: &str, setup: &Setup<'_>) -> Result<Peer, PeerError> {
     let plan = match name {
         "direct" => return Ok(direct(setup)),
+        "bare" => bare::plan(setup),
         "nginx" => nginx::plan(setup),
         "haproxy" => haproxy::plan(setup),
         "varnish" => varnish::plan(setup),
