@@ -40,10 +40,11 @@ pub struct BenchArgs {
     /// The millrace binary; the one beside this program, or a fresh build, if not given
     #[arg(long)]
     millrace: Option<PathBuf>,
-    /// Folder of the results; perf/results of the source tree if not given
+    /// Folder of the results; perf/results of the source tree if not given, a temporary one with --quick
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Where objects and disk caches are kept meanwhile; in memory if not given
+    /// Where objects and disk caches are kept meanwhile; the folder of temporary files if not given. A file system in
+    /// memory makes sendfile dearer than one on a disk: its pages are small
     #[arg(long)]
     scratch: Option<PathBuf>,
     /// The origin is `perf origin` also where nginx is installed
@@ -186,7 +187,11 @@ pub fn bench(args: BenchArgs) -> Result<(), Box<dyn Error>> {
             .build()?
             .block_on(child::find_or_build())?,
     };
-    let results = || Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+    // What was measured in small is nothing to keep.
+    let results = || match args.quick {
+        true => std::env::temp_dir().join("perf-quick"),
+        false => Path::new(env!("CARGO_MANIFEST_DIR")).join("results"),
+    };
     let options = Options {
         scenarios: args.scenario,
         against: args.against,
@@ -194,7 +199,7 @@ pub fn bench(args: BenchArgs) -> Result<(), Box<dyn Error>> {
         endpoint,
         millrace,
         out: args.out.unwrap_or_else(results),
-        scratch: args.scratch.unwrap_or_else(bench::default_scratch),
+        scratch: args.scratch.unwrap_or_else(std::env::temp_dir),
         origin: match args.own_origin {
             true => origin::Kind::Own,
             false => origin::Kind::of_this_machine(),

@@ -93,15 +93,6 @@ fn file(path: &Path) -> impl Fn(io::Error) -> BenchError + '_ {
     }
 }
 
-/// Where objects are kept if nobody says: in memory where there is a file system for that.
-pub fn default_scratch() -> PathBuf {
-    let memory = Path::new("/dev/shm");
-    match memory.is_dir() {
-        true => memory.to_path_buf(),
-        false => std::env::temp_dir(),
-    }
-}
-
 /// Measures all scenarios and prints what came out. Call it before there are other threads.
 pub fn run(options: &Options) -> Result<(), BenchError> {
     let scenarios = options.scenarios.iter().map(|name| Scenario::find(name));

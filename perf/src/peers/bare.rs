@@ -7,16 +7,18 @@ use crate::load::requests::Method;
 use crate::scenario::State;
 
 const NAME: &str = "bare";
-/// Answers are made before and kept: so much of them.
+/// Answers are made before, kept, and sent in one piece: so large is each, and so much all together.
+const OBJECT_BYTES_MAX: u64 = 64 << 10;
 const BYTES_MAX: u64 = 1 << 30;
 
 pub(super) fn plan(setup: &Setup<'_>) -> Result<Plan, PeerError> {
     let (objects, load) = (&setup.scenario.objects, &setup.scenario.load);
-    let small = objects.size.0 * u64::from(objects.count) <= BYTES_MAX;
+    let all = objects.size.0 * u64::from(objects.count);
+    let small = objects.size.0 <= OBJECT_BYTES_MAX && all <= BYTES_MAX;
     if !small || load.state != State::Warm || load.method == Method::Put || load.range.is_some() {
         return Err(PeerError::Unable {
             name: NAME.to_string(),
-            reason: "only answers warm reads of whole objects",
+            reason: "only answers warm reads of small whole objects",
         });
     }
     let addr = free_addr(NAME)?;

@@ -21,7 +21,7 @@ pub(super) fn plan(setup: &Setup<'_>) -> Result<Plan, PeerError> {
         format!(" ssl verify required ca-file {ca} verifyhost localhost sni str(localhost)")
     });
     let config = format!(
-        "global\n  nbthread 1\n  maxconn 16384\n\
+        "global\n  nbthread 1\n  maxconn 4000\n\
          defaults\n  mode http\n  option http-keep-alive\n  http-reuse always\n  timeout connect 5s\n  \
          timeout client 10m\n  timeout server 10m\n  timeout http-keep-alive 1h\n\
          cache objects\n  total-max-size {megabytes}\n  max-object-size 2000000000\n  max-age 86400\n  process-vary off\n\

@@ -133,7 +133,7 @@ impl Process {
         let said = said.get(from..).unwrap_or(&said);
         PeerError::NotServing {
             name: self.name.clone(),
-            why: format!("{why}; it said: {}", said.trim()),
+            why: format!("{why}; it said: {}", said.trim().replace('\n', " | ")),
         }
     }
 }
