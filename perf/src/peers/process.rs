@@ -20,6 +20,7 @@ use crate::{cpu, machine};
 const OPEN_WITHIN: Duration = Duration::from_secs(30);
 const END_WITHIN: Duration = Duration::from_secs(8);
 const POLL: Duration = Duration::from_millis(10);
+const REMOVALS_MAX: u32 = 100;
 
 /// What must go when we are told to end: processes and folders.
 static LEFT: Mutex<(Vec<u32>, Vec<PathBuf>)> = Mutex::new((Vec::new(), Vec::new()));
@@ -29,7 +30,14 @@ pub fn clean_up() {
     let (pids, folders) = std::mem::take(&mut *LEFT.lock().expect("no panic while it is held"));
     end_all(&cpu::descendants(&pids), Signal::KILL);
     for folder in folders {
-        let _ = fs::remove_dir_all(folder);
+        // A process that is just ending may still write.
+        for _ in 0..REMOVALS_MAX {
+            let _ = fs::remove_dir_all(&folder);
+            if !folder.exists() {
+                break;
+            }
+            std::thread::sleep(POLL);
+        }
     }
 }
 
