@@ -293,7 +293,7 @@ impl Slab {
             match self.take(class) {
                 Some(slot) => slots.push(slot),
                 None => {
-                    slots.into_iter().for_each(|slot| self.put(slot));
+                    slots.into_iter().for_each(|slot| self.put(slot, false));
                     return None;
                 }
             }
@@ -364,14 +364,17 @@ impl Slab {
         }
     }
 
+    fn singles(&mut self, backing: Backing) -> &mut Vec<u32> {
+        match backing {
+            Backing::Huge => &mut self.single_huge,
+            Backing::Plain | Backing::Hole => &mut self.single_plain,
+        }
+    }
+
     /// A free page whose block has others out.
     fn single(&mut self, backing: Backing) -> Option<u32> {
         loop {
-            let list = match backing {
-                Backing::Huge => &mut self.single_huge,
-                Backing::Plain | Backing::Hole => &mut self.single_plain,
-            };
-            let page = list.pop()?;
+            let page = self.singles(backing).pop()?;
             if self.is_single(page, backing) {
                 return Some(page);
             }
@@ -393,12 +396,9 @@ impl Slab {
 
     /// Hands out the first page of a free block, and keeps the others for the next.
     fn split(&mut self, block: u32) -> u32 {
-        let list = match self.blocks[block as usize] {
-            Backing::Huge => &mut self.single_huge,
-            Backing::Plain | Backing::Hole => &mut self.single_plain,
-        };
         let pages = pages_of(block);
-        list.extend(pages.clone().skip(1).rev().map(|page| page as u32));
+        let others = pages.clone().skip(1).rev().map(|page| page as u32);
+        self.singles(self.blocks[block as usize]).extend(others);
         pages.start as u32
     }
 
@@ -464,7 +464,8 @@ impl Slab {
         done
     }
 
-    fn put(&mut self, slot: Slot) {
+    /// A slot is home; one of a huge block that was sent by reference is `spent`, and waits for its block.
+    fn put(&mut self, slot: Slot, spent: bool) {
         let number = slot.page();
         let page = &mut self.pages[number as usize];
         let class = slot.class as usize;
@@ -472,30 +473,20 @@ impl Slab {
             page.class, slot.class,
             "a slot comes home to a page of its class"
         );
-        let index = (slot.offset() - number as usize * PAGE_BYTES) / CLASS_BYTES[class];
-        let mask = 1u64 << (index % 64);
-        assert_eq!(page.map[index / 64] & mask, 0, "a slot comes home once");
-        page.map[index / 64] |= mask;
-        page.free += 1;
-        let first = page.free == 1;
+        if spent {
+            page.spent += 1;
+        } else {
+            let index = (slot.offset() - number as usize * PAGE_BYTES) / CLASS_BYTES[class];
+            let mask = 1u64 << (index % 64);
+            assert_eq!(page.map[index / 64] & mask, 0, "a slot comes home once");
+            page.map[index / 64] |= mask;
+            page.free += 1;
+        }
+        let first = !spent && page.free == 1;
         self.used_bytes -= CLASS_BYTES[class] as u64;
         if !self.came_home(number, class) && first {
             self.partial[class].push(number);
         }
-    }
-
-    /// A slot of a huge block that was sent by reference: it waits for its block.
-    fn put_spent(&mut self, slot: Slot) {
-        let number = slot.page();
-        let page = &mut self.pages[number as usize];
-        let class = slot.class as usize;
-        assert_eq!(
-            page.class, slot.class,
-            "a slot comes home to a page of its class"
-        );
-        page.spent += 1;
-        self.used_bytes -= CLASS_BYTES[class] as u64;
-        self.came_home(number, class);
     }
 
     /// If all slots of a page are home the page is free, or spent, and perhaps its block with it.
@@ -524,10 +515,7 @@ impl Slab {
                 self.stuck.dedup();
             }
         } else {
-            match self.blocks[block as usize] {
-                Backing::Huge => self.single_huge.push(number),
-                Backing::Plain | Backing::Hole => self.single_plain.push(number),
-            }
+            self.singles(self.blocks[block as usize]).push(number);
         }
         true
     }
@@ -562,18 +550,13 @@ impl Slab {
     }
 
     fn take_home(&mut self, slot: Slot, lent: bool) {
-        match (lent, slot.huge) {
-            (true, true) => self.put_spent(slot),
-            (true, false) if !self.punch(slot) => {
-                self.done.lost += 1;
-                return;
-            }
-            (true, false) => {
-                self.done.punched += 1;
-                self.put(slot);
-            }
-            (false, _) => self.put(slot),
+        let punchable = lent && !slot.huge;
+        if punchable && !self.punch(slot) {
+            self.done.lost += 1;
+            return;
         }
+        self.done.punched += usize::from(punchable);
+        self.put(slot, lent && slot.huge);
         self.done.slots += 1;
     }
 
