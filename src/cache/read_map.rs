@@ -110,8 +110,13 @@ pub struct MapWriter<K, V> {
 #[must_use]
 pub fn table<K, V>(buckets: usize) -> ReadMap<K, V> {
     let count = buckets.max(16).next_power_of_two();
+    let mut buckets = Vec::with_capacity(count);
+    // A lookup goes to any of them: with small pages it would wait for the page's address too.
+    #[cfg(not(loom))]
+    crate::io::memory::prefer_huge_pages(buckets.spare_capacity_mut());
+    buckets.resize_with(count, Atomic::null);
     ReadMap {
-        buckets: (0..count).map(|_| Atomic::null()).collect(),
+        buckets: buckets.into_boxed_slice(),
     }
 }
 

@@ -1,10 +1,12 @@
 //! The header lines of one head, in order, as slices of the buffer they arrived in.
 //!
 //! Made by the head parsers (and by [`Headers::parse`] for a stored block of lines), read by
-//! everybody who needs a header. A fixed table of 16-bit positions (1 KiB) instead of slices (4
-//! KiB): it is filled and moved once per request. Invariants: every position lies inside `buf`,
+//! everybody who needs a header. A table of 16-bit positions instead of slices, in place for as many
+//! lines as clients usually send: it is moved once per request. Invariants: every position lies inside `buf`,
 //! names are tokens, values have no control characters and no whitespace around them, every line
 //! ends in CRLF.
+
+use smallvec::SmallVec;
 
 use super::line::{LineError, LineFault, first_fault};
 use super::{HEAD_BYTES_CEILING, HEADERS_MAX};
@@ -18,16 +20,11 @@ struct Slot {
     value_bytes: u16,
 }
 
-const EMPTY_SLOT: Slot = Slot {
-    name_at: 0,
-    name_bytes: 0,
-    value_at: 0,
-    value_bytes: 0,
-};
+/// Lines that need no memory of their own: boto3 sends up to 20.
+const LINES_IN_PLACE: usize = 24;
 
 // A position is below the ceiling, a length is below it by at least the line end.
 const _: () = assert!(HEAD_BYTES_CEILING <= u16::MAX as usize + 1);
-const _: () = assert!(HEADERS_MAX <= u8::MAX as usize);
 
 /// The headers of a message, ordered as sent, with names' case, values' bytes and duplicates as
 /// sent.
@@ -36,22 +33,20 @@ pub struct Headers<'b> {
     buf: &'b [u8],
     /// Behind the last header line: where the blank line begins.
     end: usize,
-    count: u8,
     /// Whether a `Connection` line lists header names (its usual `close` and `keep-alive` are none),
     /// so that most messages skip the search for them.
     pub(super) lists_names: bool,
-    slots: [Slot; HEADERS_MAX],
+    slots: SmallVec<[Slot; LINES_IN_PLACE]>,
 }
 
 impl<'b> Headers<'b> {
     /// No headers at all.
-    pub const fn empty() -> Self {
+    pub fn empty() -> Self {
         Self {
             buf: &[],
             end: 0,
-            count: 0,
             lists_names: false,
-            slots: [EMPTY_SLOT; HEADERS_MAX],
+            slots: SmallVec::new(),
         }
     }
 
@@ -66,7 +61,7 @@ impl<'b> Headers<'b> {
         headers.buf = block;
         let mut at = 0;
         while at < block.len() {
-            let line = usize::from(headers.count);
+            let line = headers.len();
             let Some(lf) = memchr::memchr(b'\n', &block[at..]) else {
                 return Err(LineError {
                     line,
@@ -110,18 +105,18 @@ impl<'b> Headers<'b> {
         let base = head.as_ptr() as usize;
         self.buf = head;
         self.end = head.len() - 2;
-        self.count = parsed.len() as u8;
         let mut exact = head.ends_with(b"\r\n") && head[..self.end].ends_with(b"\r\n");
-        for (slot, header) in self.slots.iter_mut().zip(parsed) {
+        self.slots.reserve(parsed.len());
+        for header in parsed {
             let name_at = header.name.as_ptr() as usize - base;
             // httparse ended the line before at the LF in front of this name.
             exact &= head[name_at - 2] == b'\r';
-            *slot = Slot {
+            self.slots.push(Slot {
                 name_at: name_at as u16,
                 name_bytes: header.name.len() as u16,
                 value_at: (header.value.as_ptr() as usize - base) as u16,
                 value_bytes: header.value.len() as u16,
-            };
+            });
             self.lists_names |= lists_names(header.name.as_bytes(), header.value);
         }
         if exact {
@@ -143,13 +138,12 @@ impl<'b> Headers<'b> {
         let value = trim(behind);
         let lead = behind.len() - behind.trim_ascii_start().len();
         self.lists_names |= lists_names(&content[..colon], value);
-        self.slots[usize::from(self.count)] = Slot {
+        self.slots.push(Slot {
             name_at: at as u16,
             name_bytes: colon as u16,
             value_at: (at + colon + 1 + lead) as u16,
             value_bytes: value.len() as u16,
-        };
-        self.count += 1;
+        });
     }
 
     /// How many header lines there are.
@@ -158,7 +152,7 @@ impl<'b> Headers<'b> {
         reason = "nobody asks, and `is_empty` would be dead code"
     )]
     pub fn len(&self) -> usize {
-        usize::from(self.count)
+        self.slots.len()
     }
 
     /// Every line as (name as sent, value), in order.
@@ -180,7 +174,7 @@ impl<'b> Headers<'b> {
     /// The header lines as they are in the buffer, each with its CRLF, without start line and blank
     /// line.
     pub fn raw(&self) -> &'b [u8] {
-        match self.slots[..self.len()].first() {
+        match self.slots.first() {
             Some(first) => &self.buf[usize::from(first.name_at)..self.end],
             None => &[],
         }
@@ -227,7 +221,7 @@ impl<'b> Headers<'b> {
     }
 
     fn raw_line(&self, index: usize) -> &'b [u8] {
-        let next = self.slots[..self.len()].get(index + 1);
+        let next = self.slots.get(index + 1);
         let end = next.map_or(self.end, |slot| usize::from(slot.name_at));
         &self.buf[usize::from(self.slots[index].name_at)..end]
     }

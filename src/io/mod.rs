@@ -11,6 +11,7 @@
 )]
 
 pub mod eventfd;
+pub mod lend;
 pub mod listen;
 pub mod memory;
 pub mod probe;

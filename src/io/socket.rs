@@ -13,7 +13,6 @@ use std::rc::Rc;
 use monoio::io::AsyncReadRent;
 use monoio::net::TcpStream;
 
-use super::memory::Memory;
 use super::watchdog::{OnExpiry, WatchEntry, Watchdog};
 
 /// A connected, non-blocking TCP socket that belongs to one shard.
@@ -28,7 +27,23 @@ impl Drop for Socket {
     }
 }
 
-fn outcome(result: isize) -> io::Result<Option<usize>> {
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+}
+
+/// A socket that sends whole packets only; dropping it sends the rest.
+pub struct Cork<'s>(&'s Socket);
+
+impl Drop for Cork<'_> {
+    fn drop(&mut self) {
+        self.0.set_cork(false);
+    }
+}
+
+/// What a non-blocking call said: `Ok(None)` would block.
+pub(super) fn outcome(result: isize) -> io::Result<Option<usize>> {
     if result >= 0 {
         return Ok(Some(result as usize));
     }
@@ -151,20 +166,28 @@ impl Socket {
         outcome(unsafe { libc::sendmsg(self.fd(), &raw const message, flags) })
     }
 
-    /// Sends `len` bytes at `offset` of `memory` by reference: the kernel keeps the pages until the peer has acknowledged them,
-    /// so they may only be reused after a punch.
-    ///
-    /// # Errors
-    /// The connection's: reset, closed by the peer.
-    pub fn try_sendfile(
-        &self,
-        memory: &Memory,
-        offset: u64,
-        len: usize,
-    ) -> io::Result<Option<usize>> {
-        let mut at = offset as libc::off_t;
-        // SAFETY: both descriptors are open; `at` is a valid pointer for the call.
-        outcome(unsafe { libc::sendfile(self.fd(), memory.fd(), &raw mut at, len) })
+    /// Holds back what does not fill a packet until the guard goes: a body that leaves by several calls then leaves in whole packets, also
+    /// when acknowledgements come between two calls (with `MSG_MORE` alone each of them pushes the rest out).
+    #[must_use]
+    pub fn cork(&self) -> Cork<'_> {
+        self.set_cork(true);
+        Cork(self)
+    }
+
+    fn set_cork(&self, on: bool) {
+        let value = libc::c_int::from(on);
+        let size = size_of::<libc::c_int>() as libc::socklen_t;
+        // A refusal costs packets, not bytes.
+        // SAFETY: `value` is readable for `size` bytes during the call.
+        unsafe {
+            libc::setsockopt(
+                self.fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_CORK,
+                (&raw const value).cast(),
+                size,
+            )
+        };
     }
 
     /// Waits until bytes (or end of stream, or an error) can be received.
@@ -377,24 +400,6 @@ fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
         return Err(io::Error::last_os_error());
     }
     Ok((code != 0).then(|| io::Error::from_raw_os_error(code)))
-}
-
-/// Queues bytes of `memory` by reference on a blocking stream, as much as its buffer takes at once; for the self-test at start.
-///
-/// # Errors
-/// The connection's.
-pub fn queue_by_reference(
-    stream: &std::net::TcpStream,
-    memory: &Memory,
-    offset: u64,
-    bytes: usize,
-) -> io::Result<usize> {
-    stream.set_nonblocking(true)?;
-    let mut at = offset as libc::off_t;
-    // SAFETY: both descriptors are open; `at` is a valid pointer for the call.
-    let sent =
-        outcome(unsafe { libc::sendfile(stream.as_raw_fd(), memory.fd(), &raw mut at, bytes) })?;
-    Ok(sent.unwrap_or(0))
 }
 
 /// Sets the TCP congestion control of a socket by name; listening sockets pass it to what they accept.

@@ -99,8 +99,8 @@ labels! {
     SendPath {
         /// By copy: `sendmsg`.
         Copy = "copy",
-        /// By reference: `sendfile` from the slab.
-        Reference = "sendfile",
+        /// By reference: pages of the slab.
+        Reference = "reference",
     }
 
     /// Why a client's connection was closed.

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::StripeId;
 use super::progress::{FillState, Progress};
-use super::slab::{Arena, Memory, PAGE_BYTES, Slot};
+use super::slab::{Arena, PAGE_BYTES, Slot};
+use crate::io::lend::Lent;
 
 /// The most a hit counter says; S3-FIFO needs two bits.
 pub const FREQUENCY_MAX: u8 = 3;
@@ -155,7 +156,7 @@ pub struct Piece<'e> {
 impl<'e> Piece<'e> {
     /// Offset in the arena's memory.
     #[must_use]
-    pub fn offset(self) -> u64 {
+    fn offset(self) -> u64 {
         (self.slot.offset() + self.inside) as u64
     }
 
@@ -189,14 +190,14 @@ impl<'e> Piece<'e> {
         self.slot.may_be_lent()
     }
 
-    /// The memory for sending by reference, from [`Piece::offset`] on. The slot will not be written again before it has been punched.
+    /// Its bytes for sending by reference. The slot will not be written again before it has been punched.
     #[must_use]
-    pub fn lend(self) -> &'e Memory {
+    pub fn lend(self) -> Lent<'e> {
         assert!(self.may_be_lent(), "only what is punched is lent");
         if !self.extent.by_reference.load(Ordering::Relaxed) {
             self.extent.by_reference.store(true, Ordering::Release);
         }
-        self.extent.arena.memory()
+        Lent::new(self.extent.arena.memory(), self.offset(), self.bytes())
     }
 }
 

@@ -6,12 +6,17 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+use crate::io::lend::{Lender, Lent};
 use crate::io::memory::{HUGE_BYTES, Memory};
-use crate::io::socket::queue_by_reference;
 
 use super::slab::{CLASS_BYTES, PAGE_BYTES};
 
-/// Whether queued bytes of `memory` survive punch and reuse; `Ok(false)` means that they do not.
+/// Both ways in which [`Lender`] sends.
+fn lenders() -> [Lender; 2] {
+    [Lender::new(), Lender::without_pipe()]
+}
+
+/// Whether queued bytes survive punch and reuse; `Ok(false)` means that they do not.
 ///
 /// # Errors
 /// The kernel's, when a loopback connection or the memory cannot be had.
@@ -19,8 +24,10 @@ pub fn by_reference_is_safe() -> io::Result<bool> {
     let memory = Memory::new(2 * PAGE_BYTES)?;
     for &bytes in CLASS_BYTES.iter().filter(|&&bytes| bytes >= 16 * 1024) {
         for offset in [0, PAGE_BYTES / bytes * bytes - bytes] {
-            if !survives(&memory, offset, bytes)? {
-                return Ok(false);
+            for lender in lenders() {
+                if !survives(&lender, &memory, offset, bytes)? {
+                    return Ok(false);
+                }
             }
         }
     }
@@ -33,22 +40,34 @@ pub fn by_reference_is_safe() -> io::Result<bool> {
 /// The kernel's, when there are no huge pages, or no loopback connection or memory can be had.
 pub fn huge_is_safe() -> io::Result<bool> {
     let memory = Memory::new(HUGE_BYTES)?;
+    for (offset, bytes) in [(0, PAGE_BYTES), (PAGE_BYTES, PAGE_BYTES), (98_304, 16_384)] {
+        for lender in lenders() {
+            if !huge_survives(&lender, &memory, offset, bytes)? {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn huge_survives(
+    lender: &Lender,
+    memory: &Memory,
+    offset: usize,
+    bytes: usize,
+) -> io::Result<bool> {
+    let base = memory.huge_base();
     let huge = || -> io::Result<()> {
         memory.punch(0, HUGE_BYTES)?;
         memory.make_huge(0, HUGE_BYTES)
     };
-    for (offset, bytes) in [(0, PAGE_BYTES), (PAGE_BYTES, PAGE_BYTES), (98_304, 16_384)] {
-        huge()?;
-        let (sender, receiver) = connection()?;
-        paint(memory.huge_base(), &memory, 0, HUGE_BYTES, 0xA5);
-        let sent = queue_by_reference(&sender, &memory, offset as u64, bytes)?;
-        huge()?;
-        paint(memory.huge_base(), &memory, 0, HUGE_BYTES, 0x5A);
-        if !arrives(sender, receiver, sent)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    huge()?;
+    let (sender, receiver) = connection()?;
+    paint(base, memory, 0, HUGE_BYTES, 0xA5);
+    let sent = queue(lender, &sender, lent(memory, base, offset, bytes))?;
+    huge()?;
+    paint(base, memory, 0, HUGE_BYTES, 0x5A);
+    arrives(sender, receiver, sent)
 }
 
 fn connection() -> io::Result<(TcpStream, TcpStream)> {
@@ -77,10 +96,30 @@ fn paint(base: *mut u8, memory: &Memory, offset: usize, bytes: usize, value: u8)
     unsafe { start.write_bytes(value, bytes) };
 }
 
-fn survives(memory: &Memory, offset: usize, bytes: usize) -> io::Result<bool> {
+/// Bytes of `memory`, seen through the view at `base`.
+fn lent(memory: &Memory, base: *mut u8, offset: usize, bytes: usize) -> Lent<'_> {
+    assert!(
+        offset + bytes <= memory.len(),
+        "the test stays inside its memory"
+    );
+    // SAFETY: inside the mapping (asserted).
+    let start = unsafe { base.add(offset) };
+    // SAFETY: inside the mapping (asserted); nobody writes while it is being queued.
+    Lent::new(memory, offset as u64, unsafe {
+        std::slice::from_raw_parts(start, bytes)
+    })
+}
+
+/// Queues as much as the connection takes at once.
+fn queue(lender: &Lender, stream: &TcpStream, lent: Lent<'_>) -> io::Result<usize> {
+    stream.set_nonblocking(true)?;
+    Ok(lender.send(stream, lent, lent.len())?.unwrap_or(0))
+}
+
+fn survives(lender: &Lender, memory: &Memory, offset: usize, bytes: usize) -> io::Result<bool> {
     let (sender, receiver) = connection()?;
     paint(memory.base(), memory, offset, bytes, 0xA5);
-    let sent = queue_by_reference(&sender, memory, offset as u64, bytes)?;
+    let sent = queue(lender, &sender, lent(memory, memory.base(), offset, bytes))?;
     memory.punch(offset as u64, bytes)?;
     paint(memory.base(), memory, offset, bytes, 0x5A);
     let intact = arrives(sender, receiver, sent)?;

@@ -3,13 +3,14 @@
 //! Called by every step. All waiting is on readiness; a client that takes or gives no byte for `send_timeout` is cut by the watchdog, which
 //! shows here as [`Gone`].
 
+use std::cell::Cell;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::base::clock;
 use crate::io::Socket;
-use crate::io::memory::Memory;
+use crate::io::lend::{LEND_BYTES_MAX, Lender, Lent};
 use crate::io::watchdog::OnExpiry;
 use crate::shard::Shard;
 
@@ -30,13 +31,18 @@ pub struct Client {
     pub socket: Socket,
     /// Its address.
     pub peer: SocketAddr,
+    lender: Rc<Lender>,
+    /// Bytes of the next call that sends by reference.
+    step_bytes: Cell<usize>,
     send_timeout_ms: u64,
 }
 
 /// Bytes sent without a pause before other tasks of the shard get a turn.
 const FAIR_BYTES: usize = 2 << 20;
-/// The most bytes given to one `sendfile`.
+/// The most bytes given to one call that copies.
 const STEP_BYTES: usize = 1 << 20;
+/// The fewest bytes given to one call that sends by reference.
+const STEP_BYTES_MIN: usize = 64 << 10;
 
 impl Client {
     /// Takes over a connection.
@@ -45,6 +51,8 @@ impl Client {
         Self {
             socket,
             peer,
+            lender: Rc::clone(&shard.lender),
+            step_bytes: Cell::new(LEND_BYTES_MAX),
             send_timeout_ms: shard.policy().send_timeout_ms,
         }
     }
@@ -144,36 +152,43 @@ impl Client {
     ///
     /// # Errors
     /// The client left or was too slow.
-    pub async fn send_by_reference(
-        &self,
-        memory: &Memory,
-        mut offset: u64,
-        mut bytes: usize,
-    ) -> Result<(), Gone> {
+    pub async fn send_by_reference(&self, mut lent: Lent<'_>) -> Result<(), Gone> {
         let mut since_pause = 0;
-        while bytes > 0 {
+        while !lent.is_empty() {
+            let step = lent.len().min(self.step_bytes.get());
             match self
-                .socket
-                .try_sendfile(memory, offset, bytes.min(STEP_BYTES))
+                .lender
+                .send(&self.socket, lent, step)
                 .map_err(|_| self.gone())?
             {
                 Some(0) => return Err(Gone::Left),
                 Some(sent) => {
-                    offset += sent as u64;
-                    bytes -= sent;
+                    lent = lent.skip(sent);
                     since_pause += sent;
+                    self.stepped(step, sent);
                 }
                 None => {
                     self.writable().await?;
                     since_pause = 0;
                 }
             }
-            if since_pause >= FAIR_BYTES && bytes > 0 {
+            if since_pause >= FAIR_BYTES && !lent.is_empty() {
                 self.writable().await?;
                 since_pause = 0;
             }
         }
         Ok(())
+    }
+
+    /// The next step is what the client took of this one, or more if it took all: what it does not take was lent in vain.
+    fn stepped(&self, step: usize, sent: usize) {
+        let next = if sent < step {
+            sent.next_power_of_two()
+        } else {
+            self.step_bytes.get() * 2
+        };
+        self.step_bytes
+            .set(next.clamp(STEP_BYTES_MIN, LEND_BYTES_MAX));
     }
 
     /// Waits until the client leaves. Bytes of a next request do not count; then this never ends.

@@ -11,7 +11,7 @@ use crate::metrics::{Gauge, SendPath, Source};
 use crate::ram::extent::Extent;
 
 use super::client::Gone;
-use super::deliver::{ONE_CALL_BYTES, by_reference, send_piece};
+use super::deliver::{CORK_BYTES, ONE_CALL_BYTES, by_reference, send_piece};
 use super::report::Report;
 use super::{End, Exchange};
 
@@ -134,6 +134,8 @@ impl Held {
             report.sent(shard, Source::Ram, Some(SendPath::Copy), sent as u64);
         }
         let mut at = self.window.start + sent as u32;
+        let large = u64::from(self.window.end - at) >= CORK_BYTES;
+        let _cork = large.then(|| exchange.client.socket.cork());
         while at < self.window.end {
             let Some(piece) = extent.piece(at, self.window.end) else {
                 panic!("a settled extent keeps the bytes it has");

@@ -27,6 +27,7 @@ use crate::cache::partition::{Partition, Tally};
 use crate::cache::stamps::Stamps;
 use crate::fill::{Fetch, FillConfig, Outcome};
 use crate::http::{HTTP_DATE_BYTES, HeadLimits, http_date};
+use crate::io::lend::Lender;
 use crate::io::watchdog::Watchdog;
 use crate::metrics::{Counter, Registry, ShardMetrics};
 use crate::s3::OriginMap;
@@ -158,6 +159,8 @@ pub struct Shard {
     pub watchdog: Rc<Watchdog>,
     /// Its way to origins.
     pub upstream: Rc<Upstream>,
+    /// Its way to send by reference.
+    pub lender: Rc<Lender>,
     /// Its access log.
     pub log: RefCell<ShardLog>,
     /// Readers that wait for fills.
@@ -208,6 +211,7 @@ impl Shard {
             world: parts.world,
             watchdog: parts.watchdog,
             upstream: parts.upstream,
+            lender: Rc::new(Lender::new()),
             log: RefCell::new(parts.log),
             logs: parts.logs,
             copies: Places::new(BODY_COPIES_MAX),

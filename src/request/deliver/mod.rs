@@ -17,6 +17,7 @@ use crate::cache::stamps::Stamp;
 use crate::fill::plan::{self, Window};
 use crate::fill::template::{Ranged, Template};
 use crate::fill::{Expected, Fetch, Outcome, Ready};
+use crate::io::socket::Cork;
 use crate::io::{Either, race, sleep_ms};
 use crate::metrics::{Gauge, SendPath, Source};
 use crate::ram::STRIPE_BYTES;
@@ -34,6 +35,8 @@ const HOT_FREQUENCY: u8 = 2;
 const AHEAD_FIRST: u32 = 2;
 /// Bodies up to this size leave in one call with their head.
 pub(super) const ONE_CALL_BYTES: usize = 16 * 1024;
+/// Bodies from this size on leave in whole packets.
+pub(super) const CORK_BYTES: u64 = 64 * 1024;
 /// How often a reader looks for bytes that a fill will bring later.
 const LOOK_MS: u64 = 2;
 /// Progress after which the count of attempts begins anew.
@@ -104,6 +107,8 @@ pub(super) struct Progressing<'d, 'a, L> {
     attempts_left: u32,
     tried_at: u64,
     leaves: Pin<&'d mut L>,
+    /// Only while nothing has to be waited for but the client.
+    cork: Option<Cork<'a>>,
 }
 
 impl<'a> Delivery<'a> {
@@ -135,6 +140,7 @@ impl<'a> Delivery<'a> {
             attempts_left: self.shard.policy().attempts,
             tried_at: u64::MAX,
             leaves,
+            cork: None,
         }
         .run(first)
         .await
@@ -225,6 +231,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
 
     /// Gets hold of bytes that the index does not have; `None` if it could only be done by sending them past the cache.
     async fn obtain(&mut self, window: &Window) -> Result<Option<Arc<Extent>>, Stopped> {
+        self.cork = None;
         if let Some(extent) = self.coming(window).await? {
             return Ok(Some(extent));
         }
@@ -382,6 +389,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
 
     async fn wait(&mut self, extent: &Arc<Extent>, filled: u32) -> Result<(), Stopped> {
         let shard = self.delivery.shard;
+        self.cork = None;
         self.ahead = (self.ahead * 2).min(shard.policy().fanout.max(1));
         self.read_ahead();
         shard.metrics().gauge_add(Gauge::FillWaiters, 1);
@@ -415,6 +423,9 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         let after = self.at + bytes.len() as u64;
         let more = after < self.delivery.range.end;
         let more = more && !was_filling;
+        if !was_filling && self.cork.is_none() && self.delivery.range.end - self.at >= CORK_BYTES {
+            self.cork = Some(client.socket.cork());
+        }
         let path = send_piece(client, head, piece, lent, more).await?;
         self.at = after;
         if let Some(reading) = &self.reading {
@@ -448,9 +459,7 @@ pub(super) async fn send_piece(
         return Ok(SendPath::Copy);
     }
     client.send(head, &[], true).await?;
-    client
-        .send_by_reference(piece.lend(), piece.offset(), bytes.len())
-        .await?;
+    client.send_by_reference(piece.lend()).await?;
     Ok(SendPath::Reference)
 }
 
