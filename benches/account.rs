@@ -4,53 +4,28 @@
 
 #![allow(missing_docs, reason = "criterion's macros make an undocumented item")]
 
+mod samples;
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-use millrace::access_log::Record;
 use millrace::base::{clock, prng::Prng};
 use millrace::metrics::{
     Counter, Gauge, Histogram, Method, Outcome, Registry, SendPath, Source, StatusClass,
 };
 
-fn record<'a>(key: &'a str, user_agent: &'a str) -> Record<'a> {
-    Record {
-        time_unix_ms: 1_767_225_600_123,
-        client: "10.1.2.3:45678".parse().expect("an address"),
-        method: b"GET",
-        host: b"training-sets.s3.eu-central-1.amazonaws.com",
-        bucket: b"training-sets",
-        key: key.as_bytes(),
-        status: 206,
-        bytes_sent: 8_388_608,
-        range: b"bytes=8388608-16777215",
-        result: Outcome::Hit,
-        origin_status: None,
-        duration_us: 1234,
-        first_byte_us: Some(56),
-        request_id: b"0123456789ABCDEF",
-        operation: "GetObject",
-        user_agent: user_agent.as_bytes(),
-        error: None,
-    }
-}
-
 fn log(c: &mut Criterion) {
     let hostile = "\u{1}\"\\\u{e9}".repeat(200);
     let cases = [
-        (
-            "an SDK's read",
-            "data/train/shard-000042.tar",
-            "Boto3/1.42.0 md/Botocore#1.42.0 ua/2.1",
-        ),
-        ("hostile texts", &hostile, &hostile),
+        ("an SDK's read", samples::READ),
+        ("hostile texts", [hostile.as_str(); 2]),
     ];
     let mut group = c.benchmark_group("access log");
     let mut out = Vec::new();
-    for (name, key, user_agent) in cases {
+    for (name, texts) in cases {
         out.clear();
-        let record = record(key, user_agent);
+        let record = samples::record(texts);
         record.write(0, &mut out);
         group.throughput(Throughput::Bytes(out.len() as u64));
         group.bench_function(name, |b| {

@@ -13,11 +13,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use millrace::http::{
     CRLF, ChunkStep, ChunkedDecoder, HeadLimits, LAST_CHUNK, Method, RequestWriter, ResponseWriter,
-    Version, head_complete, http_date, parse_http_date, parse_request, parse_response,
-    write_chunk_header,
+    head_complete, http_date, parse_http_date, parse_request, parse_response, write_chunk_header,
 };
 use millrace::ram::STRIPE_BYTES;
-use millrace::request::answer::{Answer, CacheStatus};
 
 fn request_heads(c: &mut Criterion) {
     let limits = HeadLimits::default();
@@ -147,16 +145,7 @@ fn answers(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 out.clear();
-                let answer = Answer {
-                    head: black_box(&head),
-                    part: part.clone(),
-                    checksums: false,
-                    status: CacheStatus::Hit,
-                    age_ms: 123_456,
-                    date: *b"Thu, 01 Jan 2026 00:00:00 GMT",
-                    keep_alive: true,
-                    version: Version::Http11,
-                };
+                let answer = samples::answer(black_box(&head), part.clone());
                 answer.write(b"0123456789ABCDEF", &mut out);
                 out.len()
             });

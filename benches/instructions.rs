@@ -10,13 +10,10 @@ mod samples;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use millrace::access_log::Record;
 use millrace::base::prng::mix64;
 use millrace::cache::read_map::{MapWriter, ReadMap, table};
-use millrace::http::{HeadLimits, Method, Version, parse_request, parse_response};
-use millrace::metrics::Outcome;
+use millrace::http::{HeadLimits, Method, parse_request, parse_response};
 use millrace::ram::STRIPE_BYTES;
-use millrace::request::answer::{Answer, CacheStatus};
 use millrace::s3::{OriginMap, RangeHeader, classify};
 
 /// Calls that are counted; the script divides by it.
@@ -130,41 +127,15 @@ fn answer() {
     let mut out = Vec::new();
     measure(|| {
         out.clear();
-        let answer = Answer {
-            head: black_box(&head),
-            part: Some(STRIPE_BYTES..2 * STRIPE_BYTES),
-            checksums: false,
-            status: CacheStatus::Hit,
-            age_ms: 123_456,
-            date: *b"Thu, 01 Jan 2026 00:00:00 GMT",
-            keep_alive: true,
-            version: Version::Http11,
-        };
+        let part = Some(STRIPE_BYTES..2 * STRIPE_BYTES);
+        let answer = samples::answer(black_box(&head), part);
         answer.write(b"0123456789ABCDEF", &mut out);
         out.len()
     });
 }
 
 fn log_line() {
-    let record = Record {
-        time_unix_ms: 1_767_225_600_123,
-        client: "10.1.2.3:45678".parse().expect("an address"),
-        method: b"GET",
-        host: b"training-sets.s3.eu-central-1.amazonaws.com",
-        bucket: b"training-sets",
-        key: b"data/train/shard-000042.tar",
-        status: 206,
-        bytes_sent: 8_388_608,
-        range: b"bytes=8388608-16777215",
-        result: Outcome::Hit,
-        origin_status: None,
-        duration_us: 1234,
-        first_byte_us: Some(56),
-        request_id: b"0123456789ABCDEF",
-        operation: "GetObject",
-        user_agent: b"Boto3/1.42.0 md/Botocore#1.42.0 ua/2.1",
-        error: None,
-    };
+    let record = samples::record(samples::READ);
     let mut out = Vec::new();
     measure(|| {
         out.clear();

@@ -5,16 +5,20 @@
 #![allow(dead_code, reason = "no bench uses all of it")]
 
 use std::fmt::Write;
+use std::ops::Range;
 use std::sync::Arc;
 
+use millrace::access_log::Record;
 use millrace::base::prng::mix64;
 use millrace::cache::Head;
 use millrace::cache::head::HeadParts;
 use millrace::cache::partition::{Lease, Partition};
 use millrace::cache::stamps::Stamps;
-use millrace::http::{HeadLimits, RequestHead, parse_request};
+use millrace::http::{HeadLimits, RequestHead, Version, parse_request};
+use millrace::metrics::Outcome;
 use millrace::ram::extent::Extent;
 use millrace::ram::{STRIPE_BYTES, StripeId};
+use millrace::request::answer::{Answer, CacheStatus};
 use millrace::s3::{CustomOrigin, OriginMap, OriginMapConfig, SingleOrigin};
 
 /// A ranged read as a small SDK signs it.
@@ -151,6 +155,49 @@ pub fn head(object: u128) -> Head {
         ..HeadParts::default()
     };
     Head::new(object, parts)
+}
+
+/// The answer to a hit: all of an object, or `part` of it.
+pub fn answer(head: &Head, part: Option<Range<u64>>) -> Answer<'_> {
+    Answer {
+        head,
+        part,
+        checksums: false,
+        status: CacheStatus::Hit,
+        age_ms: 123_456,
+        date: *b"Thu, 01 Jan 2026 00:00:00 GMT",
+        keep_alive: true,
+        version: Version::Http11,
+    }
+}
+
+/// Key and user agent of an SDK's read, for [`record`].
+pub const READ: [&str; 2] = [
+    "data/train/shard-000042.tar",
+    "Boto3/1.42.0 md/Botocore#1.42.0 ua/2.1",
+];
+
+/// What the access log tells of a ranged hit.
+pub fn record<'a>([key, user_agent]: [&'a str; 2]) -> Record<'a> {
+    Record {
+        time_unix_ms: 1_767_225_600_123,
+        client: "10.1.2.3:45678".parse().expect("an address"),
+        method: b"GET",
+        host: b"training-sets.s3.eu-central-1.amazonaws.com",
+        bucket: b"training-sets",
+        key: key.as_bytes(),
+        status: 206,
+        bytes_sent: 8_388_608,
+        range: b"bytes=8388608-16777215",
+        result: Outcome::Hit,
+        origin_status: None,
+        duration_us: 1234,
+        first_byte_us: Some(56),
+        request_id: b"0123456789ABCDEF",
+        operation: "GetObject",
+        user_agent: user_agent.as_bytes(),
+        error: None,
+    }
 }
 
 /// The digest of the `number`th object.
