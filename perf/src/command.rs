@@ -20,7 +20,7 @@ pub struct BenchArgs {
     /// Names of scenarios (or clear starts of them), or paths of scenario files
     #[arg(required = true)]
     scenario: Vec<String>,
-    /// Peers: direct, nginx, haproxy, varnish, ats; the scenario's own list if not given
+    /// Peers: direct, bare, nginx, haproxy, varnish, ats; the scenario's own list if not given
     #[arg(long, value_delimiter = ',')]
     against: Option<Vec<String>>,
     /// Interleaved rounds

@@ -45,6 +45,10 @@ impl Endpoint {
             command: self.url.clone(),
             config: String::new(),
         });
+        if self.pid.is_none() {
+            let told = "without --pid the CPU of a server on this machine counts as others'";
+            results.warnings.push(told.to_string());
+        }
         let bodies = Arc::new(Bodies::generated(scenario.objects.size.0, SEED));
         let asker = || Asker {
             party: NAME,

@@ -263,6 +263,23 @@ impl Connection {
         }
     }
 
+    /// What is wrong with an answer's head.
+    fn unfit(&self, status: u16, announced: Option<u64>, accepted: bool) -> String {
+        let line = self.out.split(|&byte| byte == b'\r').next();
+        let line = String::from_utf8_lossy(line.unwrap_or_default());
+        let request = line.trim_end_matches(" HTTP/1.1");
+        let length = announced.map_or("unknown length".to_string(), |bytes| {
+            format!("{bytes} bytes")
+        });
+        match self.asked.bytes {
+            0 => format!("{request}: answer {status} of {length}"),
+            want if accepted => {
+                format!("{request}: answer {status} of {length} where {want} are due")
+            }
+            _ => format!("{request}: answer {status}"),
+        }
+    }
+
     fn take_head(&mut self, head: AnswerHead, shift: &mut Shift<'_>) -> io::Result<Option<Turn>> {
         let requests = &shift.job.requests;
         self.closes = head.closes;
@@ -282,14 +299,10 @@ impl Connection {
                 let missing = self.asked.bytes.saturating_sub(announced.unwrap_or(0));
                 shift.tally.wrong_bytes += missing;
             }
-            let want = self.asked.bytes;
-            shift.tally.fail(|| {
-                let length = announced.map_or("unknown".to_string(), |bytes| bytes.to_string());
-                format!(
-                    "answer {} of length {length}, asked for {want} bytes",
-                    head.status
-                )
-            });
+            let accepted = requests.accepts(head.status);
+            shift
+                .tally
+                .fail(|| self.unfit(head.status, announced, accepted));
             // What follows is not the body that was asked for: a new connection is simplest.
             self.phase = Phase::Idle;
             return Ok(Some(Turn::Lost));
