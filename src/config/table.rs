@@ -380,7 +380,7 @@ settings! {
         zero_copy_min_bytes: usize = "zero_copy_min" (size(16 * KIB, MIB), "16KiB")
             "Shortest body that is sent by reference.";
         huge_pages: HugePages = "huge_pages" (one(Shape::OneOf(HugePages::WORDS)), "auto")
-            "\"auto\": the cache's memory is made of 2 MiB pages where the kernel gives them (6.1, shared memory not set to `deny`) and a self-test at start proves their reuse safe. \"off\": 4 KiB pages.";
+            "\"auto\": the cache's memory is made of 2 MiB pages where the kernel gives them (6.1, `shmem_enabled` at `never` or `advise`) and a self-test at start proves their reuse safe. \"off\": 4 KiB pages.";
     }
     disk: Disk = "The cache on disk. This version has no disk tier." {
         dir: Option<PathBuf> = "dir" (one(Shape::DiskDir), "none", "--cache-dir")

@@ -3,6 +3,7 @@
 //! Called by `ram` (the slab's arena). The plain view is made of 4 KiB pages on purpose (`MADV_NOHUGEPAGE`): a hole punched
 //! in part of a larger folio would let queued bytes of an earlier send change (measured on kernel 6.18). The huge view is aligned
 //! so that blocks of 2 MiB can be made of one folio each ([`Memory::make_huge`]); which view a range is used through is the caller's to keep.
+//! It is of the whole file, so it is there only while the kernel makes no huge pages of shared memory unasked.
 
 use std::fs::File;
 use std::io;
@@ -17,6 +18,11 @@ pub const PAGE_BYTES: usize = 4096;
 pub const HUGE_BYTES: usize = 2 << 20;
 /// `MADV_COLLAPSE`, Linux 6.1.
 const MADV_COLLAPSE: libc::c_int = 25;
+
+const NO_VIEW: &str = "shmem_enabled lets the kernel make huge pages of its own, or there is no address space for a second view";
+/// The system's settings for huge pages of shared memory: of all sizes, and (Linux 6.11) of this one.
+const SYSTEM: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+const SYSTEM_THIS_SIZE: &str = "/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/shmem_enabled";
 
 /// A memfd and its shared mappings.
 #[derive(Debug)]
@@ -74,6 +80,20 @@ impl HugeView {
     }
 }
 
+/// Whether khugepaged may make huge pages of a view that does not refuse them. It would of plain blocks too, whose slots are punched
+/// alone; so there is no such view then.
+fn kernel_makes_huge() -> bool {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    makes_huge(&read(SYSTEM), &read(SYSTEM_THIS_SIZE))
+}
+
+fn makes_huge(system: &str, this_size: &str) -> bool {
+    let chosen = |setting: &str, word| setting.contains(word);
+    let inherits = this_size.is_empty() || chosen(this_size, "[inherit]");
+    let decides = if inherits { system } else { this_size };
+    chosen(decides, "[always]") || chosen(decides, "[within_size]") || chosen(system, "[force]")
+}
+
 impl Memory {
     /// A zeroed region of `bytes` (a multiple of the page), not yet backed by pages.
     ///
@@ -95,8 +115,19 @@ impl Memory {
         let map = MmapOptions::new().len(bytes).map_raw(&file)?;
         // SAFETY: the range is exactly our mapping; the advice changes no contents.
         unsafe { libc::madvise(map.as_mut_ptr().cast(), bytes, libc::MADV_NOHUGEPAGE) };
-        let huge = HugeView::new(&file, bytes).ok();
+        let huge = if kernel_makes_huge() {
+            None
+        } else {
+            HugeView::new(&file, bytes).ok()
+        };
         Ok(Self { file, map, huge })
+    }
+
+    /// From now on the kernel refuses to punch: for tests of what happens then.
+    #[cfg(test)]
+    pub(crate) fn refuse_punches(&mut self) {
+        let same = format!("/proc/self/fd/{}", self.fd());
+        self.file = File::open(same).expect("our own file, to read only");
     }
 
     /// Bytes of the region.
@@ -141,7 +172,7 @@ impl Memory {
         );
         assert!(offset as usize + bytes <= self.len(), "inside the region");
         let Some(view) = &self.huge else {
-            return Err(io::ErrorKind::Unsupported.into());
+            return Err(io::Error::new(io::ErrorKind::Unsupported, NO_VIEW));
         };
         // SAFETY: inside the view (asserted).
         let start = unsafe { view.base().add(offset as usize) };
@@ -187,5 +218,24 @@ impl Memory {
         } else {
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::makes_huge;
+
+    #[test]
+    fn only_a_kernel_that_waits_to_be_asked_gets_a_view_for_huge_pages() {
+        let never = "always within_size advise [never] deny force\n";
+        let always = "[always] within_size advise never deny force\n";
+        let force = "always within_size advise never deny [force]\n";
+        let inherit = "always [inherit] within_size advise never\n";
+        let within_size = "always inherit [within_size] advise never\n";
+        let advise = "always inherit within_size [advise] never\n";
+        assert!(!makes_huge(never, inherit) && !makes_huge(never, "") && !makes_huge("", ""));
+        assert!(makes_huge(always, inherit) && makes_huge(always, ""));
+        assert!(makes_huge(never, within_size));
+        assert!(!makes_huge(always, advise) && makes_huge(force, advise));
     }
 }
