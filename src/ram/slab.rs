@@ -439,19 +439,23 @@ impl Slab {
             self.blocks[block as usize] = Backing::Plain;
             return Some(block);
         }
-        while let Some(block) = self.huge.pop() {
-            if self.punch_block(block) {
-                self.blocks[block as usize] = Backing::Plain;
-                return Some(block);
-            }
+        let block = self.huge.pop()?;
+        if self.punch_whole(block) {
+            self.blocks[block as usize] = Backing::Plain;
+            self.done.punched += 1;
         }
-        None
+        // Else it stays huge: nothing of it was sent, and what will be is spent until all of it is home.
+        Some(block)
+    }
+
+    fn punch_whole(&self, block: u32) -> bool {
+        let offset = u64::from(block) * BLOCK_BYTES as u64;
+        self.arena.memory.punch(offset, BLOCK_BYTES).is_ok()
     }
 
     /// A block that is all free or spent becomes a hole; false if the kernel refused, and then it is lost.
     fn punch_block(&mut self, block: u32) -> bool {
-        let offset = u64::from(block) * BLOCK_BYTES as u64;
-        let done = self.arena.memory.punch(offset, BLOCK_BYTES).is_ok();
+        let done = self.punch_whole(block);
         for page in pages_of(block) {
             self.pages[page].class = if done { FREE_PAGE } else { LOST_PAGE };
         }
@@ -665,6 +669,31 @@ mod tests {
         slab.collect();
         assert_eq!(slab.used_bytes(), 0);
         assert!(slab.allocate(4 * PAGE_BYTES).is_some());
+    }
+
+    #[test]
+    fn a_block_that_the_kernel_does_not_punch_is_lost_if_it_was_lent_and_else_stays() {
+        let mut slab = Slab::new(4 << 20).unwrap();
+        slab.use_huge_pages();
+        let lent = slab.allocate(2 * PAGE_BYTES).unwrap();
+        let arena = Arc::get_mut(&mut slab.arena).expect("nobody else has it");
+        arena.memory.refuse_punches();
+        slab.arena().give_back(lent, true);
+        let collected = slab.collect();
+        assert_eq!((collected.punched, collected.lost), (0, 2));
+        assert_eq!((slab.used_bytes(), slab.spent_bytes()), (0, 0));
+        let rest = slab.allocate(2 * PAGE_BYTES).unwrap();
+        let pages: Vec<_> = rest.iter().map(|slot| slot.page()).collect();
+        assert_eq!(pages, [2, 3]);
+        assert!(slab.allocate(1).is_none() && slab.emptiest_page().is_some());
+        slab.arena().give_back(rest, false);
+        slab.collect();
+        let between = slab.allocate(65_536).expect("a block that was never lent");
+        assert!(between[0].is_huge(), "it could not be made plain");
+        assert_eq!(slab.collect().lost, 0);
+        slab.arena().give_back(between, true);
+        assert_eq!(slab.collect().lost, 2, "lent, and the block is all home");
+        assert!(slab.allocate(1).is_none() && slab.emptiest_page().is_none());
     }
 
     #[test]
