@@ -11,7 +11,7 @@
 )]
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(loom)]
 use super::epoch::{self, Atomic, Guard, Owned, Shared};
@@ -104,6 +104,34 @@ impl<K, V> Drop for ReadMap<K, V> {
 pub struct MapWriter<K, V> {
     map: Arc<dyn AsRef<ReadMap<K, V>> + Send + Sync>,
     len: usize,
+    retired: Retired,
+}
+
+/// Nodes that were unlinked, and how many of them have been freed.
+#[derive(Default)]
+struct Retired {
+    count: u64,
+    freed: Arc<AtomicU64>,
+}
+
+impl Retired {
+    /// Has a node freed that was just unlinked, when no look can hold it any more.
+    fn retire<K, V>(&mut self, node: Shared<'_, Node<K, V>>, guard: &Guard)
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        self.count += 1;
+        let freed = Arc::clone(&self.freed);
+        let free = move || {
+            // SAFETY: whoever calls this says that nobody can reach the node; it is called once.
+            drop(unsafe { node.into_owned() });
+            freed.fetch_add(1, Ordering::Release);
+        };
+        // SAFETY: the node is no longer reachable from the table and is retired once; keys and values may be dropped on any thread,
+        // at any time.
+        unsafe { guard.defer_unchecked(free) };
+    }
 }
 
 /// A table of at least `buckets` chains.
@@ -156,6 +184,7 @@ impl<K: PartialEq + Send + Sync + 'static, V: Send + Sync + 'static> MapWriter<K
         Self {
             map: holder,
             len: 0,
+            retired: Retired::default(),
         }
     }
 
@@ -201,9 +230,14 @@ impl<K: PartialEq + Send + Sync + 'static, V: Send + Sync + 'static> MapWriter<K
             .next
             .store(old.next.load(Ordering::Relaxed, &guard), Ordering::Relaxed);
         place.link.store(fresh, Ordering::Release);
-        // SAFETY: the node is no longer reachable from the table and is retired once.
-        unsafe { guard.defer_destroy(place.node) };
+        self.retired.retire(place.node, &guard);
         true
+    }
+
+    /// Whether something that was replaced or removed is held by looks still.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.retired.freed.load(Ordering::Acquire) != self.retired.count
     }
 
     /// Removes `key`; true if it was there.
@@ -218,8 +252,7 @@ impl<K: PartialEq + Send + Sync + 'static, V: Send + Sync + 'static> MapWriter<K
         place
             .link
             .store(old.next.load(Ordering::Relaxed, &guard), Ordering::Release);
-        // SAFETY: the node is no longer reachable from the table and is retired once.
-        unsafe { guard.defer_destroy(place.node) };
+        self.retired.retire(place.node, &guard);
         self.len -= 1;
         true
     }

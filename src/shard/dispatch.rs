@@ -27,6 +27,9 @@ use super::{Flight, Shard};
 const BATCH: usize = 256;
 /// How often gauges are copied to the metrics and the log is flushed.
 const CHORES_MS: u64 = 200;
+/// How often room is asked for again that was coming: a look at the index may last as long as its thread is without a core.
+const LEASE_TRIES_MAX: usize = 20;
+const LEASE_PAUSE_MS: u64 = 1;
 
 /// Runs the shard until the process ends. `connect` serves one client connection; `drained` is polled when the shard is asked to stop.
 pub async fn run(shard: Rc<Shard>, connect: impl Fn(Rc<Shard>, Accepted) + 'static) {
@@ -96,8 +99,14 @@ impl Shard {
                 self.reply(ticket, SentAnswer::Published(published));
             }
             Message::Lease(id, window, readers, ticket) => {
-                let lease = self.lease(id, window, &readers);
-                self.reply(ticket, SentAnswer::Leased(lease));
+                if let Some(lease) = self.try_lease(id, &window, &readers) {
+                    return self.reply(ticket, SentAnswer::Leased(lease));
+                }
+                let shard = Rc::clone(self);
+                spawn(async move {
+                    let lease = shard.lease(id, window, &readers).await;
+                    shard.reply(ticket, SentAnswer::Leased(lease));
+                });
             }
             Message::Settled(extent) => self.partition.borrow_mut().settled(&extent),
             Message::Invalidate(object, hold_ms, ticket) => {
@@ -160,8 +169,32 @@ impl Shard {
         self.partition.borrow_mut().publish(head, stamp)
     }
 
-    pub(super) fn lease(&self, id: StripeId, window: Range<u32>, readers: &Arc<Readers>) -> Lease {
-        let lease = self.partition.borrow_mut().lease(id, window, readers);
+    /// Room for a window, waited for while it is coming.
+    pub(super) async fn lease(
+        &self,
+        id: StripeId,
+        window: Range<u32>,
+        readers: &Arc<Readers>,
+    ) -> Lease {
+        for _ in 0..LEASE_TRIES_MAX {
+            if let Some(lease) = self.try_lease(id, &window, readers) {
+                return lease;
+            }
+            sleep_ms(LEASE_PAUSE_MS).await;
+        }
+        self.metrics().count(Counter::RamAllocationFailures);
+        Lease::NoRoom
+    }
+
+    /// `None`: room is coming, and is to be asked for again.
+    fn try_lease(
+        &self,
+        id: StripeId,
+        window: &Range<u32>,
+        readers: &Arc<Readers>,
+    ) -> Option<Lease> {
+        let mut partition = self.partition.borrow_mut();
+        let lease = partition.lease(id, window.clone(), readers);
         match &lease {
             Lease::Granted(writer) => {
                 self.metrics().count(Counter::RamAdmitted);
@@ -169,9 +202,10 @@ impl Shard {
                     .add(Counter::RamAdmittedBytes, u64::from(writer.remaining()));
             }
             Lease::Have(_) => self.metrics().count(Counter::FillsCoalesced),
+            Lease::NoRoom if partition.room_is_coming() => return None,
             Lease::NoRoom => self.metrics().count(Counter::RamAllocationFailures),
         }
-        lease
+        Some(lease)
     }
 
     /// Joins a flight that brings the same, or starts one.

@@ -47,7 +47,7 @@ impl Peers for ShardPeers {
         let shard = &self.0;
         let owner = routing::owner_of(id.object, id.index, shard.world.shards.len());
         if owner == shard.id {
-            return shard.lease(id, window, &readers);
+            return shard.lease(id, window, &readers).await;
         }
         let (ticket, ask) = shard.asks.open();
         shard.post(owner, Message::Lease(id, window, readers, ticket));

@@ -70,13 +70,17 @@ impl Guard {
     pub fn flush(&self) {}
 
     /// # Safety
-    /// As crossbeam's: `node` cannot be reached any more and is retired once.
-    pub unsafe fn defer_destroy<T>(&self, node: Shared<'_, T>) {
-        unsafe fn free<T>(node: *mut ()) {
-            // SAFETY: made by `Owned::new` of the same type.
-            drop(unsafe { Box::from_raw(node.cast::<T>()) });
+    /// As crossbeam's: `free` may be called on any thread, once nobody is pinned who is now.
+    pub unsafe fn defer_unchecked<F: FnOnce()>(&self, free: F) {
+        unsafe fn call<F: FnOnce()>(free: *mut ()) {
+            // SAFETY: made below, of the same type, and called once.
+            let free = unsafe { Box::from_raw(free.cast::<F>()) };
+            free();
         }
-        let retired = (node.node.cast::<()>(), free::<T> as Free);
+        let retired = (
+            Box::into_raw(Box::new(free)).cast::<()>(),
+            call::<F> as Free,
+        );
         REGISTRY.lock().unwrap().retired.push(retired);
     }
 }
