@@ -21,8 +21,8 @@ use super::plan::{self, Window};
 const GRACE_MS: u64 = 250;
 /// The rest of a stripe that is always worth finishing.
 const SMALL_REST_BYTES: u64 = 256 * 1024;
-/// Bytes received between two turns of the other tasks.
-const BREATH_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes received between two turns of the other tasks. With several fills at once, and many readers, this is what a reader waits for.
+const BREATH_BYTES: u64 = 1024 * 1024;
 /// How often a fill that stands still looks again.
 const PAUSE_MS: u64 = 2;
 
@@ -75,7 +75,8 @@ pub(super) async fn stream<P: Peers>(
         started_ns: flow.started_ns,
         at: flow.span.start,
         received: 0,
-        since_breath: 0,
+        // The first bytes go on at once.
+        since_breath: BREATH_BYTES,
     };
     match fill.windows(&flow, first).await {
         Ok(()) => {

@@ -37,6 +37,8 @@ const AHEAD_FIRST: u32 = 2;
 pub(super) const ONE_CALL_BYTES: usize = 16 * 1024;
 /// Bodies from this size on leave in whole packets.
 pub(super) const CORK_BYTES: u64 = 64 * 1024;
+/// What a reader of a fill sends before every other reader of it has got its first bytes too.
+const FIRST_PIECE_BYTES: u32 = 64 * 1024;
 /// How often a reader looks for bytes that a fill will bring later.
 const LOOK_MS: u64 = 2;
 /// Progress after which the count of attempts begins anew.
@@ -362,8 +364,16 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
             let progress = extent.progress();
             let state = progress.state();
             let filled = progress.filled();
-            if let Some(piece) = extent.piece(position, end) {
+            let first = was_filling && !self.unsent_head.is_empty();
+            let upto = match first {
+                true => end.min(position.saturating_add(FIRST_PIECE_BYTES)),
+                false => end,
+            };
+            if let Some(piece) = extent.piece(position, upto) {
                 self.send(extent, piece, was_filling).await?;
+                if first {
+                    self.delivery.client.writable().await?;
+                }
                 continue;
             }
             if state != FillState::Filling {
