@@ -423,7 +423,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         if !head.is_empty() {
             self.report.head_sent(self.status);
         }
-        let lent = !was_filling && by_reference(shard, extent, piece);
+        let lent = by_reference(shard, extent, piece);
         let source = if was_filling {
             Source::Fill
         } else {
