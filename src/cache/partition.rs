@@ -9,8 +9,9 @@ use std::sync::{Arc, Weak};
 
 use crate::base::clock;
 use crate::ram::StripeId;
-use crate::ram::extent::{Extent, ExtentWriter, Readers};
+use crate::ram::extent::{Extent, ExtentWriter};
 use crate::ram::progress::FillState;
+use crate::ram::readers::Readers;
 use crate::ram::slab::{Arena, PAGE_BYTES, Slab, Slot};
 
 use super::eviction::{Resident, S3Fifo};

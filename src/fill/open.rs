@@ -10,7 +10,8 @@ use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::http::Method;
 use crate::metrics::{Counter, FillEnd, Gauge, Histogram, UpstreamFailure, UpstreamKind};
-use crate::ram::extent::{ExtentWriter, Readers};
+use crate::ram::extent::ExtentWriter;
+use crate::ram::readers::Readers;
 use crate::upstream::{Response, UpstreamError};
 
 use super::stream::{self, Flow};

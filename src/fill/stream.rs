@@ -11,7 +11,8 @@ use crate::base::clock;
 use crate::cache::partition::Lease;
 use crate::io::{breathe, sleep_ms};
 use crate::metrics::{Counter, FillEnd, Histogram, UpstreamKind};
-use crate::ram::extent::{Extent, ExtentWriter, Readers};
+use crate::ram::extent::{Extent, ExtentWriter};
+use crate::ram::readers::Readers;
 use crate::upstream::{Response, UpstreamError};
 
 use super::Peers;

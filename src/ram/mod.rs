@@ -12,6 +12,7 @@
 
 pub mod extent;
 pub mod progress;
+pub mod readers;
 pub mod selftest;
 pub mod slab;
 

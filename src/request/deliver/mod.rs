@@ -21,8 +21,9 @@ use crate::io::socket::Cork;
 use crate::io::{Either, race, sleep_ms};
 use crate::metrics::{Gauge, SendPath, Source};
 use crate::ram::STRIPE_BYTES;
-use crate::ram::extent::{Extent, Piece, Readers, Reading};
+use crate::ram::extent::{Extent, Piece};
 use crate::ram::progress::FillState;
+use crate::ram::readers::{Readers, Reading};
 use crate::s3::RangeSpec;
 use crate::shard::Shard;
 
