@@ -56,7 +56,8 @@ impl Resident for ExtentResident {
     fn busy(&self) -> bool {
         self.0.upgrade().is_some_and(|extent| {
             let end = extent.id().base() + u64::from(extent.promised_end());
-            extent.progress().state() == FillState::Filling || extent.readers().awaited_at(end)
+            extent.progress().state() == FillState::Filling
+                || extent.readers().awaited_at(end, clock::now_ms())
         })
     }
 }

@@ -5,7 +5,7 @@
 //! published before stays good.
 
 use std::ops::Range;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use crate::base::clock;
 use crate::cache::partition::Lease;
@@ -39,8 +39,6 @@ pub struct Flow {
     pub readers: Arc<Readers>,
     /// When the fetch began.
     pub started_ns: u64,
-    /// Somebody wants this though no reader has come yet.
-    pub interest: Weak<()>,
 }
 
 /// Tells the readers of a fill that it is over, however it ends.
@@ -48,7 +46,7 @@ struct EndGuard(Arc<Readers>);
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.end(clock::now_ms());
     }
 }
 
@@ -261,7 +259,7 @@ impl<P: Peers> Filler<'_, P> {
     }
 
     fn note_readers(&mut self, flow: &Flow) {
-        if flow.readers.count() > 0 || flow.interest.strong_count() > 0 {
+        if flow.readers.wanted() {
             self.reader_seen_ms = clock::now_ms();
         }
     }

@@ -151,7 +151,7 @@ impl Writer<'_> {
             }
             self.partition.settled(&extent);
         }
-        readers.end();
+        readers.end(1);
     }
 }
 

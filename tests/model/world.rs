@@ -374,7 +374,7 @@ impl World {
             let owner = self.owner(&extent.id());
             self.partitions[owner].settled(&extent);
         }
-        flow.readers.end();
+        flow.readers.end(1);
     }
 
     pub fn end(&mut self, which: usize, end: End) {

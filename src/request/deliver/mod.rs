@@ -439,6 +439,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         }
         let path = send_piece(client, head, piece, lent, more).await?;
         self.at = after;
+        extent.readers().advance(after);
         if let Some(reading) = &self.reading {
             reading.advance(after);
         }
