@@ -24,6 +24,12 @@ const GRACE_MS: u64 = 250;
 const SMALL_REST_BYTES: u64 = 256 * 1024;
 /// Bytes received between two turns of the other tasks. With several fills at once, and many readers, this is what a reader waits for.
 const BREATH_BYTES: u64 = 1024 * 1024;
+/// In the middle of a body, a receive that took all there was, and so much of it, is followed by a pause: each receive wakes the readers,
+/// each of their sends a client, and an origin hardly slower than we are would have it done for every few records of TLS.
+const GATHER_BYTES_MIN: usize = 16 * 1024;
+const GATHER_MS: u64 = 1;
+/// What of a body is neither its beginning nor its end: these go on at once.
+const STEADY_BYTES: u64 = 1024 * 1024;
 /// How often a fill that stands still looks again.
 const PAUSE_MS: u64 = 2;
 
@@ -221,6 +227,7 @@ impl<P: Peers> Filler<'_, P> {
         while writer.remaining() > 0 {
             let worth = worth_finishing(writer, self.peers.fill_config().finish_percent);
             self.pace(flow, worth).await?;
+            let room_bytes = writer.room().len();
             let received = self
                 .response
                 .read(writer.room())
@@ -254,8 +261,16 @@ impl<P: Peers> Filler<'_, P> {
                 received as u64,
             );
             self.moved(flow, received as u64).await;
+            if received < room_bytes && received >= GATHER_BYTES_MIN && self.is_steady(flow) {
+                sleep_ms(GATHER_MS).await;
+            }
         }
         Ok(())
+    }
+
+    /// Neither at the beginning of a body nor near its end.
+    fn is_steady(&self, flow: &Flow) -> bool {
+        self.received >= STEADY_BYTES && flow.span.end - self.at >= STEADY_BYTES
     }
 
     fn note_readers(&mut self, flow: &Flow) {
