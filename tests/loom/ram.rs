@@ -7,6 +7,8 @@
 pub mod extent;
 #[path = "../../src/ram/progress.rs"]
 pub mod progress;
+#[path = "../../src/ram/readers.rs"]
+pub mod readers;
 
 #[path = "extents.rs"]
 mod extents;

@@ -82,6 +82,18 @@ pub mod queue {
 }
 
 pub mod io {
+    pub mod lend {
+        //! As `io::lend`: no model sends anything.
+
+        pub struct Lent<'m>(&'m [u8]);
+
+        impl<'m> Lent<'m> {
+            pub fn new<M>(_memory: &'m M, _offset: u64, bytes: &'m [u8]) -> Self {
+                Self(bytes)
+            }
+        }
+    }
+
     pub mod eventfd {
         //! The kernel's counter: a write adds to it, the one waiter sleeps while it is zero and clears it.
 
