@@ -18,6 +18,8 @@ pub mod fill;
 pub mod cache;
 pub mod upstream;
 
+pub mod disk;
+
 pub mod access_log;
 pub mod ram;
 

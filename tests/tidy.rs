@@ -24,7 +24,8 @@ const ROWS: &[&[&str]] = &[
     &["shard"],
     &["fill"],
     &["cache", "upstream"],
-    &["ram", "disk", "access_log"],
+    &["disk"],
+    &["ram", "access_log"],
     &["s3"],
     &["http"],
     &["io"],
@@ -60,6 +61,7 @@ struct Reserved {
 const CONTROL: &[&str] = &[
     "src/admin/",
     "src/access_log/",
+    "src/disk/keeper",
     "src/upstream/dns",
     "src/server/",
     "src/main.rs",

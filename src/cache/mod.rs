@@ -6,6 +6,7 @@
 pub mod eviction;
 pub mod head;
 pub mod holds;
+pub mod on_disk;
 pub mod partition;
 pub mod read_map;
 pub mod stamps;

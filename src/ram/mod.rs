@@ -11,6 +11,7 @@
 )]
 
 pub mod extent;
+pub mod lent;
 pub mod progress;
 pub mod selftest;
 pub mod slab;
