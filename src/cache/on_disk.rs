@@ -547,7 +547,7 @@ pub struct Hit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::prng::Prng;
+    use crate::base::prng::{Prng, mix64};
     use std::collections::HashMap as Model;
 
     fn spot(segment: u32, block: u32) -> Spot {
@@ -601,7 +601,7 @@ mod tests {
     fn it_holds_what_a_plain_map_holds_while_it_grows_and_shrinks() {
         let (mut writer, mut model, prng) = (Writer::default(), Model::new(), Prng::new(3));
         for round in 0..60_000u32 {
-            let object = prng.below(5000) as u128;
+            let object = u128::from(mix64(prng.below(5000) as u64));
             if prng.below(3) == 0 {
                 assert_eq!(writer.remove_head(object), model.remove(&object).is_some());
             } else {
@@ -614,7 +614,7 @@ mod tests {
                 writer.insert_head(object, &head);
                 model.insert(object, head);
             }
-            let probe = prng.below(5000) as u128;
+            let probe = u128::from(mix64(prng.below(5000) as u64));
             assert_eq!(writer.index().head(probe), model.get(&probe).copied());
             assert_eq!(writer.heads(), model.len());
         }

@@ -333,14 +333,14 @@ mod tests {
             "--ram",
             "lots",
             "--cache-dir",
-            "/x",
+            "x",
         ];
         let (code, stdout, stderr) = exit(&args, &[("MILLRACE_RAM", "1")]);
         assert_eq!((code, stdout.as_str()), (EXIT_CONFIG, ""));
         assert_eq!(
             stderr,
             "MILLRACE_RAM: unknown variable; did you mean `MILLRACE_RAM_SIZE`?\n\
-             --cache-dir: `disk.dir`: \"/x\": this version has no disk tier, so the cache directory can only be \"none\"\n\
+             --cache-dir: `disk.dir`: \"x\" is neither \"none\" nor a path: a path contains a '/'\n\
              --ram: `ram.size`: \"lots\" is not a size such as \"64MiB\", in whole numbers\n\
              --shards: `server.shards`: -1 is out of bounds (0 to 256)\n\
              millrace: 4 errors in the configuration\n"

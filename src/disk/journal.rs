@@ -35,6 +35,8 @@ struct State {
     written: u64,
     synced: u64,
     busy: bool,
+    /// There was a file, and there is none now.
+    ended: bool,
 }
 
 /// One shard's journal.
@@ -63,15 +65,28 @@ impl Journal {
         let file = self.door.open(path, Access::Write).await?;
         let mut state = self.state.borrow_mut();
         state.file = Some(Rc::new(file));
+        state.ended = false;
         state.offset = 0;
         state.tail = header.to_vec();
         Ok(())
+    }
+
+    /// What to flush for all facts so far.
+    #[must_use]
+    pub fn appended(&self) -> u64 {
+        self.state.borrow().appended
     }
 
     /// Whether facts can be written.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.state.borrow().file.is_some()
+    }
+
+    /// Whether the file has ended and the next one has not begun.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.state.borrow().ended
     }
 
     /// Whether the file is so long that the next one should begin.
@@ -141,6 +156,7 @@ impl Journal {
         if let Err(error) = result {
             // What has been written of the next block is unknown: nothing more goes to this file.
             state.file = None;
+            state.ended = true;
             let later = std::mem::replace(&mut state.waiting, facts);
             state.waiting.extend_from_slice(&later);
             return Err(error);
@@ -175,6 +191,8 @@ impl Journal {
 
     /// Ends the file: the next one is to begin.
     pub fn end(&self) {
-        self.state.borrow_mut().file = None;
+        let mut state = self.state.borrow_mut();
+        state.file = None;
+        state.ended = true;
     }
 }

@@ -502,3 +502,15 @@ fn new_file(path: &Path, first: &[u8], bytes: u64) -> Result<(), DirectoryError>
         at(path)(error)
     })
 }
+
+/// Bytes that the segments of a directory take; 0 where there is none.
+#[must_use]
+pub fn taken_bytes(dir: &Path) -> u64 {
+    let folders = instances(dir).unwrap_or_default();
+    let folders = folders
+        .iter()
+        .map(|name| name.folder(dir).join(names::SEGMENTS));
+    let segments =
+        folders.flat_map(|folder| files(&folder, names::parse_segment).unwrap_or_default());
+    segments.map(|(.., bytes)| bytes).sum()
+}

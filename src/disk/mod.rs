@@ -114,8 +114,8 @@ pub enum News {
     Reclaim(Arc<Segment>),
     /// What older journals say.
     Folded(Vec<Folded>),
-    /// Older journals have been read.
-    FoldEnded,
+    /// Older journals have been read, and these prefixes were invalidated in them.
+    FoldEnded(Vec<fold::Prefix>),
 }
 
 /// A fact of an older journal that still holds, as far as the journals read so far say.

@@ -185,7 +185,7 @@ impl<T: 'static> Writer<T> {
     /// Takes something to be written; false: the queue is full, or the disk cannot take anything.
     pub fn push(&self, item: Item<T>) -> bool {
         let bytes = self.queued_bytes.get() + item.bytes();
-        if bytes > self.queue_bytes_max || !self.journal.is_open() || self.door.rests() {
+        if bytes > self.queue_bytes_max || self.journal.has_ended() || self.door.rests() {
             return false;
         }
         self.queued_bytes.set(bytes);
@@ -217,6 +217,10 @@ impl<T: 'static> Writer<T> {
                 .until(|| (!self.queue.borrow().is_empty()).then_some(()))
                 .await;
             if self.queued_bytes.get() < GATHER_BYTES {
+                sleep_ms(GATHER_MS).await;
+            }
+            // At start the journal may come later than the first fill.
+            while !self.journal.is_open() && !self.journal.has_ended() {
                 sleep_ms(GATHER_MS).await;
             }
             let batch = self.take();
