@@ -515,32 +515,93 @@ impl Writer {
             .change(&self.index.heads, name_of(object as u64), |_| true, confirm);
     }
 
-    /// Forgets everything in a segment; gives back what was hit there since it was written.
-    pub fn remove_segment(&mut self, segment: u32) -> Hit {
-        let residents = self.residents.remove(&segment).unwrap_or_default();
+    /// What would be lost with a segment and is perhaps worth keeping.
+    #[must_use]
+    pub fn hit_in(&self, segment: u32) -> Hit {
         let mut hit = Hit::default();
-        for name in residents.extents {
-            let is = |words: Words| DiskExtent::from(words).spot.segment == segment;
-            let removed = self.extents.change(&self.index.extents, name, is, |_| None);
-            let removed = removed.map(DiskExtent::from);
-            hit.extents
-                .extend(removed.filter(|extent| extent.frequency > 0));
+        let Some(residents) = self.residents.get(&segment) else {
+            return hit;
+        };
+        for &name in &residents.extents {
+            self.index.extents.visit(name, |words| {
+                let extent = DiskExtent::from(words);
+                let here = extent.spot.segment == segment && extent.frequency > 0;
+                hit.extents.extend(here.then_some(extent));
+                here
+            });
         }
-        for name in residents.heads {
-            let is = |words: Words| DiskHead::from(words).spot.segment == segment;
-            let removed = self.heads.change(&self.index.heads, name, is, |_| None);
-            hit.heads.extend(removed.map(DiskHead::from));
+        for &name in &residents.heads {
+            self.index.heads.visit(name, |words| {
+                let head = DiskHead::from(words);
+                let here = head.spot.segment == segment;
+                hit.heads.extend(here.then_some(head));
+                true
+            });
         }
         hit
     }
+
+    /// Forgets everything in a segment.
+    pub fn remove_segment(&mut self, segment: u32) {
+        let residents = self.residents.remove(&segment).unwrap_or_default();
+        for name in residents.extents {
+            let is = |words: Words| DiskExtent::from(words).spot.segment == segment;
+            let _ = self.extents.change(&self.index.extents, name, is, |_| None);
+        }
+        for name in residents.heads {
+            let is = |words: Words| DiskHead::from(words).spot.segment == segment;
+            let _ = self.heads.change(&self.index.heads, name, is, |_| None);
+        }
+    }
+
+    /// An extent is somewhere else now; false if it was not where it was said to be.
+    pub fn move_extent(
+        &mut self,
+        id: &StripeId,
+        (segment, block): (u32, u32),
+        to: &DiskExtent,
+    ) -> bool {
+        let is = |words: Words| {
+            let spot = DiskExtent::from(words).spot;
+            (spot.segment, spot.block) == (segment, block)
+        };
+        let name = name_of(id.hash());
+        let moved = |_| Some(to.words());
+        let known = self.extents.change(&self.index.extents, name, is, moved);
+        if known.is_some() {
+            let residents = self.residents.entry(to.spot.segment).or_default();
+            residents.extents.push(name);
+        }
+        known.is_some()
+    }
+
+    /// The same for a head; its confirmation stays.
+    pub fn move_head(&mut self, object: u128, (segment, block): (u32, u32), to: Spot) -> bool {
+        let is = |words: Words| {
+            let spot = DiskHead::from(words).spot;
+            (spot.segment, spot.block) == (segment, block)
+        };
+        let moved = |words: Words| {
+            let mut head = DiskHead::from(words);
+            head.spot = to;
+            Some(head.words())
+        };
+        let name = name_of(object as u64);
+        let known = self.heads.change(&self.index.heads, name, is, moved);
+        if known.is_some() {
+            let residents = self.residents.entry(to.segment).or_default();
+            residents.heads.push(name);
+        }
+        known.is_some()
+    }
 }
 
-/// What was hit in a segment that goes.
+/// What is in a segment that goes and should perhaps not be lost.
 #[derive(Debug, Default)]
 pub struct Hit {
     /// Extents that were loaded.
     pub extents: Vec<DiskExtent>,
-    /// All heads: small, and what makes the rest findable.
+    /// All heads: whether they are worth it depends on what there is of their objects.
     pub heads: Vec<DiskHead>,
 }
 
@@ -663,8 +724,9 @@ mod tests {
             );
         }
         writer.touch_extent(&id(4), spot(0, 5));
-        let hit = writer.remove_segment(0);
+        let hit = writer.hit_in(0);
         assert_eq!(hit.extents.len(), 1);
+        writer.remove_segment(0);
         assert_eq!((hit.extents[0].spot.block, writer.extents()), (5, 50));
         assert!(writer.index().extent_at(&id(4), 0).is_none());
         assert!(writer.index().extent_at(&id(5), 0).is_some());

@@ -156,15 +156,15 @@ impl Load<'_> {
             .iter()
             .map(|frame| frame.stored_bytes as usize);
         let mut at = data_offset + skipped.sum::<usize>();
-        for index in self.first_frame..frames.len() {
+        for (index, frame) in frames.iter().enumerate().skip(self.first_frame) {
             if writer.remaining() == 0 {
                 break;
             }
             let stored = memory
-                .get(at..at + frames[index].stored_bytes as usize)
+                .get(at..at + frame.stored_bytes as usize)
                 .ok_or(FormatError::Short)?;
             at += stored.len();
-            self.put(stored, frames[index], index, writer, &wake)?;
+            self.put(stored, *frame, index, writer, &wake)?;
         }
         Ok(())
     }
@@ -311,6 +311,29 @@ async fn start<T>(read: &mut Pin<Box<dyn Future<Output = T> + '_>>) -> Option<T>
         })
     })
     .await
+}
+
+/// Reads a whole record, and what it says of itself.
+///
+/// # Errors
+/// Why it cannot be had.
+pub async fn whole<R>(
+    door: &Door,
+    segment: u32,
+    offset: u64,
+    record_bytes: usize,
+    look: impl FnOnce(&Record<'_>) -> R,
+) -> Result<(R, AlignedBuf), DiskError> {
+    let file = door.reader(segment).await?;
+    let (read, memory) = door
+        .read(&file, AlignedBuf::new(record_bytes), offset)
+        .await?;
+    let (record, layout) = Record::decode(&memory)?;
+    if read < record_bytes || layout.record_bytes as usize != record_bytes {
+        return Err(FormatError::Short.into());
+    }
+    let looked = look(&record);
+    Ok((looked, memory))
 }
 
 /// Reads a record's first `record_blocks` blocks for `look`: a head, or the key of an extent.

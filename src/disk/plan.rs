@@ -192,6 +192,22 @@ impl Plan {
         place
     }
 
+    /// Plans a whole record as it is.
+    pub fn add_copy(&mut self, record: &[u8], header_blocks: u32) -> Place {
+        let place = self.place(Layout {
+            header_bytes: header_blocks * BLOCK_BYTES as u32,
+            data_offset: 0,
+            record_bytes: record.len() as u32,
+        });
+        self.gathered.extend_from_slice(record);
+        self.end_record(Layout {
+            header_bytes: 0,
+            data_offset: 0,
+            record_bytes: record.len() as u32,
+        });
+        place
+    }
+
     fn add_plain(&mut self, window: std::ops::Range<u32>, extent: &Arc<Extent>) {
         let large = window.len() > FRAME_BYTES as usize;
         let mut at = window.start;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::task::Poll;
 
-use crate::io::file::{Access, File};
+use crate::io::file::{Access, AlignedBuf, File};
 use crate::io::{breathe, sleep_ms, timeout_ms};
 use crate::ram::StripeId;
 use crate::ram::extent::Extent;
@@ -21,6 +21,7 @@ use super::bell::Bell;
 use super::door::Door;
 use super::format::BLOCK_BYTES;
 use super::format::fact::{Fact, Place};
+use super::format::record::Kind;
 use super::journal::Journal;
 use super::plan::{self, Frames, Piece, Plan};
 use super::{Ask, Described, DiskError, Segment};
@@ -58,6 +59,66 @@ pub enum Item<T> {
         /// By which the owner knows whether it is still true.
         token: T,
     },
+    /// A record out of a segment that goes, as it was.
+    Copy(Moved, AlignedBuf, Moving),
+}
+
+/// Counts the records on their way from one segment to another.
+pub struct Moving(Rc<Cell<usize>>);
+
+impl Moving {
+    /// One more, until this is dropped.
+    #[must_use]
+    pub fn one(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A record that moves from one segment to another.
+#[derive(Debug, Clone)]
+pub struct Moved {
+    /// What it holds.
+    pub kind: Kind,
+    /// Object, version and stripe; stripe 0 for a head.
+    pub id: StripeId,
+    /// Bytes of the stripe; empty for a head.
+    pub window: std::ops::Range<u32>,
+    /// When the origin confirmed the head.
+    pub confirmed_unix_ms: u64,
+    /// The segment that goes, by the process's number.
+    pub from_segment: u32,
+    /// The record's first block there.
+    pub from_block: u32,
+    /// Blocks of its header.
+    pub header_blocks: u32,
+}
+
+impl Moved {
+    fn fact(&self, place: Place) -> Fact<'static> {
+        let (object, version) = (self.id.object, self.id.version);
+        match self.kind {
+            Kind::Extent => Fact::Extent {
+                object,
+                version,
+                stripe: self.id.index,
+                window: self.window.clone(),
+                place,
+            },
+            Kind::Head => Fact::Head {
+                object,
+                version,
+                confirmed_unix_ms: self.confirmed_unix_ms,
+                place,
+            },
+        }
+    }
 }
 
 impl<T> Item<T> {
@@ -65,6 +126,7 @@ impl<T> Item<T> {
         match self {
             Self::Extent { extent, .. } => extent.weight(),
             Self::Head { .. } => HEAD_BYTES,
+            Self::Copy(_, memory, _) => memory.len() as u64,
         }
     }
 }
@@ -90,6 +152,8 @@ pub trait Owner {
         place: &Place,
         segment: &Arc<Segment>,
     ) -> bool;
+    /// A record has moved; false if it is not true any more where it was.
+    fn moved(&self, record: &Moved, place: &Place, segment: &Arc<Segment>) -> bool;
     /// So many bytes are on disk.
     fn written(&self, bytes: u64);
     /// So many copies were not kept.
@@ -148,6 +212,7 @@ async fn some(writes: &mut Vec<Writing<'_>>) -> Result<(), DiskError> {
 enum Planned<T> {
     Extent(StripeId, std::ops::Range<u32>, Place),
     Head(Arc<dyn Described>, u64, T, Place),
+    Copy(Moved, Moving, Place),
 }
 
 impl<T: 'static> Writer<T> {
@@ -180,6 +245,12 @@ impl<T: 'static> Writer<T> {
     #[must_use]
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes.get()
+    }
+
+    /// Whether something of `bytes` finds room in the queue now.
+    #[must_use]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.queued_bytes.get() + bytes <= self.queue_bytes_max
     }
 
     /// Takes something to be written; false: the queue is full, or the disk cannot take anything.
@@ -312,6 +383,13 @@ impl<T: 'static> Writer<T> {
                 drop(record);
                 Ok(Planned::Head(head, confirmed_unix_ms, token, place))
             }
+            Item::Copy(record, memory, moving) => {
+                if memory.len() as u64 > left {
+                    return Err(Item::Copy(record, memory, moving));
+                }
+                let place = plan.add_copy(&memory, record.header_blocks);
+                Ok(Planned::Copy(record, moving, place))
+            }
             Item::Extent {
                 extent,
                 head,
@@ -373,6 +451,12 @@ impl<T: 'static> Writer<T> {
                         window,
                         place,
                     })
+                }
+                Planned::Copy(record, _moving, place) => {
+                    if !owner.moved(&record, &place, segment) {
+                        continue;
+                    }
+                    self.journal.append(&record.fact(place))
                 }
                 Planned::Head(head, confirmed_unix_ms, token, place) => {
                     if !owner.head_stored(&*head, confirmed_unix_ms, &token, &place, segment) {

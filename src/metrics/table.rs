@@ -191,6 +191,8 @@ table! {
             "Bytes written to segments, headers and padding included.";
         DiskStored, Counter, "millrace_disk_stored_total",
             "Extents and heads written to disk.";
+        DiskMoved, Counter, "millrace_disk_moved_total",
+            "Extents and heads written again because their segment was reclaimed and they had been hit.";
         DiskDropped, Counter, "millrace_disk_dropped_total",
             "Copies that were not kept on disk: its queue was full, or it was slow, full or broken.";
         DiskErrors(work: DiskWork, kind: DiskFailure), Counter, "millrace_disk_errors_total",

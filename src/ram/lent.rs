@@ -12,7 +12,7 @@ use super::extent::{Extent, Piece};
 pub struct Room {
     pointer: *mut u8,
     /// Bytes of the extent.
-    bytes: usize,
+    used: usize,
     /// Bytes that may be overwritten: what direct I/O brings beyond the extent's end is of no use and does no harm.
     whole: usize,
     extent: Arc<Extent>,
@@ -28,7 +28,7 @@ impl Room {
         let rounded = bytes.next_multiple_of(ALIGN_BYTES);
         Self {
             pointer,
-            bytes,
+            used: bytes,
             whole: if rounded <= slot_left { rounded } else { bytes },
             extent: Arc::clone(extent),
         }
@@ -37,7 +37,7 @@ impl Room {
     /// Bytes of the extent.
     #[must_use]
     pub fn bytes_of_extent(&self) -> usize {
-        self.bytes
+        self.used
     }
 
     /// Whether direct I/O can write here: a small slot may be too small or lie between blocks.
@@ -54,13 +54,13 @@ impl Room {
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: mapped memory of a slot that the pin keeps out; only the holder of this room writes it.
-        unsafe { std::slice::from_raw_parts(self.pointer, self.bytes) }
+        unsafe { std::slice::from_raw_parts(self.pointer, self.used) }
     }
 
     /// The bytes of the extent, to be written.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as above; above the watermark nobody reads, and each byte is lent once.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer, self.bytes) }
+        unsafe { std::slice::from_raw_parts_mut(self.pointer, self.used) }
     }
 }
 

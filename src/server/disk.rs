@@ -194,8 +194,8 @@ fn fold(dir: &Path, others: &[InstanceName], registry: &Registry, world: &World)
         }
     }
     let (tally, prefixes): (_, Vec<Prefix>) = (fold.tally(), fold.prefixes().to_vec());
+    (0..shards).for_each(|shard| batches.send(shard));
     for shard in 0..shards {
-        batches.send(shard);
         tell(world, shard, News::FoldEnded(prefixes.clone()));
     }
     tracing::info!(

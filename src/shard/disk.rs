@@ -24,7 +24,7 @@ use crate::disk::format::fact::{Fact, Place};
 use crate::disk::format::record::{Kind, Record};
 use crate::disk::journal::Journal;
 use crate::disk::load::{self, Wanted, frames_around};
-use crate::disk::writer::{Item, Owner, Writer};
+use crate::disk::writer::{Item, Moved, Moving, Owner, Writer};
 use crate::disk::{Ask, Described, DiskConfig, DiskError, Folded, News, Segment};
 use crate::fill::{Fetch, Ready};
 use crate::io::{sleep_ms, spawn};
@@ -41,6 +41,11 @@ const WHOLE_BYTES: usize = 128 * 1024;
 const PREFIXES_MAX: usize = 256;
 /// How soon a journal is asked for again.
 const JOURNAL_MS: u64 = 1_000;
+/// How often a record that is to be moved looks for room in the queue, and for how long.
+const MOVE_MS: u64 = 5;
+const MOVE_WAIT_MS: u64 = 2_000;
+/// Stripes that are looked for when a head is to be moved.
+const STRIPES_LOOKED_AT: u64 = 16;
 /// Confirmations nearer to each other than this are not written down.
 const CONFIRM_S: u32 = 1;
 
@@ -58,6 +63,9 @@ pub(super) struct Disk {
     journal: Rc<Journal>,
     writer: Rc<Writer<HeadToken>>,
     asks: Sender<Ask>,
+    segment_bytes: u64,
+    /// Records on their way from one segment to another.
+    moving: Rc<Cell<usize>>,
     /// Facts of older journals may still come.
     folding: Cell<bool>,
     /// Objects that have been invalidated while they may.
@@ -67,6 +75,8 @@ pub(super) struct Disk {
     prefixes: RefCell<Vec<Prefix>>,
     journal_due: Cell<bool>,
     queued_heads: QueuedHeads,
+    /// Objects that a write is under way to, with the number of writes: their heads do not go to disk.
+    announced: RefCell<HashMap<u128, u32>>,
 }
 
 impl Disk {
@@ -79,14 +89,36 @@ impl Disk {
             door,
             journal,
             writer: Rc::new(writer),
-            asks: parts.asks,
+            asks: parts.asks.clone(),
+            segment_bytes: config.segment_bytes,
+            moving: Rc::default(),
             folding: Cell::new(true),
             invalid: RefCell::default(),
             gone: RefCell::default(),
             prefixes: RefCell::default(),
             journal_due: Cell::new(true),
             queued_heads: Rc::default(),
+            announced: RefCell::default(),
         }
+    }
+}
+
+impl Disk {
+    fn is_announced(&self, object: u128) -> bool {
+        self.announced.borrow().contains_key(&object)
+    }
+}
+
+/// A write that is under way to an object. While it is, nothing of what the object was before comes back from a disk, whatever happens to the process.
+pub struct Announced {
+    shard: Rc<Shard>,
+    object: u128,
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        let owner = routing::head_owner(self.object, self.shard.world.shards.len());
+        self.shard.post(owner, Message::WriteOver(self.object));
     }
 }
 
@@ -142,7 +174,12 @@ impl Owner for Keeping {
     ) -> bool {
         let object = head.object();
         let held = self.0.holds.borrow_mut().covers(object, clock::now_ms());
-        if held || !self.0.world.stamps.is_current(object, token.stamp) {
+        let announced = self
+            .0
+            .disk
+            .as_ref()
+            .is_some_and(|disk| disk.is_announced(object));
+        if held || announced || !self.0.world.stamps.is_current(object, token.stamp) {
             return false;
         }
         let entry = DiskHead {
@@ -158,6 +195,25 @@ impl Owner for Keeping {
             .insert_head(object, &entry);
         self.0.metrics().count(Counter::DiskStored);
         true
+    }
+
+    fn moved(&self, record: &Moved, place: &Place, segment: &Arc<Segment>) -> bool {
+        let index = &mut self.0.partition.borrow_mut().disk;
+        let spot = Spot::of(place, segment.id);
+        let from = (record.from_segment, record.from_block);
+        let moved = match record.kind {
+            Kind::Head => index.move_head(record.id.object, from, spot),
+            Kind::Extent => {
+                let extent = DiskExtent {
+                    window: record.window.clone(),
+                    spot,
+                    frequency: 0,
+                };
+                index.move_extent(&record.id, from, &extent)
+            }
+        };
+        self.0.metrics().add(Counter::DiskMoved, u64::from(moved));
+        moved
     }
 
     fn written(&self, bytes: u64) {
@@ -189,6 +245,9 @@ impl Shard {
     /// Begins to write, if there is a disk.
     pub(super) fn start_disk(self: &Rc<Self>) {
         let Some(disk) = &self.disk else { return };
+        if let Err(error) = crate::io::runtime::raise_file_workers() {
+            tracing::warn!(shard = self.id, %error, "the kernel's file workers stay at its own bound: a disk that hangs may hold up others");
+        }
         let writer = Rc::clone(&disk.writer);
         spawn(writer.run(Keeping(Rc::clone(self))));
         spawn(journals(Rc::clone(self)));
@@ -227,7 +286,12 @@ impl Shard {
             }
             News::Granted(segment) => disk.writer.granted(Some(segment)),
             News::Refused => disk.writer.granted(None),
-            News::Reclaim(segment) => self.reclaim(disk, &segment),
+            News::Reclaim(segment) => {
+                if disk.folding.get() {
+                    disk.gone.borrow_mut().insert(segment.id);
+                }
+                spawn(reclaim(Rc::clone(self), segment));
+            }
             News::Folded(facts) => facts.into_iter().for_each(|fact| self.folded(disk, fact)),
             News::FoldEnded(prefixes) => {
                 disk.prefixes.borrow_mut().extend(prefixes);
@@ -276,16 +340,6 @@ impl Shard {
         }
     }
 
-    fn reclaim(&self, disk: &Disk, segment: &Arc<Segment>) {
-        if disk.folding.get() {
-            disk.gone.borrow_mut().insert(segment.id);
-        }
-        self.partition.borrow_mut().disk.remove_segment(segment.id);
-        disk.door.forget(segment.id);
-        self.metrics().count(Counter::DiskReclaimed);
-        let _ = disk.asks.send(Ask::Released(segment.id, self.id));
-    }
-
     /// An extent has got all it will get: it goes to disk, if it is not there.
     pub(super) fn settled(&self, extent: &Arc<Extent>) {
         self.partition.borrow_mut().settled(extent);
@@ -323,6 +377,9 @@ impl Shard {
     pub(super) fn keep_head(&self, head: &Arc<Head>, stamp: Stamp) {
         let Some(disk) = &self.disk else { return };
         let object = head.object();
+        if disk.is_announced(object) {
+            return;
+        }
         let confirmed_unix_ms = unix_ms_of(head.confirmed_ms());
         let confirmed_unix_s = (confirmed_unix_ms / 1000) as u32;
         let known = self.world.shards[self.id].index.on_disk.head(object);
@@ -383,6 +440,37 @@ impl Shard {
             self.metrics().count(Counter::DiskUnrecorded);
         }
         mark
+    }
+
+    /// Says that a write to an object begins: what is on disk of it is not to be used from now on, which is on disk itself when this returns.
+    pub async fn announce(self: &Rc<Self>, object: u128) -> Option<Announced> {
+        self.disk.as_ref()?;
+        let owner = routing::head_owner(object, self.world.shards.len());
+        let (ticket, ask) = self.asks.open();
+        self.post(owner, Message::WriteBegins(object, ticket));
+        ask.await;
+        Some(Announced {
+            shard: Rc::clone(self),
+            object,
+        })
+    }
+
+    pub(super) fn write_begins(&self, object: u128) -> Option<u64> {
+        let disk = self.disk.as_ref()?;
+        *disk.announced.borrow_mut().entry(object).or_default() += 1;
+        self.head_gone(disk, object)
+    }
+
+    pub(super) fn write_over(&self, object: u128) {
+        let Some(disk) = &self.disk else { return };
+        let mut announced = disk.announced.borrow_mut();
+        let left = announced.get_mut(&object).map(|count| {
+            *count -= 1;
+            *count
+        });
+        if left == Some(0) {
+            announced.remove(&object);
+        }
     }
 
     /// What is known of an object on disk is not to be used; gives what to flush before anybody is told.
@@ -675,4 +763,85 @@ async fn journals(shard: Rc<Shard>) {
             shard.disk_failed(DiskWork::Write, &error);
         }
     }
+}
+
+/// Moves what was hit out of a segment that is to go, and forgets the rest.
+async fn reclaim(shard: Rc<Shard>, segment: Arc<Segment>) {
+    let Some(disk) = &shard.disk else { return };
+    let hit = shard.partition.borrow().disk.hit_in(segment.id);
+    let mut moving_bytes = 0;
+    for extent in hit.extents {
+        moving_bytes += u64::from(extent.spot.record_blocks) * BLOCK_BYTES;
+        // More than half of it would be no reclaim.
+        if moving_bytes > disk.segment_bytes / 2 || !move_out(&shard, extent.spot, 0).await {
+            break;
+        }
+    }
+    for head in hit.heads {
+        let confirmed_unix_ms = u64::from(head.confirmed_unix_s) * 1000;
+        if !move_out(&shard, head.spot, confirmed_unix_ms).await {
+            break;
+        }
+    }
+    let until_ms = clock::now_ms() + MOVE_WAIT_MS;
+    while disk.moving.get() > 0 && clock::now_ms() < until_ms {
+        sleep_ms(MOVE_MS).await;
+    }
+    shard.partition.borrow_mut().disk.remove_segment(segment.id);
+    disk.door.forget(segment.id);
+    shard.metrics().count(Counter::DiskReclaimed);
+    let _ = disk.asks.send(Ask::Released(segment.id, shard.id));
+}
+
+/// Whether there is anything on disk of the first stripes of a version.
+fn has_bytes(shard: &Shard, id: StripeId, total: u64) -> bool {
+    let stripes = total.div_ceil(STRIPE_BYTES).min(STRIPES_LOOKED_AT) as u32;
+    (0..stripes).any(|index| {
+        let owner = routing::owner_of(id.object, index, shard.world.shards.len());
+        let stripe = StripeId { index, ..id };
+        let on_disk = &shard.world.shards[owner].index.on_disk;
+        on_disk.extent_at(&stripe, 0).is_some()
+            || on_disk.gap_until(&stripe, 0, u32::MAX) < u32::MAX
+    })
+}
+
+/// Queues a record to be written again; false if the disk is not up to it.
+async fn move_out(shard: &Rc<Shard>, spot: Spot, confirmed_unix_ms: u64) -> bool {
+    let Some(disk) = &shard.disk else {
+        return false;
+    };
+    let bytes = spot.record_blocks as usize * BLOCK_BYTES as usize;
+    let look = |record: &Record<'_>| {
+        let id = StripeId {
+            object: record.object,
+            version: record.version,
+            index: record.stripe,
+        };
+        let moved = Moved {
+            kind: record.kind,
+            id,
+            window: record.window.clone(),
+            confirmed_unix_ms,
+            from_segment: spot.segment,
+            from_block: spot.block,
+            header_blocks: spot.header_blocks,
+        };
+        let worth_it = record.kind == Kind::Extent || has_bytes(shard, id, record.total);
+        worth_it.then_some(moved)
+    };
+    let read = load::whole(&disk.door, spot.segment, spot.offset(), bytes, look).await;
+    let (moved, memory) = match read {
+        Ok((Some(moved), memory)) => (moved, memory),
+        Ok((None, _)) => return true,
+        Err(error) => {
+            shard.disk_failed(DiskWork::Read, &error);
+            return !matches!(error, DiskError::Busy | DiskError::Late);
+        }
+    };
+    let until_ms = clock::now_ms() + MOVE_WAIT_MS;
+    while !disk.writer.has_room(memory.len() as u64) && clock::now_ms() < until_ms {
+        sleep_ms(MOVE_MS).await;
+    }
+    disk.writer
+        .push(Item::Copy(moved, memory, Moving::one(&disk.moving)))
 }

@@ -129,6 +129,11 @@ impl Shard {
                     shard.reply(ticket, SentAnswer::Published(head));
                 });
             }
+            Message::WriteBegins(object, ticket) => {
+                let mark = self.write_begins(object);
+                self.reply_when_recorded(mark, ticket);
+            }
+            Message::WriteOver(object) => self.write_over(object),
             Message::Disk(news) => self.hear_of_disk(news),
             Message::Progress(name) => self.waits.wake(name),
             Message::Answer(ticket, answer) => self.take_answer(ticket, answer),

@@ -49,6 +49,10 @@ pub enum Message {
     LoadHead(u128, Arc<[u8]>, Stamp, Ticket),
     /// The keeper of the cache directory, or the fold, has something to say.
     Disk(News),
+    /// A write to an object goes to the origin; nothing of it on disk may be used any more.
+    WriteBegins(u128, Ticket),
+    /// That write is over.
+    WriteOver(u128),
     /// Drop an object if this is still its version.
     VersionGone(u128, u128, Ticket),
     /// A fill has moved; wake its readers.

@@ -1,11 +1,15 @@
 //! The disk tier: what was read comes back after the process has died, byte for byte, and whatever is wrong on disk
 //! is a miss.
 
-use crate::harness::millrace::Scratch;
+use crate::harness::millrace::{Scratch, command};
 use crate::harness::store::Object;
-use crate::harness::{Ask, KIB, MIB, Millrace, PATIENCE, Store, Tile, wait_until};
+use crate::harness::{
+    Ask, KIB, MIB, Millrace, PATIENCE, Store, Stub, Tile, free_address, wait_until,
+};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn start(dir: &Path, shards: u32, origin: SocketAddr) -> Millrace {
     Millrace::setup()
@@ -83,4 +87,242 @@ fn semantics_60_what_was_read_before_a_crash_is_a_hit_after_it() {
         assert_eq!(origin.requests(), asked, "a hit asked the origin");
         server.finish();
     }
+}
+
+/// Reads objects into the cache and waits until they are on disk.
+#[track_caller]
+fn fill(server: &Millrace, store: &Store, sizes: &[(u64, u64)]) {
+    let mut extents = 0;
+    for &(seed, length) in sizes {
+        store.insert(&path(seed), Object::tile(seed, length));
+        let cold = server.get(&path(seed));
+        assert_eq!((cold.status(), cold.cache_word()), (200, "MISS"));
+        extents += length.div_ceil(8 * MIB);
+    }
+    await_written(server, sizes.len() as u64, extents);
+}
+
+#[test]
+fn semantics_61_an_overwritten_object_does_not_come_back_after_a_crash() {
+    let (store, folder) = (Store::new(), Scratch::new());
+    let origin = store.serve();
+    let server = start(&folder.path, 2, origin.address);
+    fill(&server, &store, SIZES);
+    let put = server.fetch(&Ask::put(&path(5), b"newer"));
+    assert_eq!(put.status(), 200);
+    let deleted = server.fetch(&Ask::new("DELETE", &path(3)));
+    assert_eq!(deleted.status(), 204);
+    server.kill();
+    let server = start(&folder.path, 2, origin.address);
+    let read = server.get(&path(5));
+    assert_eq!((read.text().as_str(), read.cache_word()), ("newer", "MISS"));
+    assert_eq!(server.get(&path(3)).status(), 404);
+    let untouched = server.get(&path(6));
+    assert_eq!(untouched.cache_word(), "HIT");
+    server.finish();
+}
+
+#[test]
+fn semantics_62_a_crash_in_the_middle_of_a_write_brings_no_old_copy_back() {
+    let (store, folder) = (Store::new(), Scratch::new());
+    let (begun, held) = (Arc::new(AtomicBool::new(false)), store.clone());
+    let seen_put = Arc::clone(&begun);
+    let origin = Stub::start(move |seen, wire| {
+        if seen.method() != "PUT" {
+            return held.answer(seen, wire);
+        }
+        // The origin does it, and its answer never comes.
+        let body = wire.read_body(&seen.head).expect("the body");
+        held.insert(&path(5), Object::bytes(&body));
+        seen_put.store(true, Ordering::Release);
+        wire.hang()
+    });
+    let server = start(&folder.path, 2, origin.address);
+    fill(&server, &store, &SIZES[..6]);
+    let mut client = server.connect();
+    client.send_ask(&Ask::put(&path(5), b"newer"));
+    wait_until("the write at the origin", PATIENCE, || {
+        begun.load(Ordering::Acquire)
+    });
+    server.kill();
+    let server = start(&folder.path, 1, origin.address);
+    await_folded(&server);
+    assert_eq!(server.get(&path(5)).text(), "newer");
+    assert_eq!(server.get(&path(6)).cache_word(), "HIT");
+    server.finish();
+}
+
+/// Every file of the cache directory whose path contains `part`.
+fn files(dir: &Path, part: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("a folder").flatten() {
+        if entry.path().is_dir() {
+            found.extend(files(&entry.path(), part));
+        } else if entry.path().to_string_lossy().contains(part) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Starts on what is left of the directory and reads everything: right bytes, whatever was done to the files.
+#[track_caller]
+fn assert_all_right(dir: &Path, origin: SocketAddr) -> Millrace {
+    let server = start(dir, 2, origin);
+    await_folded(&server);
+    for &(seed, length) in SIZES {
+        let read = server.get(&path(seed));
+        assert_eq!(read.status(), 200);
+        read.assert_body(&Tile::new(seed), 0, length);
+    }
+    server
+}
+
+#[test]
+fn semantics_63_whatever_is_wrong_on_disk_is_a_miss() {
+    let (store, folder) = (Store::new(), Scratch::new());
+    let origin = store.serve();
+    type Damage = fn(&Path);
+    let damages: [(&str, &str, Damage); 8] = [
+        ("flipped bits in segments", "/seg/", |file| {
+            let mut bytes = std::fs::read(file).expect("a segment");
+            for at in (4096 + 70_000..bytes.len()).step_by(1_000_003) {
+                bytes[at] ^= 0x10;
+            }
+            std::fs::write(file, bytes).expect("written");
+        }),
+        ("zeroed tails of segments", "/seg/", |file| {
+            let mut bytes = std::fs::read(file).expect("a segment");
+            let half = bytes.len() / 2;
+            bytes[half..].fill(0);
+            std::fs::write(file, bytes).expect("written");
+        }),
+        ("segments cut short", "/seg/", |file| {
+            let file = std::fs::OpenOptions::new()
+                .write(true)
+                .open(file)
+                .expect("opened");
+            file.set_len(3_000_000).expect("cut");
+        }),
+        ("empty segments", "/seg/", |file| {
+            std::fs::write(file, b"").expect("written")
+        }),
+        ("missing segments", "/seg/", |file| {
+            std::fs::remove_file(file).expect("removed")
+        }),
+        ("journals cut short", "/journal.", |file| {
+            let file = std::fs::OpenOptions::new()
+                .write(true)
+                .open(file)
+                .expect("opened");
+            file.set_len(777).expect("cut");
+        }),
+        ("flipped bits in journals", "/journal.", |file| {
+            let mut bytes = std::fs::read(file).expect("a journal");
+            bytes[400] ^= 1;
+            std::fs::write(file, bytes).expect("written");
+        }),
+        ("journals of a later format", "/journal.", |file| {
+            let mut bytes = std::fs::read(file).expect("a journal");
+            bytes[8] = 9;
+            std::fs::write(file, bytes).expect("written");
+        }),
+    ];
+    for (number, (what, part, damage)) in damages.iter().enumerate() {
+        let dir = folder.path.join(number.to_string());
+        let server = start(&dir, 2, origin.address);
+        fill(&server, &store, SIZES);
+        server.kill();
+        let damaged = files(&dir, part);
+        assert!(!damaged.is_empty());
+        damaged.iter().for_each(|file| damage(file));
+        let asked = origin.requests();
+        let server = assert_all_right(&dir, origin.address);
+        assert!(origin.requests() > asked, "{what}: nothing was missed");
+        server.finish();
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+}
+
+#[test]
+fn swapped_segments_are_noticed() {
+    let (store, folder) = (Store::new(), Scratch::new());
+    let origin = store.serve();
+    let server = start(&folder.path, 2, origin.address);
+    fill(&server, &store, SIZES);
+    server.kill();
+    let segments = files(&folder.path, "/seg/");
+    assert!(segments.len() > 1);
+    let aside = folder.path.join("aside");
+    std::fs::rename(&segments[0], &aside).expect("renamed");
+    std::fs::rename(&segments[1], &segments[0]).expect("renamed");
+    std::fs::rename(&aside, &segments[1]).expect("renamed");
+    assert_all_right(&folder.path, origin.address).finish();
+}
+
+#[test]
+fn a_directory_of_another_format_is_refused_at_start() {
+    let (store, folder) = (Store::new(), Scratch::new());
+    let origin = store.serve();
+    std::fs::write(folder.path.join("FORMAT"), "something else\n").expect("written");
+    let dir = folder.path.to_string_lossy().into_owned();
+    let admin = free_address().to_string();
+    let output = command()
+        .args([
+            "serve",
+            "--origin",
+            &format!("http://{}", origin.address),
+            "--ram",
+            "64MiB",
+        ])
+        .args(["--listen", &free_address().to_string(), "--admin", &admin])
+        .args(["--shards", "1", "--cache-dir", &dir, "--disk", "256MiB"])
+        .output()
+        .expect("it ends");
+    assert_eq!(output.status.code(), Some(3));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("is not one of format version 1"), "{error}");
+}
+
+#[test]
+fn semantics_64_the_budget_holds_and_what_is_read_again_stays() {
+    let (store, folder) = (Store::new(), Scratch::new());
+    let origin = store.serve();
+    const BUDGET: u64 = 256 * MIB;
+    let server = Millrace::setup()
+        .cache_dir(&folder.path)
+        .ram("16MiB")
+        .arguments(&["--disk", "256MiB"])
+        .start(origin.address);
+    let taken = || {
+        let files = files(&folder.path, "/instances/");
+        let bytes = |file: &PathBuf| std::fs::metadata(file).map_or(0, |file| file.len());
+        files.iter().map(bytes).sum::<u64>()
+    };
+    store.insert("/bucket/hot", Object::tile(7, 3 * MIB));
+    server
+        .get("/bucket/hot")
+        .assert_body(&Tile::new(7), 0, 3 * MIB);
+    for round in 0..100 {
+        let (seed, path) = (1000 + round, format!("/bucket/cold-{round}"));
+        store.insert(&path, Object::tile(seed, 6 * MIB));
+        server.get(&path).assert_body(&Tile::new(seed), 0, 6 * MIB);
+        assert!(
+            taken() <= BUDGET,
+            "{} bytes are taken in round {round}",
+            taken()
+        );
+        let asked = origin.requests();
+        let hot = server.get("/bucket/hot");
+        hot.assert_body(&Tile::new(7), 0, 3 * MIB);
+        assert_eq!(
+            (hot.cache_word(), origin.requests()),
+            ("HIT", asked),
+            "round {round}"
+        );
+    }
+    assert!(server.metrics().sum("millrace_disk_reclaimed_total", &[]) > 10.0);
+    assert!(server.metrics().sum("millrace_disk_moved_total", &[]) > 1.0);
+    server.finish();
 }
