@@ -8,6 +8,7 @@ pub mod server;
 
 pub mod admin;
 pub mod listener;
+pub mod tools;
 
 pub mod request;
 

@@ -19,7 +19,7 @@ use tree::{Source, repository, sources, text_files};
 const ROWS: &[&[&str]] = &[
     &["main"],
     &["server"],
-    &["listener", "admin"],
+    &["listener", "admin", "tools"],
     &["request"],
     &["shard"],
     &["fill"],

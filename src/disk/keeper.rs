@@ -110,8 +110,7 @@ fn claim(dir: &Path) -> Result<(), DirectoryError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(at(&path)(error)),
     }
-    let text = fs::read_to_string(&path).map_err(at(&path))?;
-    check_format_text(&text, STRIPE_BYTES).map_err(|source| DirectoryError::Format { path, source })
+    check(dir)
 }
 
 /// The instances of a directory, oldest first.
@@ -158,6 +157,46 @@ pub fn files(
     Ok(found)
 }
 
+/// A segment that somebody has left.
+pub struct Found {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// Bytes of its file.
+    pub bytes: u64,
+}
+
+/// The segments of these instances, in their order, numbered from 0.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn segments(dir: &Path, instances: &[InstanceName]) -> Result<Vec<Found>, DirectoryError> {
+    let mut found = Vec::new();
+    for name in instances {
+        let folder = name.folder(dir).join(names::SEGMENTS);
+        for (shard, number, path, bytes) in files(&folder, names::parse_segment)? {
+            let segment = Arc::new(Segment {
+                id: found.len() as u32,
+                path,
+                instance: name.number,
+                shard,
+                number,
+            });
+            found.push(Found { segment, bytes });
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a directory is one that this program can read.
+///
+/// # Errors
+/// It is not there, or of another format.
+pub fn check(dir: &Path) -> Result<(), DirectoryError> {
+    let path = dir.join(names::FORMAT);
+    let text = fs::read_to_string(&path).map_err(at(&path))?;
+    check_format_text(&text, STRIPE_BYTES).map_err(|source| DirectoryError::Format { path, source })
+}
+
 impl Keeper {
     /// Opens the directory, makes this process's folder, and looks at what others have left.
     ///
@@ -201,32 +240,18 @@ impl Keeper {
     }
 
     fn take_stock(&mut self) -> Result<(), DirectoryError> {
-        let mut id = 0;
-        for name in self.others.clone() {
-            let folder = name.folder(&self.config.dir);
-            for (shard, number, path, bytes) in
-                files(&folder.join(names::SEGMENTS), names::parse_segment)?
-            {
-                let segment = Arc::new(Segment {
-                    id,
-                    path,
-                    instance: name.number,
-                    shard,
-                    number,
-                });
-                self.used_bytes += bytes;
-                let state = State::Whole;
-                self.segments.insert(
-                    id,
-                    Held {
-                        segment,
-                        bytes,
-                        state,
-                    },
-                );
-                id += 1;
-            }
-            let journals = files(&folder, names::parse_journal)?;
+        for Found { segment, bytes } in segments(&self.config.dir, &self.others)? {
+            self.used_bytes += bytes;
+            let (id, state) = (segment.id, State::Whole);
+            let held = Held {
+                segment,
+                bytes,
+                state,
+            };
+            self.segments.insert(id, held);
+        }
+        for name in &self.others {
+            let journals = files(&name.folder(&self.config.dir), names::parse_journal)?;
             self.journal_bytes += journals.iter().map(|journal| journal.3).sum::<u64>();
         }
         Ok(())
@@ -241,12 +266,8 @@ impl Keeper {
     /// Every segment there is.
     #[must_use]
     pub fn registry(&self) -> Registry {
-        let name = |held: &Held| {
-            let segment = &held.segment;
-            (segment.instance, segment.shard, segment.number)
-        };
         let all = self.segments.values();
-        all.map(|held| (name(held), Arc::clone(&held.segment)))
+        all.map(|held| (held.segment.name(), Arc::clone(&held.segment)))
             .collect()
     }
 

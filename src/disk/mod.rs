@@ -59,6 +59,14 @@ pub struct Segment {
     pub number: u32,
 }
 
+impl Segment {
+    /// Instance, shard and number.
+    #[must_use]
+    pub fn name(&self) -> (u64, u16, u32) {
+        (self.instance, self.shard, self.number)
+    }
+}
+
 /// Why something did not come from the disk, or did not get there.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {

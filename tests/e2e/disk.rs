@@ -334,3 +334,62 @@ fn semantics_64_the_budget_holds_and_what_is_read_again_stays() {
     );
     server.finish();
 }
+
+#[track_caller]
+fn tool(arguments: &[&str], dir: &Path) -> (i32, String) {
+    let (what, rest) = arguments.split_first().expect("a tool");
+    let output = command()
+        .args(["cache", what])
+        .arg(dir)
+        .args(rest)
+        .output()
+        .expect("it ends");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.code().expect("a code"), text)
+}
+
+#[test]
+fn the_tools_say_what_a_directory_holds_and_whether_it_is_whole() {
+    let (store, folder) = (Store::new(), Scratch::new());
+    let origin = store.serve();
+    let server = start(&folder.path, 2, origin.address);
+    fill(&server, &store, SIZES);
+    server.get("/bucket/object-1");
+    server.fetch(&Ask::new("DELETE", &path(2)));
+    let (code, list) = tool(&["ls"], &folder.path);
+    assert_eq!((code, list.lines().count()), (0, SIZES.len() - 1), "{list}");
+    assert!(!list.contains("bucket/object-2") && list.contains("bucket/object-8"));
+    assert_eq!(
+        tool(&["ls", "bucket/object-8"], &folder.path)
+            .1
+            .lines()
+            .count(),
+        1
+    );
+    let (code, shown) = tool(&["stat", "bucket/object-8"], &folder.path);
+    assert_eq!(code, 0);
+    assert!(
+        shown.contains(&format!("bytes      {}", 30 * MIB + 777)),
+        "{shown}"
+    );
+    assert_eq!(
+        shown.lines().filter(|line| line.contains("/seg/")).count(),
+        4
+    );
+    assert_eq!(
+        tool(&["stat", "bucket/none"], &folder.path),
+        (3, String::new())
+    );
+    assert!(tool(&["du"], &folder.path).1.contains("7  bucket"));
+    let (code, verified) = tool(&["verify"], &folder.path);
+    assert_eq!(code, 0, "{verified}");
+    assert!(verified.starts_with("7 heads and 12 extents"), "{verified}");
+    server.kill();
+    let segments = files(&folder.path, "/seg/");
+    let mut bytes = std::fs::read(&segments[0]).expect("a segment");
+    bytes[4096 + 200] ^= 1;
+    std::fs::write(&segments[0], bytes).expect("written");
+    let (code, verified) = tool(&["verify"], &folder.path);
+    assert_eq!(code, 3, "{verified}");
+    assert!(verified.contains("1 damaged"), "{verified}");
+}
