@@ -114,6 +114,7 @@ fn semantics_61_an_overwritten_object_does_not_come_back_after_a_crash() {
     assert_eq!(deleted.status(), 204);
     server.kill();
     let server = start(&folder.path, 2, origin.address);
+    await_folded(&server);
     let read = server.get(&path(5));
     assert_eq!((read.text().as_str(), read.cache_word()), ("newer", "MISS"));
     assert_eq!(server.get(&path(3)).status(), 404);
@@ -329,7 +330,7 @@ fn semantics_64_the_budget_holds_and_what_is_read_again_stays() {
     let count = |name: &str| metrics.sum(&format!("millrace_disk_{name}_total"), &[]) as u64;
     let counts = ["reclaimed", "moved", "stored", "dropped"].map(count);
     assert!(
-        counts[0] > 10 && counts[1] > 1 && counts[3] < 5,
+        counts[0] > 5 && counts[1] > 1 && counts[3] < 5,
         "{counts:?}"
     );
     server.finish();
@@ -385,10 +386,12 @@ fn the_tools_say_what_a_directory_holds_and_whether_it_is_whole() {
     assert_eq!(code, 0, "{verified}");
     assert!(verified.starts_with("7 heads and 12 extents"), "{verified}");
     server.kill();
-    let segments = files(&folder.path, "/seg/");
-    let mut bytes = std::fs::read(&segments[0]).expect("a segment");
-    bytes[4096 + 200] ^= 1;
-    std::fs::write(&segments[0], bytes).expect("written");
+    let line = shown.lines().find(|line| line.contains("/seg/"));
+    let words: Vec<&str> = line.expect("an extent").split(' ').collect();
+    let offset: usize = words[5].parse().expect("an offset");
+    let mut bytes = std::fs::read(words[3]).expect("a segment");
+    bytes[offset + 1_000_000] ^= 1;
+    std::fs::write(words[3], bytes).expect("written");
     let (code, verified) = tool(&["verify"], &folder.path);
     assert_eq!(code, 3, "{verified}");
     assert!(verified.contains("1 damaged"), "{verified}");

@@ -206,7 +206,12 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
                     None => continue,
                 },
             };
+            let before = self.at;
             self.follow(&extent, &window).await?;
+            if self.at > before && extent.progress().state() == FillState::Done {
+                // Nothing broke off here: many small gaps are no failures.
+                self.tried_at = u64::MAX;
+            }
         }
         Ok(())
     }
