@@ -14,8 +14,9 @@ use hashbrown::HashMap;
 
 use crate::base::clock;
 use crate::io::file::{Access, File, Lend};
-use crate::io::timeout_ms;
+use crate::io::{spawn, timeout_ms};
 
+use super::bell::Bell;
 use super::{DiskError, Segment};
 
 /// Segments that one shard keeps open for reading.
@@ -130,17 +131,37 @@ impl Door {
         }
     }
 
+    /// Work that lends no memory, as a task of its own: when it is given up it keeps its place until it has ended.
+    async fn detached<T: 'static>(
+        &self,
+        place: Place,
+        work: impl Future<Output = T> + 'static,
+    ) -> Result<T, DiskError> {
+        let result = Rc::new((RefCell::new(None), Bell::default()));
+        let theirs = Rc::clone(&result);
+        spawn(async move {
+            let output = work.await;
+            *theirs.0.borrow_mut() = Some(output);
+            theirs.1.ring();
+            drop(place);
+        });
+        let taken = || result.0.borrow_mut().take();
+        self.in_time(result.1.until(taken)).await
+    }
+
     /// Opens a file, past the page cache where that is possible.
     ///
     /// # Errors
     /// Busy, late, or the kernel's.
     pub async fn open(&self, path: &Path, access: Access) -> Result<File, DiskError> {
-        let place = self.place(match access {
+        let among = match access {
             Access::Read => &self.places,
             Access::Write => &self.background,
-        })?;
+        };
         if self.direct.get() {
-            match self.in_time(File::open(path, access, true)).await? {
+            let (place, path) = (self.place(among)?, path.to_owned());
+            let opening = async move { File::open(&path, access, true).await };
+            match self.detached(place, opening).await? {
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                     if self.direct.replace(false) {
                         tracing::info!(
@@ -151,9 +172,9 @@ impl Door {
                 opened => return Ok(opened?),
             }
         }
-        let opened = self.in_time(File::open(path, access, false)).await;
-        drop(place);
-        Ok(opened??)
+        let (place, path) = (self.place(among)?, path.to_owned());
+        let opening = async move { File::open(&path, access, false).await };
+        Ok(self.detached(place, opening).await??)
     }
 
     /// The open file of a segment.
@@ -202,23 +223,21 @@ impl Door {
     /// As `read`.
     pub async fn write<B: Lend>(
         &self,
-        file: &File,
+        file: &Rc<File>,
         memory: B,
         offset: u64,
     ) -> Result<(), DiskError> {
         let place = self.place(&self.background)?;
-        let (result, _) = self.in_time(file.write_at(memory, offset, place)).await?;
-        Ok(result?)
+        Ok(self.in_time(file.write_at(memory, offset, place)).await??)
     }
 
     /// Waits until what was written is on the disk.
     ///
     /// # Errors
     /// As `read`.
-    pub async fn sync(&self, file: &File) -> Result<(), DiskError> {
-        let place = self.place(&self.background)?;
-        let synced = self.in_time(file.sync()).await;
-        drop(place);
-        Ok(synced??)
+    pub async fn sync(&self, file: &Rc<File>) -> Result<(), DiskError> {
+        let (place, file) = (self.place(&self.background)?, Rc::clone(file));
+        let syncing = async move { file.sync().await };
+        Ok(self.detached(place, syncing).await??)
     }
 }

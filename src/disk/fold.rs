@@ -7,12 +7,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::Folded;
+use super::format::BLOCK_BYTES;
 use super::format::fact::{Fact, Facts, Place};
 use super::format::segment::{FileHeader, HEADER_BYTES};
 use super::keeper::{self, Registry};
 use super::names::{self, InstanceName};
+use super::{Folded, Segment};
 use crate::ram::StripeId;
 
 /// What the fold has read.
@@ -62,6 +64,8 @@ pub struct Fold<'f, T: FnMut(Folded)> {
     /// What younger journals say of objects whose head they do not have.
     younger: HashMap<u128, Known>,
     prefixes: Vec<Prefix>,
+    /// Where the known records of a segment end.
+    ends: HashMap<u32, u64>,
     tally: Tally,
 }
 
@@ -73,6 +77,7 @@ impl<'f, T: FnMut(Folded)> Fold<'f, T> {
             tell,
             younger: HashMap::new(),
             prefixes: Vec::new(),
+            ends: HashMap::new(),
             tally: Tally::default(),
         }
     }
@@ -81,6 +86,24 @@ impl<'f, T: FnMut(Folded)> Fold<'f, T> {
     #[must_use]
     pub fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// Where the records of each segment end that journals know.
+    #[must_use]
+    pub fn ends(&self) -> Vec<(u32, u64)> {
+        let end = |id: u32| self.ends.get(&id).copied().unwrap_or(BLOCK_BYTES);
+        let ids = self.registry.values().map(|segment| segment.id);
+        ids.map(|id| (id, end(id))).collect()
+    }
+
+    /// The segment of a place, if it is there.
+    fn segment(&mut self, instance: u64, place: &Place) -> Option<Arc<Segment>> {
+        let name = (instance, place.shard, place.segment);
+        let segment = Arc::clone(self.registry.get(&name)?);
+        let end = (u64::from(place.block) + u64::from(place.record_blocks)) * BLOCK_BYTES;
+        let known = self.ends.entry(segment.id).or_default();
+        *known = end.max(*known);
+        Some(segment)
     }
 
     /// Prefixes that were invalidated.
@@ -139,8 +162,7 @@ impl<'f, T: FnMut(Folded)> Fold<'f, T> {
                     version,
                     index: stripe,
                 };
-                let segment = self.registry.get(&(instance, place.shard, place.segment));
-                if let Some(segment) = segment.cloned() {
+                if let Some(segment) = self.segment(instance, &place) {
                     (self.tell)(Folded::Extent {
                         id,
                         window,
@@ -192,6 +214,7 @@ impl<'f, T: FnMut(Folded)> Fold<'f, T> {
             }
             return;
         };
+        let segment = self.segment(instance, &place);
         match younger {
             Some(Known::Confirmed {
                 version: confirmed,
@@ -201,11 +224,7 @@ impl<'f, T: FnMut(Folded)> Fold<'f, T> {
             None => {}
         }
         self.younger.insert(object, Known::Invalid);
-        let Some(segment) = self
-            .registry
-            .get(&(instance, place.shard, place.segment))
-            .cloned()
-        else {
+        let Some(segment) = segment else {
             return;
         };
         (self.tell)(Folded::Head {

@@ -174,7 +174,7 @@ impl Journal {
 
     async fn write_and_sync(
         &self,
-        file: &File,
+        file: &Rc<File>,
         memory: AlignedBuf,
         offset: u64,
         any: bool,

@@ -273,6 +273,7 @@ impl Keeper {
 
     /// Serves shards until the process ends.
     pub fn run(mut self, asks: &Receiver<Ask>, tell: impl Fn(usize, News), note: impl Fn(u64)) {
+        self.remove_empty();
         for shard in 0..self.config.shards {
             self.give_journal(shard, &tell);
         }
@@ -295,6 +296,7 @@ impl Keeper {
                 self.grant(tell);
             }
             Ask::Sealed(id, bytes) => self.sealed(id, bytes),
+            Ask::Trim(id, bytes) => self.trim(id, bytes),
             Ask::Released(id, _) => {
                 let Some(held) = self.segments.get_mut(&id) else {
                     return;
@@ -419,6 +421,18 @@ impl Keeper {
                 held.bytes = bytes.min(held.bytes);
             }
             Err(error) => tracing::warn!(%error, "a segment keeps more room than it needs"),
+        }
+    }
+
+    /// A process that died had taken room for more than it wrote.
+    fn trim(&mut self, id: u32, bytes: u64) {
+        let Some(held) = self.segments.get(&id) else {
+            return;
+        };
+        let (whole, instance) = (held.state == State::Whole, held.segment.instance);
+        let alive = |name: &&InstanceName| name.number == instance && self.is_alive(name);
+        if whole && bytes < held.bytes && !self.others.iter().any(|name| alive(&name)) {
+            self.sealed(id, bytes);
         }
     }
 

@@ -164,6 +164,8 @@ pub enum Ask {
     Journal(usize),
     /// A segment of this process gets no more records; it has so many bytes.
     Sealed(u32, u64),
+    /// As far as older journals know, a segment of an older instance has so many bytes.
+    Trim(u32, u64),
     /// A shard knows nothing of a segment any more.
     Released(u32, usize),
 }

@@ -10,9 +10,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::rc::Rc;
 
-use monoio::buf::{IoBuf, IoBufMut};
+use monoio::buf::IoBufMut;
 use monoio::fs::OpenOptions;
+
+use super::background;
 
 /// What offsets, lengths and addresses of direct I/O are multiples of here; no filesystem wants more.
 pub const ALIGN_BYTES: usize = 4096;
@@ -96,18 +99,7 @@ struct Lent<B, P> {
     _with: P,
 }
 
-// SAFETY: `Lend` keeps the memory at its place, initialized or about to be written by the kernel.
-unsafe impl<B: Lend, P: Unpin + 'static> IoBuf for Lent<B, P> {
-    fn read_ptr(&self) -> *const u8 {
-        self.memory.pointer()
-    }
-
-    fn bytes_init(&self) -> usize {
-        self.memory.bytes()
-    }
-}
-
-// SAFETY: as above; `Lend` keeps everybody else away from memory that is lent to a read.
+// SAFETY: `Lend` keeps the memory at its place, and everybody else away from memory that is lent to a read.
 unsafe impl<B: Lend, P: Unpin + 'static> IoBufMut for Lent<B, P> {
     fn write_ptr(&mut self) -> *mut u8 {
         self.memory.pointer()
@@ -175,26 +167,27 @@ impl File {
         (result, lent.memory)
     }
 
-    /// Writes all of `memory` to `offset`; a short write is an error.
-    pub async fn write_at<B: Lend, P: Unpin + 'static>(
-        &self,
+    /// Writes all of `memory` to `offset`; a short write is an error. Memory and `with` go when the kernel is done. Never waits on this
+    /// thread, whatever the filesystem does (`background`).
+    pub async fn write_at<B: Lend, P: 'static>(
+        self: &Rc<Self>,
         memory: B,
         offset: u64,
         with: P,
-    ) -> (io::Result<()>, B) {
-        let lent = Lent {
-            memory,
-            _with: with,
-        };
-        let (result, lent) = self.inner().write_at(lent, offset).await;
-        let whole = result.and_then(|written| {
-            if written == lent.memory.bytes() {
-                Ok(())
-            } else {
-                Err(io::ErrorKind::WriteZero.into())
-            }
-        });
-        (whole, lent.memory)
+    ) -> io::Result<()> {
+        let (fd, from) = (
+            self.inner().as_raw_fd(),
+            (memory.pointer().cast_const(), memory.bytes()),
+        );
+        let bytes = memory.bytes();
+        let held = Box::new((memory, with, Rc::clone(self)));
+        // SAFETY: `Lend` keeps the memory at its place while `held` has it, which has the file too.
+        let written = unsafe { background::write(fd, from, offset, held) }.await?;
+        if written == bytes {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WriteZero.into())
+        }
     }
 
     /// Waits until what was written, and the file's length, are on the disk.
@@ -286,10 +279,9 @@ mod tests {
             let file = File::open(&path, Access::Write, false).await.unwrap();
             let mut buffer = AlignedBuf::new(8192);
             buffer[5000] = 7;
-            let (result, _) = file
-                .write_at(buffer, 4096, std::rc::Rc::clone(&place))
-                .await;
-            result.unwrap();
+            let file = Rc::new(file);
+            let written = file.write_at(buffer, 4096, Rc::clone(&place)).await;
+            written.unwrap();
             file.sync().await.unwrap();
             let file = File::open(&path, Access::Read, false).await.unwrap();
             let memory = AlignedBuf::new(1 << 14);

@@ -10,6 +10,7 @@
     reason = "the door to the kernel; each block names its reason"
 )]
 
+mod background;
 pub mod eventfd;
 pub mod file;
 pub mod lend;

@@ -77,7 +77,8 @@ impl DiskThreads {
         };
         let (opened, opened_end) = channel();
         let (config, world) = (Arc::clone(&self.config), Arc::clone(world));
-        let body = move || keep(&config, &world, &asks, &opened);
+        let trims = self.asks.clone();
+        let body = move || keep(&config, &world, (&asks, &trims), &opened);
         std::thread::Builder::new()
             .name("disk".to_owned())
             .spawn(body)
@@ -100,7 +101,7 @@ impl DiskThreads {
 fn keep(
     config: &DiskConfig,
     world: &Arc<World>,
-    asks: &Receiver<Ask>,
+    (asks, trims): (&Receiver<Ask>, &Sender<Ask>),
     opened: &Sender<Result<(), ServerError>>,
 ) {
     let keeper = match Keeper::open(config.clone()) {
@@ -121,7 +122,8 @@ fn keep(
     let _ = opened.send(Ok(()));
     let (registry, others) = (keeper.registry(), keeper.others().to_vec());
     let (dir, folding) = (config.dir.clone(), Arc::clone(world));
-    let body = move || fold(&dir, &others, &registry, &folding);
+    let trims = trims.clone();
+    let body = move || fold(&dir, &others, &registry, (&folding, &trims));
     if let Err(error) = std::thread::Builder::new()
         .name("fold".to_owned())
         .spawn(body)
@@ -172,7 +174,12 @@ impl Batches<'_> {
     }
 }
 
-fn fold(dir: &Path, others: &[InstanceName], registry: &Registry, world: &World) {
+fn fold(
+    dir: &Path,
+    others: &[InstanceName],
+    registry: &Registry,
+    (world, trims): (&World, &Sender<Ask>),
+) {
     let begun_ms = clock::now_ms();
     let shards = world.shards.len();
     let mut batches = Batches {
@@ -192,6 +199,9 @@ fn fold(dir: &Path, others: &[InstanceName], registry: &Registry, world: &World)
                 "reading journals"
             );
         }
+    }
+    for (segment, bytes) in fold.ends() {
+        let _ = trims.send(Ask::Trim(segment, bytes));
     }
     let (tally, prefixes): (_, Vec<Prefix>) = (fold.tally(), fold.prefixes().to_vec());
     (0..shards).for_each(|shard| batches.send(shard));

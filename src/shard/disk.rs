@@ -27,10 +27,13 @@ use crate::disk::load::{self, Wanted, frames_around};
 use crate::disk::writer::{Item, Moved, Moving, Owner, Writer};
 use crate::disk::{Ask, Described, DiskConfig, DiskError, Folded, News, Segment};
 use crate::fill::{Fetch, Ready};
+use crate::http::Method;
 use crate::io::{sleep_ms, spawn};
 use crate::metrics::{Counter, DiskFailure, DiskWork, Gauge};
 use crate::ram::extent::{Extent, Readers};
 use crate::ram::{STRIPE_BYTES, StripeId};
+
+use crate::s3::Resolved;
 
 use super::message::{Answer, Message};
 use super::{Shard, routing};
@@ -539,22 +542,27 @@ impl Shard {
                 )
             }
         };
-        let spec = fetch.ranged.spec();
-        let bounds = spec.map_or(Some(0..head.total()), |spec| spec.bounds());
-        let wanted = bounds.filter(|_| fetch.wanted < head.total());
-        let extent = wanted.and_then(|bounds| {
-            let index = (fetch.wanted / STRIPE_BYTES) as u32;
+        let total = head.total();
+        let bounds = match fetch.ranged.spec().map(|spec| spec.resolve(total)) {
+            None | Some(Resolved::Full) => Some(0..total),
+            Some(Resolved::Part(range)) => Some(range),
+            Some(Resolved::Unsatisfiable) => None,
+        };
+        let body = fetch.template.method == Method::Get;
+        let extent = bounds.filter(|_| body).and_then(|bounds| {
+            let wanted = fetch.wanted.max(bounds.start);
+            let index = (wanted / STRIPE_BYTES) as u32;
+            let here = routing::owner_of(fetch.object, index, self.world.shards.len()) == self.id;
+            if !here || wanted >= total {
+                return None;
+            }
             let id = StripeId {
                 object: fetch.object,
                 version: head.version(),
                 index,
             };
-            let end = bounds.end.min(head.total()).min(id.base() + STRIPE_BYTES);
-            self.load(
-                id,
-                (fetch.wanted - id.base()) as u32,
-                (end - id.base()) as u32,
-            )
+            let end = bounds.end.min(id.base() + STRIPE_BYTES);
+            self.load(id, (wanted - id.base()) as u32, (end - id.base()) as u32)
         });
         if extent.is_none() && !opening {
             return None;
@@ -600,6 +608,7 @@ impl Shard {
         };
         self.metrics().count(Counter::DiskLoads);
         let extent = Arc::clone(writer.extent());
+        let loaded = Arc::clone(&extent);
         let wanted = Wanted {
             id,
             window: found.window,
@@ -614,6 +623,8 @@ impl Shard {
             let wake = |to, extent: &Arc<Extent>| shard.wake_readers(to, extent);
             let result = load::extent(&disk.door, &wanted, writer, wake).await;
             readers.end();
+            // Without a byte it is of no use to anybody.
+            shard.partition.borrow_mut().settled(&loaded);
             let index = &mut shard.partition.borrow_mut().disk;
             match result {
                 Ok(()) => {
