@@ -288,7 +288,11 @@ impl Shard {
                 });
             }
             News::Granted(segment) => disk.writer.granted(Some(segment)),
-            News::Refused => disk.writer.granted(None),
+            News::Refused => {
+                disk.writer.granted(None);
+                // It may have been a journal that could not be made: asked for again.
+                disk.journal_due.set(false);
+            }
             News::Reclaim(segment) => {
                 if disk.folding.get() {
                     disk.gone.borrow_mut().insert(segment.id);
