@@ -9,8 +9,9 @@ use std::sync::{Arc, Weak};
 
 use crate::base::clock;
 use crate::ram::StripeId;
-use crate::ram::extent::{Extent, ExtentWriter, Readers};
+use crate::ram::extent::{Extent, ExtentWriter};
 use crate::ram::progress::FillState;
+use crate::ram::readers::Readers;
 use crate::ram::slab::{Arena, PAGE_BYTES, Slab, Slot};
 
 use super::eviction::{Resident, S3Fifo};
@@ -55,7 +56,8 @@ impl Resident for ExtentResident {
     fn busy(&self) -> bool {
         self.0.upgrade().is_some_and(|extent| {
             let end = extent.id().base() + u64::from(extent.promised_end());
-            extent.progress().state() == FillState::Filling || extent.readers().awaited_at(end)
+            extent.progress().state() == FillState::Filling
+                || extent.readers().awaited_at(end, clock::now_ms())
         })
     }
 }
@@ -154,6 +156,11 @@ impl Partition {
     /// The slab is made of huge pages from now on, where the kernel can; only if the self-test has passed.
     pub fn use_huge_pages(&mut self) {
         self.slab.use_huge_pages();
+    }
+
+    /// Takes the slab's memory from the kernel now; to be called on the shard's own thread, whose memory is the nearest.
+    pub fn prefault(&mut self) {
+        self.slab.prefault();
     }
 
     /// What every shard may read.

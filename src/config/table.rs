@@ -388,6 +388,8 @@ settings! {
             "Shortest body that is sent by reference.";
         huge_pages: HugePages = "huge_pages" (one(Shape::OneOf(HugePages::WORDS)), "auto")
             "\"auto\": the cache's memory is made of 2 MiB pages where the kernel gives them (6.1, `shmem_enabled` at `never` or `advise`) and a self-test at start proves their reuse safe. \"off\": 4 KiB pages.";
+        prefault: bool = "prefault" (one(Shape::Bool), "false")
+            "Take all of the cache's memory from the kernel at start: the start takes longer, and fills do not wait for memory. Without it, memory is taken as it is used.";
     }
     disk: Disk = "The cache on disk, which survives restarts." {
         dir: Option<PathBuf> = "dir" (one(Shape::DiskDir), "none", "--cache-dir")

@@ -19,7 +19,8 @@ use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
 use crate::metrics::ShardMetrics;
 use crate::ram::StripeId;
-use crate::ram::extent::{Extent, Readers};
+use crate::ram::extent::Extent;
+use crate::ram::readers::Readers;
 use crate::upstream::{Response, Upstream, UpstreamError};
 
 use template::{Ranged, Template};

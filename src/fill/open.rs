@@ -10,7 +10,8 @@ use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::http::Method;
 use crate::metrics::{Counter, FillEnd, Gauge, Histogram, UpstreamFailure, UpstreamKind};
-use crate::ram::extent::{ExtentWriter, Readers};
+use crate::ram::extent::ExtentWriter;
+use crate::ram::readers::Readers;
 use crate::upstream::{Response, UpstreamError};
 
 use super::stream::{self, Flow};
@@ -24,17 +25,18 @@ pub async fn run<P: Peers>(peers: Rc<P>, fetch: Fetch, opened: impl FnOnce(Outco
     let metrics = peers.metrics();
     metrics.gauge_add(Gauge::FillsInFlight, 1);
     metrics.count(Counter::FillsStarted);
+    let readers = Readers::wanted_by(fetch.interest.clone());
     let mut opening = Opening {
         peers: &*peers,
         fetch,
         opened: Some(opened),
         started_ns,
-        readers: Arc::default(),
+        readers,
         early: None,
     };
     let end = opening.attempt().await;
     opening.release_early();
-    opening.readers.end();
+    opening.readers.end(clock::now_ms());
     metrics.count(Counter::FillsEnded(end));
     metrics.gauge_add(Gauge::FillsInFlight, -1);
     metrics.observe(Histogram::FillDuration, clock::now_ns() - started_ns);
@@ -263,7 +265,6 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             span,
             readers: Arc::clone(&self.readers),
             started_ns: self.started_ns,
-            interest: self.fetch.interest.clone(),
         };
         stream::stream(self.peers, response, flow, lease).await
     }

@@ -5,13 +5,14 @@
 //! published before stays good.
 
 use std::ops::Range;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use crate::base::clock;
 use crate::cache::partition::Lease;
 use crate::io::{breathe, sleep_ms};
 use crate::metrics::{Counter, FillEnd, Histogram, UpstreamKind};
-use crate::ram::extent::{Extent, ExtentWriter, Readers};
+use crate::ram::extent::{Extent, ExtentWriter};
+use crate::ram::readers::Readers;
 use crate::upstream::{Response, UpstreamError};
 
 use super::Peers;
@@ -21,8 +22,14 @@ use super::plan::{self, Window};
 const GRACE_MS: u64 = 250;
 /// The rest of a stripe that is always worth finishing.
 const SMALL_REST_BYTES: u64 = 256 * 1024;
-/// Bytes received between two turns of the other tasks.
-const BREATH_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes received between two turns of the other tasks. With several fills at once, and many readers, this is what a reader waits for.
+const BREATH_BYTES: u64 = 1024 * 1024;
+/// In the middle of a body, a receive that took all there was, and so much of it, is followed by a pause: each receive wakes the readers,
+/// each of their sends a client, and an origin hardly slower than we are would have it done for every few records of TLS.
+const GATHER_BYTES_MIN: usize = 16 * 1024;
+const GATHER_MS: u64 = 1;
+/// What of a body is neither its beginning nor its end: these go on at once.
+const STEADY_BYTES: u64 = 1024 * 1024;
 /// How often a fill that stands still looks again.
 const PAUSE_MS: u64 = 2;
 
@@ -38,8 +45,6 @@ pub struct Flow {
     pub readers: Arc<Readers>,
     /// When the fetch began.
     pub started_ns: u64,
-    /// Somebody wants this though no reader has come yet.
-    pub interest: Weak<()>,
 }
 
 /// Tells the readers of a fill that it is over, however it ends.
@@ -47,7 +52,7 @@ struct EndGuard(Arc<Readers>);
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.end(clock::now_ms());
     }
 }
 
@@ -75,7 +80,8 @@ pub(super) async fn stream<P: Peers>(
         started_ns: flow.started_ns,
         at: flow.span.start,
         received: 0,
-        since_breath: 0,
+        // The first bytes go on at once.
+        since_breath: BREATH_BYTES,
     };
     match fill.windows(&flow, first).await {
         Ok(()) => {
@@ -221,6 +227,7 @@ impl<P: Peers> Filler<'_, P> {
         while writer.remaining() > 0 {
             let worth = worth_finishing(writer, self.peers.fill_config().finish_percent);
             self.pace(flow, worth).await?;
+            let room_bytes = writer.room().len();
             let received = self
                 .response
                 .read(writer.room())
@@ -254,12 +261,20 @@ impl<P: Peers> Filler<'_, P> {
                 received as u64,
             );
             self.moved(flow, received as u64).await;
+            if received < room_bytes && received >= GATHER_BYTES_MIN && self.is_steady(flow) {
+                sleep_ms(GATHER_MS).await;
+            }
         }
         Ok(())
     }
 
+    /// Neither at the beginning of a body nor near its end.
+    fn is_steady(&self, flow: &Flow) -> bool {
+        self.received >= STEADY_BYTES && flow.span.end - self.at >= STEADY_BYTES
+    }
+
     fn note_readers(&mut self, flow: &Flow) {
-        if flow.readers.count() > 0 || flow.interest.strong_count() > 0 {
+        if flow.readers.wanted() {
             self.reader_seen_ms = clock::now_ms();
         }
     }

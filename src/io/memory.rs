@@ -23,6 +23,8 @@ const NO_VIEW: &str = "shmem_enabled lets the kernel make huge pages of its own,
 /// The system's settings for huge pages of shared memory: of all sizes, and (Linux 6.11) of this one.
 const SYSTEM: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 const SYSTEM_THIS_SIZE: &str = "/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/shmem_enabled";
+/// `MADV_POPULATE_WRITE`, Linux 5.14.
+const MADV_POPULATE_WRITE: libc::c_int = 23;
 
 /// A memfd and its shared mappings.
 #[derive(Debug)]
@@ -190,6 +192,32 @@ impl Memory {
         } else {
             Ok(())
         }
+    }
+
+    /// Backs a range with pages of 4 KiB, as writing to each would.
+    ///
+    /// # Errors
+    /// The kernel's: not supported (before Linux 5.14), or no memory. The range can still be used.
+    pub fn populate(&self, offset: u64, bytes: usize) -> io::Result<()> {
+        assert!(offset as usize + bytes <= self.len(), "inside the region");
+        // SAFETY: inside the mapping (asserted).
+        let start = unsafe { self.base().add(offset as usize) };
+        // SAFETY: inside the mapping; the advice changes no contents.
+        let result = unsafe { libc::madvise(start.cast(), bytes, MADV_POPULATE_WRITE) };
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Bytes that pages stand behind.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn backed_bytes(&self) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        Ok(self.file.metadata()?.blocks() * 512)
     }
 
     /// Takes the pages of a range out of the file: later reads give zeros, later writes get fresh pages, and whatever the kernel

@@ -4,11 +4,12 @@
 //! An `Arc<Extent>` is a pin: while it is held the bytes stay. When the last goes, the slots go home, on any thread.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use super::StripeId;
 use super::lent::Room;
 use super::progress::{FillState, Progress};
+use super::readers::Readers;
 use super::slab::{Arena, PAGE_BYTES, Slot};
 use crate::io::lend::Lent;
 
@@ -17,122 +18,6 @@ pub const FREQUENCY_MAX: u8 = 3;
 
 /// Bytes worth asking for in advance; the copy's own pace hides the others.
 const PREFETCH_BYTES: usize = 4096;
-
-/// Readers of one fill, seen by the fill: it paces itself by the fastest and stops when nobody is left.
-#[derive(Debug, Default)]
-pub struct Readers {
-    count: AtomicU32,
-    furthest: AtomicU64,
-    position: AtomicU64,
-    coming_until: AtomicU64,
-    ended: AtomicBool,
-    from_disk: bool,
-}
-
-impl Readers {
-    /// Readers of bytes that come from the disk.
-    #[must_use]
-    pub fn of_disk() -> Self {
-        Self {
-            from_disk: true,
-            ..Self::default()
-        }
-    }
-
-    /// Whether the bytes come from the disk.
-    #[must_use]
-    pub fn from_disk(&self) -> bool {
-        self.from_disk
-    }
-
-    /// A reader that follows the fill; leaving is dropping the guard.
-    #[must_use]
-    pub fn join(self: &Arc<Self>) -> Reading {
-        self.count.fetch_add(1, Ordering::AcqRel);
-        Reading(Arc::clone(self))
-    }
-
-    /// The fill will bring these absolute bytes, extent after extent.
-    pub fn announce(&self, span: std::ops::Range<u64>) {
-        self.position.store(span.start, Ordering::Release);
-        self.coming_until.store(span.end, Ordering::Release);
-    }
-
-    /// The fill has come to this absolute offset: what lies before it has been brought and does not come again.
-    pub fn pass(&self, offset: u64) {
-        self.position.store(offset, Ordering::Release);
-    }
-
-    /// Up to which absolute offset the fill still brings bytes; 0 when it is over.
-    #[must_use]
-    pub fn coming_until(&self) -> u64 {
-        if self.ended() {
-            return 0;
-        }
-        self.coming_until.load(Ordering::Acquire)
-    }
-
-    /// Whether the fill is still going to bring the byte at an absolute offset.
-    #[must_use]
-    pub fn brings(&self, offset: u64) -> bool {
-        self.position.load(Ordering::Acquire) <= offset && offset < self.coming_until()
-    }
-
-    /// Whether somebody follows the fill who has not come to `offset` yet.
-    #[must_use]
-    pub fn awaited_at(&self, offset: u64) -> bool {
-        self.count() > 0 && self.furthest() < offset
-    }
-
-    /// The fill is over: no extent of it gets another byte.
-    pub fn end(&self) {
-        self.ended.store(true, Ordering::Release);
-    }
-
-    /// Whether the fill is over.
-    #[must_use]
-    pub fn ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
-    }
-
-    /// How many follow.
-    #[must_use]
-    pub fn count(&self) -> u32 {
-        self.count.load(Ordering::Acquire)
-    }
-
-    /// The furthest absolute offset that any reader has taken.
-    #[must_use]
-    pub fn furthest(&self) -> u64 {
-        self.furthest.load(Ordering::Acquire)
-    }
-}
-
-/// One reader's membership.
-#[derive(Debug)]
-pub struct Reading(Arc<Readers>);
-
-impl Reading {
-    /// Says how far this reader has come (absolute offset in the object).
-    pub fn advance(&self, offset: u64) {
-        // Only the furthest writes: the fill and all its readers share the line.
-        if self.0.furthest() < offset {
-            self.0.furthest.fetch_max(offset, Ordering::AcqRel);
-        }
-    }
-
-    /// Whether this membership is of the given fill.
-    #[must_use]
-    pub fn is_of(&self, readers: &Arc<Readers>) -> bool {
-        Arc::ptr_eq(&self.0, readers)
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
-    }
-}
 
 /// A run of bytes `[start, start + capacity)` of a stripe, readable below its watermark. What a reader needs is on one cache line, away from
 /// the pins of the `Arc` and from other extents: those are written by everybody.

@@ -13,6 +13,7 @@
 pub mod extent;
 pub mod lent;
 pub mod progress;
+pub mod readers;
 pub mod selftest;
 pub mod slab;
 

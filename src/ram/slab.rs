@@ -257,6 +257,26 @@ impl Slab {
         self.wants_huge = true;
     }
 
+    /// Has all of the arena's memory given by the kernel now rather than at its first use, where a fill and everybody beside it would wait
+    /// for it. As far as the kernel does: what it refuses is asked for again when it is used.
+    pub fn prefault(&mut self) {
+        if self.wants_huge {
+            while !self.holes.is_empty() {
+                self.make_huge();
+            }
+        }
+        while let Some(block) = self.holes.pop() {
+            let offset = u64::from(block) * BLOCK_BYTES as u64;
+            if let Err(error) = self.arena.memory.populate(offset, BLOCK_BYTES) {
+                tracing::debug!(%error, "memory is not taken in advance");
+                self.holes.push(block);
+                return;
+            }
+            self.blocks[block as usize] = Backing::Plain;
+            self.plain.push(block);
+        }
+    }
+
     /// How many pages there are.
     #[must_use]
     pub fn pages(&self) -> usize {
@@ -712,6 +732,23 @@ mod tests {
         let small = slab.allocate(4096).unwrap();
         slab.arena().give_back(small, true);
         assert_eq!(slab.collect().punched, 0, "too small to have been lent");
+    }
+
+    #[test]
+    fn memory_that_was_taken_at_start_is_there() {
+        for huge in [false, true] {
+            let mut slab = Slab::new(20 << 20).unwrap();
+            if huge {
+                slab.use_huge_pages();
+            }
+            let backed = |slab: &Slab| slab.arena().memory().backed_bytes().unwrap();
+            assert_eq!(backed(&slab), 0);
+            slab.prefault();
+            assert_eq!(backed(&slab), 20 << 20);
+            let all = slab.allocate(20 << 20).unwrap();
+            assert!(all.iter().all(|slot| slot.is_huge() == huge));
+            assert_eq!(backed(&slab), 20 << 20);
+        }
     }
 
     proptest! {

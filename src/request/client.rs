@@ -35,6 +35,8 @@ pub struct Client {
     /// Bytes of the next call that sends by reference.
     step_bytes: Cell<usize>,
     send_timeout_ms: u64,
+    /// Bytes sent since this connection last let others go first. An answer is sent in many pieces, so it is kept between them.
+    since_pause: Cell<usize>,
 }
 
 /// Bytes sent without a pause before other tasks of the shard get a turn.
@@ -54,6 +56,7 @@ impl Client {
             lender: Rc::clone(&shard.lender),
             step_bytes: Cell::new(LEND_BYTES_MAX),
             send_timeout_ms: shard.policy().send_timeout_ms,
+            since_pause: Cell::new(0),
         }
     }
 
@@ -70,6 +73,7 @@ impl Client {
     /// # Errors
     /// The client left or was too slow.
     pub async fn writable(&self) -> Result<(), Gone> {
+        self.since_pause.set(0);
         self.socket
             .arm(clock::now_ms() + self.send_timeout_ms, OnExpiry::Cut);
         let result = self.socket.writable().await;
@@ -118,8 +122,8 @@ impl Client {
     /// # Errors
     /// The client left or was too slow.
     pub async fn send(&self, mut first: &[u8], mut second: &[u8], more: bool) -> Result<(), Gone> {
-        let mut since_pause = 0;
         while !first.is_empty() || !second.is_empty() {
+            self.take_turn().await?;
             let step = second.len().min(STEP_BYTES);
             let parts = [IoSlice::new(first), IoSlice::new(&second[..step])];
             let parts = if first.is_empty() {
@@ -133,17 +137,12 @@ impl Client {
                 .map_err(|_| self.gone())?
             else {
                 self.writable().await?;
-                since_pause = 0;
                 continue;
             };
             let of_first = sent.min(first.len());
             first = &first[of_first..];
             second = &second[sent - of_first..];
-            since_pause += sent;
-            if since_pause >= FAIR_BYTES && !second.is_empty() {
-                self.writable().await?;
-                since_pause = 0;
-            }
+            self.since_pause.set(self.since_pause.get() + sent);
         }
         Ok(())
     }
@@ -153,8 +152,8 @@ impl Client {
     /// # Errors
     /// The client left or was too slow.
     pub async fn send_by_reference(&self, mut lent: Lent<'_>) -> Result<(), Gone> {
-        let mut since_pause = 0;
         while !lent.is_empty() {
+            self.take_turn().await?;
             let step = lent.len().min(self.step_bytes.get());
             match self
                 .lender
@@ -164,18 +163,19 @@ impl Client {
                 Some(0) => return Err(Gone::Left),
                 Some(sent) => {
                     lent = lent.skip(sent);
-                    since_pause += sent;
+                    self.since_pause.set(self.since_pause.get() + sent);
                     self.stepped(step, sent);
                 }
-                None => {
-                    self.writable().await?;
-                    since_pause = 0;
-                }
+                None => self.writable().await?,
             }
-            if since_pause >= FAIR_BYTES && !lent.is_empty() {
-                self.writable().await?;
-                since_pause = 0;
-            }
+        }
+        Ok(())
+    }
+
+    /// Lets the other connections of the shard go first, when this one has sent its share.
+    async fn take_turn(&self) -> Result<(), Gone> {
+        if self.since_pause.get() >= FAIR_BYTES {
+            self.writable().await?;
         }
         Ok(())
     }

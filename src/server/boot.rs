@@ -40,6 +40,8 @@ const NAMES_MAX: usize = 1024;
 const SPARE_DESCRIPTORS: u64 = 256;
 /// Time for the shards to come up.
 const START_MS: u64 = 30_000;
+/// And for each GiB that a shard takes before; a virtual machine whose host gives memory at its first use took two to three seconds.
+const PREFAULT_GIB_MS: u64 = 10_000;
 
 /// Sends our own log to standard error.
 pub(super) fn start_log(level: Level) {
@@ -407,6 +409,7 @@ impl Seats<'_> {
                 core: self.limits.cores[id],
                 world: Arc::clone(self.world),
                 partition,
+                prefault: self.settings.ram.prefault,
                 log,
                 logs: self.settings.log.access != AccessLogSetting::Off,
                 upstream: Arc::new(upstream_config(self.settings, seed, Arc::clone(self.allow))),
@@ -426,13 +429,14 @@ impl Seats<'_> {
                 .iter()
                 .all(|shard| shard.up.load(Ordering::Acquire))
         };
-        super::wait_until(clock::now_ms() + START_MS, all_up);
+        let prefaulted = self.settings.ram.prefault;
+        let prefault_ms = u64::from(prefaulted) * (self.limits.slab_bytes >> 30) * PREFAULT_GIB_MS;
+        let waited_ms = START_MS + prefault_ms;
+        super::wait_until(clock::now_ms() + waited_ms, all_up);
         if all_up() {
             Ok(())
         } else {
-            Err(ServerError::ShardsNotUp {
-                waited_ms: START_MS,
-            })
+            Err(ServerError::ShardsNotUp { waited_ms })
         }
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Seat {
     pub(super) core: usize,
     pub(super) world: Arc<World>,
     pub(super) partition: Partition,
+    /// Whether the partition takes its memory before the shard is up.
+    pub(super) prefault: bool,
     pub(super) log: ShardLog,
     pub(super) logs: bool,
     pub(super) upstream: Arc<UpstreamConfig>,
@@ -56,7 +58,10 @@ pub(super) fn run(seat: Seat) {
     std::process::abort();
 }
 
-async fn live(seat: Seat) {
+async fn live(mut seat: Seat) {
+    if seat.prefault {
+        seat.partition.prefault();
+    }
     let watchdog = Watchdog::new();
     let names = seat.names;
     // A full queue means that the name is asked for already, or will be again.

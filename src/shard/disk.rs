@@ -6,8 +6,8 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
 
 use hashbrown::{HashMap, HashSet};
 
@@ -30,7 +30,8 @@ use crate::fill::{Fetch, Ready};
 use crate::http::Method;
 use crate::io::{sleep_ms, spawn};
 use crate::metrics::{Counter, DiskFailure, DiskWork, Gauge};
-use crate::ram::extent::{Extent, Readers};
+use crate::ram::extent::Extent;
+use crate::ram::readers::Readers;
 use crate::ram::{STRIPE_BYTES, StripeId};
 
 use crate::s3::Resolved;
@@ -566,7 +567,8 @@ impl Shard {
                 index,
             };
             let end = bounds.end.min(id.base() + STRIPE_BYTES);
-            self.load(id, (wanted - id.base()) as u32, (end - id.base()) as u32)
+            let window = (wanted - id.base()) as u32..(end - id.base()) as u32;
+            self.load(id, window, fetch.interest.clone())
         });
         if extent.is_none() && !opening {
             return None;
@@ -579,8 +581,13 @@ impl Shard {
         })
     }
 
-    /// Begins to load the bytes from `at` on, not beyond `end`; gives the extent that they come to.
-    fn load(self: &Rc<Self>, id: StripeId, at: u32, end: u32) -> Option<Arc<Extent>> {
+    /// Begins to load the bytes of a stripe that are wanted, from the first on as far as they go; gives the extent that they come to.
+    fn load(
+        self: &Rc<Self>,
+        id: StripeId,
+        Range { start: at, end }: Range<u32>,
+        interest: Weak<()>,
+    ) -> Option<Arc<Extent>> {
         let disk = self.disk.as_ref()?;
         let found = self.world.shards[self.id]
             .index
@@ -595,7 +602,7 @@ impl Shard {
             true => found.window.clone(),
             false => frames_around(&found.window, at, end.min(found.window.end)),
         };
-        let readers = Arc::new(Readers::of_disk());
+        let readers = Readers::of_disk(interest);
         readers.announce(id.base() + u64::from(window.start)..id.base() + u64::from(window.end));
         let bytes = window.len() as u64;
         let lease = self
@@ -626,7 +633,7 @@ impl Shard {
             let Some(disk) = &shard.disk else { return };
             let wake = |to, extent: &Arc<Extent>| shard.wake_readers(to, extent);
             let result = load::extent(&disk.door, &wanted, writer, wake).await;
-            readers.end();
+            readers.end(clock::now_ms());
             // Without a byte it is of no use to anybody.
             shard.partition.borrow_mut().settled(&loaded);
             let index = &mut shard.partition.borrow_mut().disk;

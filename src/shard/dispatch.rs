@@ -16,7 +16,7 @@ use crate::io::watchdog::SWEEP_MS;
 use crate::io::{sleep_ms, spawn};
 use crate::metrics::{Counter, Gauge, Invalidation};
 use crate::ram::StripeId;
-use crate::ram::extent::Readers;
+use crate::ram::readers::Readers;
 
 use super::asks::Ticket;
 use super::message::{Accepted, Answer, Message, SentAnswer};

@@ -13,7 +13,8 @@ use crate::cache::stamps::Stamp;
 use crate::disk::News;
 use crate::fill::{Fetch, Outcome, Ready};
 use crate::ram::StripeId;
-use crate::ram::extent::{Extent, Readers};
+use crate::ram::extent::Extent;
+use crate::ram::readers::Readers;
 use crate::upstream::{DetachedResponse, UpstreamError};
 
 use super::asks::Ticket;

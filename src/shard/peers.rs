@@ -13,7 +13,8 @@ use crate::cache::stamps::Stamp;
 use crate::fill::{FillConfig, Peers};
 use crate::metrics::{Counter, Invalidation, ShardMetrics};
 use crate::ram::StripeId;
-use crate::ram::extent::{Extent, Readers};
+use crate::ram::extent::Extent;
+use crate::ram::readers::Readers;
 use crate::upstream::Upstream;
 
 use super::message::{Answer, Message};

@@ -3,7 +3,8 @@
 
 use crate::harness::millrace::{Guarded, Scratch, admin_status, command};
 use crate::harness::store::Object;
-use crate::harness::{Ask, Millrace, Store, fetch, free_address, wait_until};
+use crate::harness::{Ask, MIB, Millrace, Store, Tile, fetch, free_address, wait_until};
+use std::os::unix::fs::MetadataExt;
 use std::process::Output;
 use std::time::Duration;
 
@@ -276,4 +277,38 @@ fn a_door_for_everybody_warns_in_one_line_that_names_the_setting() {
         .collect();
     assert_eq!(warnings.len(), 1, "{text}");
     open.finish();
+}
+
+#[test]
+fn memory_is_taken_at_start_only_if_the_settings_say_so() {
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(50, 10_000));
+    let origin = store.serve();
+    for (prefault, least, most) in [(true, 64 * MIB, u64::MAX), (false, 0, 32 * MIB)] {
+        let server = Millrace::setup()
+            .shards(2)
+            .ram("64MiB")
+            .settings(&format!("[ram]\nprefault = {prefault}\n"))
+            .start(origin.address);
+        let taken = backed_bytes(server.child.id());
+        assert!((least..most).contains(&taken), "{prefault}: {taken}");
+        server
+            .get("/bucket/k")
+            .assert_body(&Tile::new(50), 0, 10_000);
+        server.finish();
+    }
+}
+
+/// Bytes that pages stand behind, in all memory files of a process.
+fn backed_bytes(pid: u32) -> u64 {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
+    let slabs = open
+        .map(|entry| entry.expect("a descriptor").path())
+        .filter(|path| {
+            std::fs::read_link(path)
+                .is_ok_and(|to| to.to_string_lossy().starts_with("/memfd:millrace-slab"))
+        });
+    slabs
+        .map(|path| std::fs::metadata(path).expect("a file").blocks() * 512)
+        .sum()
 }

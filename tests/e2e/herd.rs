@@ -217,3 +217,24 @@ fn readers_of_different_objects_do_not_wait_for_each_other() {
     drop(stuck);
     server.finish();
 }
+
+#[test]
+fn a_stripe_fetched_ahead_stays_until_its_reader_comes() {
+    // The slab is far smaller than the object, and the reader slower than the origin.
+    let length = 192 * MIB;
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(37, length));
+    let origin = store.serve();
+    let server = Millrace::setup()
+        .shards(1)
+        .ram("64MiB")
+        .start(origin.address);
+    let mut reader = Connection::open_narrow(server.door, 64 << 10);
+    reader.patience(PATIENCE * 3);
+    reader.send_ask(&Ask::get("/bucket/k"));
+    let head = reader.head().expect("a head");
+    assert_eq!(reader.check_body(&head, &Tile::new(37), 0), Ok(length));
+    store.assert_sent_once("/bucket/k");
+    drop(reader);
+    server.finish();
+}

@@ -12,8 +12,9 @@ use millrace::cache::Head;
 use millrace::fill::plan::{self, Window};
 use millrace::io::lend::{LEND_BYTES_MAX, Lender};
 use millrace::ram::StripeId;
-use millrace::ram::extent::{Extent, Reading};
+use millrace::ram::extent::Extent;
 use millrace::ram::progress::FillState;
+use millrace::ram::readers::Reading;
 
 use super::judge::{judge_bytes, judge_head};
 use super::{Interest, World};

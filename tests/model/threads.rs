@@ -14,8 +14,9 @@ use millrace::cache::partition::{Lease, Partition};
 use millrace::cache::stamps::Stamps;
 use millrace::cache::{Head, Index};
 use millrace::fill::plan;
-use millrace::ram::extent::{Extent, Readers};
+use millrace::ram::extent::Extent;
 use millrace::ram::progress::FillState;
+use millrace::ram::readers::Readers;
 
 use crate::objects::{Body, OBJECTS, Wish, digest, key};
 use crate::world::judge::{come_home, judge_bytes, overwrite};
@@ -150,7 +151,7 @@ impl Writer<'_> {
             }
             self.partition.settled(&extent);
         }
-        readers.end();
+        readers.end(1);
     }
 }
 

@@ -19,8 +19,9 @@ use millrace::cache::stamps::{Stamp, Stamps};
 use millrace::cache::{Head, Index};
 use millrace::fill::plan::{self, Window};
 use millrace::ram::StripeId;
-use millrace::ram::extent::{Extent, ExtentWriter, Readers};
+use millrace::ram::extent::{Extent, ExtentWriter};
 use millrace::ram::progress::FillState;
+use millrace::ram::readers::Readers;
 use millrace::shard::routing;
 
 use crate::objects::{Body, Wish, digest, key};
@@ -373,7 +374,7 @@ impl World {
             let owner = self.owner(&extent.id());
             self.partitions[owner].settled(&extent);
         }
-        flow.readers.end();
+        flow.readers.end(1);
     }
 
     pub fn end(&mut self, which: usize, end: End) {

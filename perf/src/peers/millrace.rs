@@ -34,15 +34,22 @@ pub(super) fn plan(variant: &Variant, setup: &Setup<'_>, cores: &[u32]) -> Resul
             command.env_remove(name);
         }
     }
-    command.env("MILLRACE_TCP_CONGESTION", CONGESTION);
-    command.env("MILLRACE_SERVER_DRAIN", "1s");
+    let settings = [
+        ("MILLRACE_TCP_CONGESTION", CONGESTION),
+        ("MILLRACE_SERVER_DRAIN", "1s"),
+        // Else the first cold rounds measure how the kernel, or the host of a virtual machine, gives memory.
+        ("MILLRACE_RAM_PREFAULT", "true"),
+    ];
+    command.envs(settings);
     if let Some(ca) = &setup.origin.ca {
         command.env("MILLRACE_UPSTREAM_CA_FILE", ca);
     }
     Ok(Plan {
         command,
         version: version(setup.millrace, "--version"),
-        config: String::new(),
+        config: settings
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .concat(),
         addr,
     })
 }

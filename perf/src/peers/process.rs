@@ -5,7 +5,7 @@
 //! configuration.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -120,11 +120,11 @@ impl Process {
         Ok(())
     }
 
-    /// Waits until it accepts connections.
+    /// Waits until it answers: a port may be open long before somebody serves it.
     pub fn wait_until_open(&mut self, addr: SocketAddr) -> Result<(), PeerError> {
         let begun = Instant::now();
         while begun.elapsed() < OPEN_WITHIN {
-            if TcpStream::connect(addr).is_ok() {
+            if answers(addr).is_ok() {
                 return Ok(());
             }
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -144,6 +144,17 @@ impl Process {
             why: format!("{why}; it said: {}", said.trim().replace('\n', " | ")),
         }
     }
+}
+
+/// Asks for anything and waits for the first byte of the answer, whatever it is.
+fn answers(addr: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(OPEN_WITHIN))?;
+    write!(
+        stream,
+        "HEAD / HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"
+    )?;
+    stream.read_exact(&mut [0])
 }
 
 impl Drop for Process {

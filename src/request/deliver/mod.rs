@@ -21,8 +21,9 @@ use crate::io::socket::Cork;
 use crate::io::{Either, race, sleep_ms};
 use crate::metrics::{Gauge, SendPath, Source};
 use crate::ram::STRIPE_BYTES;
-use crate::ram::extent::{Extent, Piece, Readers, Reading};
+use crate::ram::extent::{Extent, Piece};
 use crate::ram::progress::FillState;
+use crate::ram::readers::{Readers, Reading};
 use crate::s3::RangeSpec;
 use crate::shard::Shard;
 
@@ -37,6 +38,8 @@ const AHEAD_FIRST: u32 = 2;
 pub(super) const ONE_CALL_BYTES: usize = 16 * 1024;
 /// Bodies from this size on leave in whole packets.
 pub(super) const CORK_BYTES: u64 = 64 * 1024;
+/// What a reader of a fill sends before every other reader of it has got its first bytes too.
+const FIRST_PIECE_BYTES: u32 = 64 * 1024;
 /// How often a reader looks for bytes that a fill will bring later.
 const LOOK_MS: u64 = 2;
 /// Progress after which the count of attempts begins anew.
@@ -370,8 +373,16 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
             let progress = extent.progress();
             let state = progress.state();
             let filled = progress.filled();
-            if let Some(piece) = extent.piece(position, end) {
+            let first = was_filling && !self.unsent_head.is_empty();
+            let upto = match first {
+                true => end.min(position.saturating_add(FIRST_PIECE_BYTES)),
+                false => end,
+            };
+            if let Some(piece) = extent.piece(position, upto) {
                 self.send(extent, piece, was_filling).await?;
+                if first {
+                    self.delivery.client.writable().await?;
+                }
                 continue;
             }
             if state != FillState::Filling {
@@ -421,7 +432,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         if !head.is_empty() {
             self.report.head_sent(self.status);
         }
-        let lent = !was_filling && by_reference(shard, extent, piece);
+        let lent = by_reference(shard, extent, piece);
         let source = match (was_filling, extent.readers().from_disk()) {
             (true, true) => Source::Disk,
             (true, false) => Source::Fill,
@@ -436,6 +447,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         }
         let path = send_piece(client, head, piece, lent, more).await?;
         self.at = after;
+        extent.readers().advance(after);
         if let Some(reading) = &self.reading {
             reading.advance(after);
         }
