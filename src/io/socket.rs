@@ -158,6 +158,13 @@ impl Socket {
     /// The connection's: reset, closed by the peer.
     pub fn try_send(&self, parts: &[IoSlice<'_>], more: bool) -> io::Result<Option<usize>> {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
+        if let [part] = parts {
+            // One part needs no message header for the kernel to fetch.
+            // SAFETY: `part` is readable for its length during the call.
+            return outcome(unsafe {
+                libc::send(self.fd(), part.as_ptr().cast(), part.len(), flags)
+            });
+        }
         // SAFETY: all-zero is a valid msghdr (null pointers, zero lengths).
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = parts.as_ptr().cast::<libc::iovec>().cast_mut();
