@@ -8,6 +8,7 @@ pub mod server;
 
 pub mod admin;
 pub mod listener;
+pub mod tools;
 
 pub mod request;
 
@@ -17,6 +18,8 @@ pub mod fill;
 
 pub mod cache;
 pub mod upstream;
+
+pub mod disk;
 
 pub mod access_log;
 pub mod ram;

@@ -29,6 +29,20 @@ fn main() -> ExitCode {
             write(std::io::stderr(), &stderr);
             ExitCode::from(code)
         }
+        Decision::Cache(tool) => match millrace::tools::run(&tool) {
+            Ok(answer) => {
+                write(std::io::stdout(), &answer.text);
+                ExitCode::from(if answer.good {
+                    cli::EXIT_OK
+                } else {
+                    cli::EXIT_FAILURE
+                })
+            }
+            Err(failure) => {
+                write(std::io::stderr(), &format!("millrace: {failure}\n"));
+                ExitCode::from(cli::EXIT_FAILURE)
+            }
+        },
         Decision::Serve(loaded) => {
             write(std::io::stderr(), &cli::warnings(&loaded));
             match millrace::server::run(Arc::new(loaded.settings)) {

@@ -19,12 +19,13 @@ use tree::{Source, repository, sources, text_files};
 const ROWS: &[&[&str]] = &[
     &["main"],
     &["server"],
-    &["listener", "admin"],
+    &["listener", "admin", "tools"],
     &["request"],
     &["shard"],
     &["fill"],
     &["cache", "upstream"],
-    &["ram", "disk", "access_log"],
+    &["disk"],
+    &["ram", "access_log"],
     &["s3"],
     &["http"],
     &["io"],
@@ -60,6 +61,7 @@ struct Reserved {
 const CONTROL: &[&str] = &[
     "src/admin/",
     "src/access_log/",
+    "src/disk/keeper",
     "src/upstream/dns",
     "src/server/",
     "src/main.rs",

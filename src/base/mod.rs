@@ -2,5 +2,6 @@
 //!
 //! Called by every module. Knows no word of the domain and does no I/O.
 
+pub mod checksum;
 pub mod clock;
 pub mod prng;

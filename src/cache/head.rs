@@ -23,8 +23,8 @@ pub struct HeadParts {
     pub checksum_lines: Box<[u8]>,
     /// Whether the origin was asked for checksums of the whole object when it sent this head.
     pub checksums_known: bool,
-    /// When the origin confirmed it, in monotonic milliseconds.
-    pub confirmed_ms: u64,
+    /// When the origin confirmed it, in monotonic milliseconds; below zero if that was before this process.
+    pub confirmed_ms: i64,
 }
 
 /// The head of one version of an object. All its bytes are in one block, those that an answer copies next to each other.
@@ -32,7 +32,7 @@ pub struct HeadParts {
 #[repr(C)]
 pub struct Head {
     total: u64,
-    confirmed_ms: u64,
+    confirmed_ms: i64,
     /// Key, ETag, stored lines, the line of the whole object's length, checksum lines.
     bytes: Box<[u8]>,
     ends: Ends,
@@ -172,10 +172,16 @@ impl Head {
         self.checksums_known
     }
 
+    /// When the origin confirmed it, in monotonic milliseconds.
+    #[must_use]
+    pub fn confirmed_ms(&self) -> i64 {
+        self.confirmed_ms
+    }
+
     /// Milliseconds since the origin confirmed it.
     #[must_use]
     pub fn age_ms(&self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(self.confirmed_ms)
+        (now_ms as i64).saturating_sub(self.confirmed_ms).max(0) as u64
     }
 
     /// Whether it may be used without asking; the TTL is evaluated now, not when it was stored.
@@ -225,6 +231,33 @@ impl Head {
     /// Owner only, at eviction.
     pub fn set_frequency(&self, frequency: u8) {
         self.frequency.store(frequency, Ordering::Relaxed);
+    }
+}
+
+impl crate::disk::Described for Head {
+    fn key(&self) -> &[u8] {
+        self.key()
+    }
+    fn object(&self) -> u128 {
+        self.object
+    }
+    fn version(&self) -> u128 {
+        self.version
+    }
+    fn etag(&self) -> &[u8] {
+        self.etag()
+    }
+    fn total(&self) -> u64 {
+        self.total
+    }
+    fn lines(&self) -> &[u8] {
+        self.lines()
+    }
+    fn checksum_lines(&self) -> &[u8] {
+        self.checksum_lines()
+    }
+    fn checksums_known(&self) -> bool {
+        self.checksums_known
     }
 }
 

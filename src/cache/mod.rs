@@ -6,6 +6,7 @@
 pub mod eviction;
 pub mod head;
 pub mod holds;
+pub mod on_disk;
 pub mod partition;
 pub mod read_map;
 pub mod stamps;
@@ -53,6 +54,8 @@ pub struct Index {
     pub heads: ReadMap<u128, Arc<Head>>,
     /// Extents by stripe.
     pub stripes: ReadMap<StripeId, Extents>,
+    /// Heads and extents that are on disk.
+    pub on_disk: Arc<on_disk::OnDisk>,
 }
 
 impl Index {
@@ -138,7 +141,8 @@ impl Index {
                 reach.any = true;
                 if extent.start() <= reach.end && promised > reach.end {
                     reach.end = promised;
-                    reach.filling |= extent.progress().state() == FillState::Filling;
+                    let filling = extent.progress().state() == FillState::Filling;
+                    reach.filling |= filling && !extent.readers().from_disk();
                 }
             }
             reach
@@ -150,6 +154,24 @@ impl Index {
                 any: false,
                 filling: false,
             })
+    }
+}
+
+impl Index {
+    /// What there is of `[start, end)` of a stripe in RAM and on disk together.
+    #[must_use]
+    pub fn reach_with_disk(&self, id: &StripeId, start: u32, end: u32) -> Reach {
+        let mut reach = self.reach(id, start, end);
+        while reach.end < end {
+            let Some(extent) = self.on_disk.extent_at(id, reach.end) else {
+                break;
+            };
+            let further = self.reach(id, extent.window.end, end);
+            reach.any = true;
+            reach.filling |= further.filling;
+            reach.end = further.end.max(extent.window.end);
+        }
+        reach
     }
 }
 

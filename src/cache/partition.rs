@@ -18,7 +18,7 @@ use super::eviction::{Resident, S3Fifo};
 use super::head::Head;
 use super::read_map::{self, MapWriter, ReadMap};
 use super::stamps::{Stamp, Stamps};
-use super::{Extents, Index};
+use super::{Extents, Index, on_disk};
 
 /// Most extents that one stripe may have; beyond it the oldest of the small ones make way.
 pub const EXTENTS_PER_STRIPE_MAX: usize = 128;
@@ -117,6 +117,8 @@ pub struct Partition {
     /// Who has each page that is one slot.
     page_owners: Vec<Weak<Extent>>,
     tally: Tally,
+    /// What is on disk.
+    pub disk: on_disk::Writer,
 }
 
 impl Partition {
@@ -128,7 +130,9 @@ impl Partition {
         let slab = Slab::new(ram_bytes)?;
         let stripes = (ram_bytes / 16_384) as usize;
         let page_owners = (0..slab.pages()).map(|_| Weak::new()).collect();
+        let disk = on_disk::Writer::default();
         let index = Arc::new(Index {
+            on_disk: Arc::clone(disk.index()),
             heads: read_map::table(heads_max),
             stripes: read_map::table(stripes),
         });
@@ -145,6 +149,7 @@ impl Partition {
             extents: 0,
             page_owners,
             tally: Tally::default(),
+            disk,
         })
     }
 
@@ -284,7 +289,19 @@ impl Partition {
 
     /// Room for `window` of a stripe, unless somebody already has or fetches the window's first byte.
     pub fn lease(&mut self, id: StripeId, window: Range<u32>, readers: &Arc<Readers>) -> Lease {
-        if let Some(extent) = self.index.extent_at(&id, window.start) {
+        let wanted = window.start;
+        self.lease_for(id, window, wanted, readers)
+    }
+
+    /// Room for `window` of a stripe, unless somebody already has or fetches the byte at `wanted`.
+    pub fn lease_for(
+        &mut self,
+        id: StripeId,
+        window: Range<u32>,
+        wanted: u32,
+        readers: &Arc<Readers>,
+    ) -> Lease {
+        if let Some(extent) = self.index.extent_at(&id, wanted) {
             return Lease::Have(extent);
         }
         let Some(slots) = self.make_room(window.len()) else {

@@ -28,6 +28,35 @@ pub const EXIT_USAGE: u8 = 2;
 /// The server could not start or failed while running.
 pub const EXIT_FAILURE: u8 = 3;
 
+/// What is asked of a cache directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tool {
+    /// The objects, or those whose `bucket/key` begins so.
+    List {
+        /// The cache directory.
+        dir: PathBuf,
+        /// The beginning.
+        prefix: String,
+    },
+    /// Everything about the objects of this `bucket/key`, one for each origin.
+    Show {
+        /// The cache directory.
+        dir: PathBuf,
+        /// `bucket/key`.
+        name: String,
+    },
+    /// Bytes by bucket, and what is of no use any more.
+    Usage {
+        /// The cache directory.
+        dir: PathBuf,
+    },
+    /// Reads and checks everything.
+    Verify {
+        /// The cache directory.
+        dir: PathBuf,
+    },
+}
+
 /// What the process is to do.
 #[derive(Debug)]
 pub enum Decision {
@@ -42,6 +71,8 @@ pub enum Decision {
         /// For standard error.
         stderr: String,
     },
+    /// Look at a cache directory.
+    Cache(Tool),
     /// Usage error, help or version: clap prints it and knows the code.
     Usage(Box<clap::Error>),
 }
@@ -77,6 +108,7 @@ pub fn decide(
             Ok(loaded) => verdict(&loaded, matches.get_flag("print")),
             Err(errors) => refusal(&errors),
         },
+        Some(("cache", matches)) => Decision::Cache(tool(matches)),
         _ => unreachable!("clap asks for a subcommand that is declared"),
     }
 }
@@ -96,6 +128,7 @@ pub fn command() -> Command {
                 )
                 .args(overrides()),
         )
+        .subcommand(cache_command())
         .subcommand(
             Command::new("check-config")
                 .about("Read the configuration as `serve` would and say what is wrong with it")
@@ -107,6 +140,55 @@ pub fn command() -> Command {
                 )
                 .args(overrides()),
         )
+}
+
+/// `millrace cache …`.
+fn cache_command() -> Command {
+    let dir = || {
+        Arg::new("dir")
+            .value_name("DIR")
+            .required(true)
+            .value_parser(ValueParser::path_buf())
+            .help("The cache directory")
+    };
+    let name = |name, help| Arg::new(name).value_name("BUCKET/KEY").help(help);
+    let of = |name: &'static str, about: &'static str| Command::new(name).about(about).arg(dir());
+    Command::new("cache")
+        .about("Look at a cache directory; exit code 3 if something is not found or damaged")
+        .subcommand_required(true)
+        .subcommand(
+            of("ls", "List objects: bytes, bytes on disk, name")
+                .arg(name("prefix", "Only names that begin so")),
+        )
+        .subcommand(
+            of("stat", "Show what is known of an object")
+                .arg(name("name", "The object").required(true)),
+        )
+        .subcommand(of("du", "Show bytes by bucket"))
+        .subcommand(of("verify", "Read and check everything"))
+}
+
+fn tool(matches: &ArgMatches) -> Tool {
+    let Some((name, matches)) = matches.subcommand() else {
+        unreachable!("clap asks for a subcommand that is declared")
+    };
+    let dir = matches
+        .get_one::<PathBuf>("dir")
+        .cloned()
+        .unwrap_or_default();
+    let text = |id| matches.get_one::<String>(id).cloned().unwrap_or_default();
+    match name {
+        "ls" => Tool::List {
+            dir,
+            prefix: text("prefix"),
+        },
+        "stat" => Tool::Show {
+            dir,
+            name: text("name"),
+        },
+        "du" => Tool::Usage { dir },
+        _ => Tool::Verify { dir },
+    }
 }
 
 /// `--config` and one argument for each row of the table that has a flag.
@@ -333,14 +415,14 @@ mod tests {
             "--ram",
             "lots",
             "--cache-dir",
-            "/x",
+            "x",
         ];
         let (code, stdout, stderr) = exit(&args, &[("MILLRACE_RAM", "1")]);
         assert_eq!((code, stdout.as_str()), (EXIT_CONFIG, ""));
         assert_eq!(
             stderr,
             "MILLRACE_RAM: unknown variable; did you mean `MILLRACE_RAM_SIZE`?\n\
-             --cache-dir: `disk.dir`: \"/x\": this version has no disk tier, so the cache directory can only be \"none\"\n\
+             --cache-dir: `disk.dir`: \"x\" is neither \"none\" nor a path: a path contains a '/'\n\
              --ram: `ram.size`: \"lots\" is not a size such as \"64MiB\", in whole numbers\n\
              --shards: `server.shards`: -1 is out of bounds (0 to 256)\n\
              millrace: 4 errors in the configuration\n"

@@ -235,7 +235,7 @@ mod tests {
             ("--shards", "999"),
             ("--cores", "a"),
             ("--ttl", "3"),
-            ("--cache-dir", "/var/cache"),
+            ("--cache-dir", "cache"),
         ];
         let errors = Settings::load(sources(file, &env, &flags)).expect_err("it is wrong");
         let found = lines(&errors).join("\n") + "\n";

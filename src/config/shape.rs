@@ -69,7 +69,7 @@ pub enum Shape {
     Cores,
     /// A file, or nothing.
     Path,
-    /// The cache directory: `none` only, since this version has no disk tier.
+    /// The cache directory, or `none`.
     DiskDir,
     /// `off`, `stdout` or a file.
     AccessLog,
@@ -131,7 +131,6 @@ impl Shape {
                 format!("{} to {}", format_duration(*min), format_duration(*max))
             }
             Self::OneOf(words) => quoted(words),
-            Self::DiskDir => "\"none\" in this version".to_owned(),
             _ => String::new(),
         }
     }
@@ -154,7 +153,7 @@ impl Shape {
             Self::Congestion => "the name of a congestion control such as \"cubic\"",
             Self::Cores => "a list of cores such as \"0,2-5\"",
             Self::Path => "a path in quotes",
-            Self::DiskDir => "\"none\"",
+            Self::DiskDir => "a path or \"none\"",
             Self::AccessLog => "\"off\", \"stdout\" or a path",
         }
     }
@@ -218,8 +217,9 @@ impl Shape {
             Self::Cores => self.parse_cores(text).map(Value::Cores),
             Self::Path => Ok(Value::Path((!text.is_empty()).then(|| text.into()))),
             Self::DiskDir if text == "none" => Ok(Value::DiskDir(None)),
-            Self::DiskDir => Err(ValueError::NoDiskTier {
-                dir: text.to_owned(),
+            Self::DiskDir if text.contains('/') => Ok(Value::DiskDir(Some(text.into()))),
+            Self::DiskDir => Err(ValueError::NotDiskDir {
+                text: text.to_owned(),
             }),
             Self::AccessLog => parse_access_log(text),
         }
@@ -465,12 +465,18 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_directory_is_none_in_this_version() {
+    fn the_cache_directory_is_a_path_or_none() {
         assert_eq!(text(Shape::DiskDir, "none"), Some(Value::DiskDir(None)));
-        for dir in ["", "/var/cache/millrace", "None"] {
-            let error = Shape::DiskDir.parse(&Raw::Word(dir));
+        for dir in ["/var/cache/millrace", "./cache"] {
+            assert_eq!(
+                text(Shape::DiskDir, dir),
+                Some(Value::DiskDir(Some(dir.into())))
+            );
+        }
+        for word in ["", "None", "cache"] {
+            let error = Shape::DiskDir.parse(&Raw::Word(word));
             let error = error.map(|_| ()).map_err(|error| error.to_string());
-            assert!(error.is_err_and(|text| text.contains("this version has no disk tier")));
+            assert!(error.is_err_and(|text| text.contains("neither \"none\" nor a path")));
         }
     }
 }

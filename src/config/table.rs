@@ -167,6 +167,13 @@ words! {
         /// 4 KiB pages only.
         Off = "off",
     }
+    /// What is compressed on disk.
+    Compress {
+        /// Nothing.
+        Off = "off",
+        /// What gets smaller.
+        Lz4 = "lz4",
+    }
     /// Who may read what is cached.
     Access {
         /// Whoever reaches the port.
@@ -384,11 +391,23 @@ settings! {
         prefault: bool = "prefault" (one(Shape::Bool), "false")
             "Take all of the cache's memory from the kernel at start: the start takes longer, and fills do not wait for memory. Without it, memory is taken as it is used.";
     }
-    disk: Disk = "The cache on disk. This version has no disk tier." {
+    disk: Disk = "The cache on disk, which survives restarts." {
         dir: Option<PathBuf> = "dir" (one(Shape::DiskDir), "none", "--cache-dir")
-            "Cache directory, or \"none\". This version has no disk tier: anything but \"none\" is an error.";
-        size_bytes: u64 = "size" (size(0, 1024 * TIB), "0", "--disk")
-            "Bytes the cache may take on disk. This version has no disk tier: a size has no effect.";
+            "Cache directory, made if it is not there, or \"none\". One server at a time writes into it.";
+        size_bytes: u64 = "size" (size_or_zero(256 * MIB, 1024 * TIB), "0", "--disk")
+            "Bytes the cache may take on disk, all shards together; never exceeded. 0: three quarters of what is free at start or the cache's already.";
+        reserve_bytes: u64 = "reserve" (size(0, 1024 * TIB), "1GiB")
+            "Bytes of the filesystem that the cache leaves free for others.";
+        segment_bytes: u64 = "segment" (size_or_zero(16 * MIB, GIB), "0")
+            "Size of the files that the cache is made of, and what is reclaimed at once. 0: a 32nd of each shard's part, within 16 MiB and 256 MiB.";
+        deadline_ms: u64 = "deadline" (duration(10, 5 * MINUTE), "5s")
+            "Time for one operation on the disk. After it the request goes to the origin, and the disk is left alone for two seconds.";
+        operations_max: usize = "operations_max" (int(8, 2048), "128")
+            "Reads in flight, for each shard; writes have as many places of their own. One more finds the disk busy: the request goes to the origin.";
+        queue_bytes: u64 = "queue" (size(16 * MIB, 16 * GIB), "64MiB")
+            "Bytes in RAM that may wait to be written, for each shard, at most half of its RAM. What does not fit is not kept on disk.";
+        compress: Compress = "compress" (one(Shape::OneOf(Compress::WORDS)), "off")
+            "\"lz4\": what gets smaller by an eighth is compressed on disk. \"off\": plain, which is read without being copied.";
     }
     cache: Cache = "What is kept, for how long, for whom." {
         ttl_ms: u64 = "ttl" (duration(0, 3650 * DAY), "1h", "--ttl")

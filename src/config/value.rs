@@ -231,13 +231,11 @@ pub enum ValueError {
     /// A URL or host name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// A disk directory, in a version that has no disk tier.
-    #[error(
-        "\"{dir}\": this version has no disk tier, so the cache directory can only be \"none\""
-    )]
-    NoDiskTier {
+    /// A directory that may be a mistyped word.
+    #[error("\"{text}\" is neither \"none\" nor a path: a path contains a '/'")]
+    NotDiskDir {
         /// As written.
-        dir: String,
+        text: String,
     },
     /// A file name that may be a mistyped word.
     #[error("\"{text}\" is neither \"off\" nor \"stdout\" nor a path: a path contains a '/'")]

@@ -95,6 +95,8 @@ pub struct Ready {
     pub extent: Option<Arc<Extent>>,
     /// The fill that is under way for this fetch, if it still is.
     pub fill: Option<Arc<Readers>>,
+    /// Nobody asked the origin: the head, and the bytes if there are any, were on disk.
+    pub from_disk: bool,
 }
 
 /// What became of a fetch when the origin's head had been read.

@@ -114,6 +114,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
                         head,
                         extent: Some(extent),
                         fill: None,
+                        from_disk: false,
                     }),
                     None => Outcome::Alone,
                 });
@@ -203,7 +204,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         let version = fit.version();
         let mut parts = fit.parts;
         parts.key = (*self.fetch.key).into();
-        parts.confirmed_ms = clock::now_ms();
+        parts.confirmed_ms = clock::now_ms() as i64;
         let head = Head::new(self.fetch.object, parts);
         let Some(head) = self.peers.publish(head, self.fetch.stamp).await else {
             return self.give_up(response);
@@ -213,6 +214,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
                 head,
                 extent: None,
                 fill: None,
+                from_disk: false,
             }));
             response.finish();
             return FillEnd::Completed;
@@ -248,7 +250,12 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         };
         let fill = (!enough).then(|| Arc::clone(&self.readers));
         let extent = Some(Arc::clone(extent));
-        self.tell(Outcome::Ready(Ready { head, extent, fill }));
+        self.tell(Outcome::Ready(Ready {
+            head,
+            extent,
+            fill,
+            from_disk: false,
+        }));
         if enough {
             return FillEnd::Completed;
         }

@@ -24,6 +24,10 @@ impl EventFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    pub(super) fn raw(&self) -> std::os::fd::RawFd {
+        self.0.as_raw_fd()
+    }
+
     /// Wakes the waiter. A full counter is a wake already under way.
     pub fn notify(&self) {
         let one = 1u64.to_ne_bytes();

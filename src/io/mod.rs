@@ -1,7 +1,7 @@
 //! Row 1: the only door to the kernel and to the runtime.
 //!
 //! Nothing outside this module names monoio, `io_uring` or libc. The traps of monoio 0.2.4 are fenced here by what
-//! is *not* offered: no bare file handle, no accept future, no blocking name resolution, no yield by waking oneself,
+//! is *not* offered: no file handle that closes on the spot, no accept future, no blocking name resolution, no yield by waking oneself,
 //! no splice operation. Sockets are non-blocking: data moves by direct system calls and the ring is asked only
 //! for readiness, so dropping any future of this module is safe, and loses no byte but for `Socket::recv_append`.
 
@@ -10,7 +10,9 @@
     reason = "the door to the kernel; each block names its reason"
 )]
 
+mod background;
 pub mod eventfd;
+pub mod file;
 pub mod lend;
 pub mod listen;
 pub mod memory;

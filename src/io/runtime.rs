@@ -50,6 +50,29 @@ impl ShardRuntime {
     }
 }
 
+/// Workers of the kernel that one shard's blocking file operations may occupy. The kernel's own bound, four for each core, is used up by as many
+/// operations on a server that does not answer, and then no file of any filesystem is opened or read by this thread any more.
+const FILE_WORKERS: u32 = 512;
+
+thread_local! {
+    /// The kernel keeps the bound for the thread; a ring of ours is what it is asked through, since monoio's own cannot be reached.
+    static WORKERS: std::cell::OnceCell<io_uring::IoUring> = const { std::cell::OnceCell::new() };
+}
+
+/// Lets this thread's file operations occupy many workers of the kernel (Linux 5.15).
+///
+/// # Errors
+/// The kernel's: then its own bound stays.
+pub fn raise_file_workers() -> io::Result<()> {
+    let ring = io_uring::IoUring::new(2)?;
+    ring.submitter()
+        .register_iowq_max_workers(&mut [FILE_WORKERS, 0])?;
+    WORKERS.with(|workers| {
+        let _ = workers.set(ring);
+    });
+    Ok(())
+}
+
 /// Starts a task on this shard; it runs to its end unless the process stops.
 pub fn spawn<F>(task: F)
 where

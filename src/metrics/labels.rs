@@ -87,6 +87,8 @@ labels! {
     Source {
         /// Slots filled before the request came.
         Ram = "ram",
+        /// Slots that a read from disk fills.
+        Disk = "disk",
         /// A fill in flight.
         Fill = "fill",
         /// The origin, passed through.
@@ -221,6 +223,28 @@ labels! {
         Write = "write",
         /// The origin has another version.
         Changed = "changed",
+    }
+
+    /// What an operation on the disk was for.
+    DiskWork {
+        /// A load, or a head.
+        Read = "read",
+        /// A batch of records, or facts.
+        Write = "write",
+    }
+
+    /// How an operation on the disk failed.
+    DiskFailure {
+        /// Too many operations were in flight, or the disk rested.
+        Busy = "busy",
+        /// It took too long.
+        Late = "late",
+        /// The kernel said so.
+        Io = "io",
+        /// A checksum, a length, or a record of something else.
+        Damaged = "damaged",
+        /// The segment has gone.
+        Gone = "gone",
     }
 
     /// How a DNS lookup ended.

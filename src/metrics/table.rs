@@ -6,8 +6,8 @@
 //! is one cell whose place is known at compile time.
 
 use super::labels::{
-    Close, DnsResult, FillEnd, Invalidation, Label, Malformed, Method, Outcome, Refusal, SendPath,
-    Source, StatusClass, TlsSession, UpstreamFailure, UpstreamKind,
+    Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation, Label, Malformed, Method,
+    Outcome, Refusal, SendPath, Source, StatusClass, TlsSession, UpstreamFailure, UpstreamKind,
 };
 
 /// What a metric is, and how its cells are shown.
@@ -181,6 +181,26 @@ table! {
             "Slots asked for when none was free, nor could be freed by eviction.";
         RamPunches, Counter, "millrace_ram_punches_total",
             "Slots punched out of the slab before reuse, because they had been sent by reference.";
+        DiskLoads, Counter, "millrace_disk_loads_total",
+            "Loads of extents from disk begun.";
+        DiskLoadedBytes, Counter, "millrace_disk_loaded_bytes_total",
+            "Bytes of extents that loads brought into RAM.";
+        DiskHeadsLoaded, Counter, "millrace_disk_heads_loaded_total",
+            "Object heads read from disk.";
+        DiskWrittenBytes, Counter, "millrace_disk_written_bytes_total",
+            "Bytes written to segments, headers and padding included.";
+        DiskStored, Counter, "millrace_disk_stored_total",
+            "Extents and heads written to disk.";
+        DiskMoved, Counter, "millrace_disk_moved_total",
+            "Extents and heads written again because their segment was reclaimed and they had been hit.";
+        DiskDropped, Counter, "millrace_disk_dropped_total",
+            "Copies that were not kept on disk: its queue was full, or it was slow, full or broken.";
+        DiskErrors(work: DiskWork, kind: DiskFailure), Counter, "millrace_disk_errors_total",
+            "Operations on the disk that failed, by what they were for and how.";
+        DiskReclaimed, Counter, "millrace_disk_reclaimed_total",
+            "Segments forgotten to make room, counted by each shard.";
+        DiskUnrecorded, Counter, "millrace_disk_unrecorded_total",
+            "Invalidations that could not be written to the journal in time.";
         Invalidations(cause: Invalidation), Counter, "millrace_invalidations_total",
             "Objects dropped from the cache before eviction: a write went through, or the origin has another version.";
 
@@ -229,6 +249,18 @@ table! {
             "Object heads in the index.";
         IndexExtents, Level, "millrace_index_extents",
             "Extents in the index.";
+        DiskUsedBytes, Level, "millrace_disk_used_bytes",
+            "Bytes that segments and journals take, room taken ahead included.";
+        DiskQueuedBytes, Flow, "millrace_disk_queued_bytes",
+            "Bytes in RAM that wait to be written to disk.";
+        DiskHeads, Level, "millrace_disk_heads",
+            "Object heads known on disk.";
+        DiskExtents, Level, "millrace_disk_extents",
+            "Extents known on disk.";
+        DiskIndexBytes, Level, "millrace_disk_index_bytes",
+            "Bytes of RAM that the index of the disk takes.";
+        DiskFoldsRunning, Level, "millrace_disk_folding_shards",
+            "Shards that have not heard yet that all older journals are read.";
         MailboxDepth, ShardFlow, "millrace_mailbox_depth",
             "Messages waiting in the mailbox of a shard.";
         DnsHosts, Level, "millrace_dns_hosts",

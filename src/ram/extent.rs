@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use super::StripeId;
+use super::lent::Room;
 use super::progress::{FillState, Progress};
 use super::readers::Readers;
 use super::slab::{Arena, PAGE_BYTES, Slot};
@@ -55,6 +56,14 @@ pub struct Piece<'e> {
 }
 
 impl<'e> Piece<'e> {
+    pub(super) fn extent(self) -> &'e Extent {
+        self.extent
+    }
+
+    pub(super) fn slot(self) -> (Slot, usize) {
+        (self.slot, self.inside)
+    }
+
     /// Offset in the arena's memory.
     #[must_use]
     fn offset(self) -> u64 {
@@ -134,6 +143,7 @@ impl Extent {
         let writer = ExtentWriter {
             extent: Arc::clone(&extent),
             filled: 0,
+            lent: 0,
             settled: false,
         };
         (extent, writer)
@@ -221,6 +231,21 @@ impl Extent {
         self.frequency.store(frequency, Ordering::Relaxed);
     }
 
+    /// Where a slot's byte is, for those who pin the extent.
+    pub(super) fn address(&self, slot: Slot) -> *mut u8 {
+        self.arena.address(slot)
+    }
+
+    /// Offset in the slots' order of memory at `pointer`, for checks.
+    pub(super) fn position_of(&self, pointer: *const u8) -> Option<u32> {
+        let found = self.slots.iter().position(|slot| {
+            let start = self.arena.address(*slot).addr();
+            (start..start + slot.bytes()).contains(&pointer.addr())
+        })?;
+        let inside = pointer.addr() - self.arena.address(self.slots[found]).addr();
+        Some((found * PAGE_BYTES + inside) as u32)
+    }
+
     /// The contiguous piece that holds the byte at stripe offset `at`, as far as it is filled and not beyond `end`; `None` when that
     /// byte is not there (yet).
     #[must_use]
@@ -251,6 +276,8 @@ impl Extent {
 pub struct ExtentWriter {
     extent: Arc<Extent>,
     filled: u32,
+    /// Room that was lent, front to back; never less than what is filled.
+    lent: u32,
     settled: bool,
 }
 
@@ -270,6 +297,10 @@ impl ExtentWriter {
     /// The next contiguous room to write to; empty when the extent is full.
     #[must_use]
     pub fn room(&mut self) -> &mut [u8] {
+        assert!(
+            self.lent <= self.filled,
+            "room that is lent is not written by somebody else"
+        );
         let position = self.filled as usize;
         let left = self.remaining() as usize;
         if left == 0 {
@@ -296,6 +327,39 @@ impl ExtentWriter {
         self.extent.progress.take_interested(wake);
     }
 
+    /// Lends the next room for at most `most` bytes of the extent, to be given back to [`ExtentWriter::accept`] in the same order. `None`: all is lent.
+    pub fn lend(&mut self, most: usize) -> Option<Room> {
+        self.lent = self.lent.max(self.filled);
+        let position = self.lent as usize;
+        let left = self.extent.capacity as usize - position;
+        if left == 0 || most == 0 {
+            return None;
+        }
+        let slot = self.extent.slots[position / PAGE_BYTES];
+        let inside = position % PAGE_BYTES;
+        let bytes = (slot.bytes() - inside).min(left).min(most);
+        self.lent += bytes as u32;
+        // SAFETY: `inside` is below the slot's length, and the slot inside the mapping.
+        let pointer = unsafe { self.extent.arena.address(slot).add(inside) };
+        Some(Room::new(
+            &self.extent,
+            pointer,
+            bytes,
+            slot.bytes() - inside,
+        ))
+    }
+
+    /// Publishes the bytes that `room` has got.
+    pub fn accept(&mut self, room: Room, wake: impl FnMut(usize)) {
+        assert!(
+            room.is_of(&self.extent, self.filled),
+            "room comes back in order"
+        );
+        let bytes = room.bytes_of_extent();
+        drop(room);
+        self.advance(bytes, wake);
+    }
+
     /// Ends the extent: full, or good up to here. Room that was not used goes home.
     pub fn finish(mut self, wake: impl FnMut(usize)) {
         self.settle(FillState::Done, wake);
@@ -308,7 +372,8 @@ impl ExtentWriter {
 
     fn settle(&mut self, state: FillState, wake: impl FnMut(usize)) {
         self.settled = true;
-        let used = (self.filled as usize).div_ceil(PAGE_BYTES);
+        // Room that the kernel still has goes home with the extent, whose pin it holds.
+        let used = (self.filled.max(self.lent) as usize).div_ceil(PAGE_BYTES);
         if used < self.extent.slots.len() {
             self.extent.kept_slots.store(used as u32, Ordering::Relaxed);
             self.extent

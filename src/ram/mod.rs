@@ -11,6 +11,7 @@
 )]
 
 pub mod extent;
+pub mod lent;
 pub mod progress;
 pub mod readers;
 pub mod selftest;

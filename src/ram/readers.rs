@@ -21,6 +21,7 @@ pub struct Readers {
     ended_ms: AtomicU64,
     /// Lives as long as somebody wants these bytes, whether or not it has come to them.
     interest: Weak<()>,
+    from_disk: bool,
 }
 
 impl Readers {
@@ -31,6 +32,22 @@ impl Readers {
             interest,
             ..Self::default()
         })
+    }
+
+    /// The same for bytes that come from the disk.
+    #[must_use]
+    pub fn of_disk(interest: Weak<()>) -> Arc<Self> {
+        Arc::new(Self {
+            interest,
+            from_disk: true,
+            ..Self::default()
+        })
+    }
+
+    /// Whether the bytes come from the disk.
+    #[must_use]
+    pub fn from_disk(&self) -> bool {
+        self.from_disk
     }
 
     /// Whether anybody follows, or will.

@@ -9,6 +9,7 @@ use crate::http::Method;
 use crate::io::{Either, race};
 use crate::metrics::{self, Counter, UpstreamKind};
 use crate::s3::{ErrorCode, MULTI_DELETE_BYTES_MAX, Operation, Touches, parse_multi_delete};
+use crate::shard::disk::Announced;
 use crate::upstream::{Endpoint, Response, UpstreamError};
 
 use super::answer::CacheStatus;
@@ -50,6 +51,15 @@ pub(super) async fn serve(
         return read_through(exchange, &endpoint, &request, status, report, out).await;
     }
     write_through(exchange, &endpoint, &request, status, report, out).await
+}
+
+/// Tells the disk tier that a write to an object begins.
+async fn announce(exchange: &Exchange<'_>) -> Option<Announced> {
+    if exchange.request.touches != Touches::Object {
+        return None;
+    }
+    let object = exchange.request.target.object_key()?.digest().0;
+    exchange.shard.announce(object).await
 }
 
 /// A request without a body that changes nothing.
@@ -193,6 +203,8 @@ async fn write_through(
     } else {
         0
     };
+    // Held until the answer is out: a process that dies in between must not bring back what was there before.
+    let _announced = announce(exchange).await;
     let (result, copy) = upload::run(exchange, endpoint, request, copy_bytes_max, report).await;
     drop(copying);
     // Whatever came of it: the origin may have done it.

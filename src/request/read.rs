@@ -190,13 +190,7 @@ impl Read<'_, '_> {
         report: &mut Report,
         out: &mut Vec<u8>,
     ) -> End {
-        let range = part.clone().unwrap_or(0..head.total());
-        let status = match coverage(self.shard(), &head, &range) {
-            Coverage::Whole => CacheStatus::Hit,
-            Coverage::OnItsWay => CacheStatus::Collapsed,
-            Coverage::Partial => CacheStatus::Partial,
-            Coverage::None => CacheStatus::Miss,
-        };
+        let status = self.status_of(&head, part.as_ref());
         report.outcome = outcome_of(status);
         let asking = if status == CacheStatus::Hit {
             None
@@ -205,6 +199,17 @@ impl Read<'_, '_> {
         };
         self.body(&head, part, (status, asking, None), report, out)
             .await
+    }
+
+    /// What an answer from the cache says of itself.
+    fn status_of(&self, head: &Head, part: Option<&Range<u64>>) -> CacheStatus {
+        let range = part.cloned().unwrap_or(0..head.total());
+        match coverage(self.shard(), head, &range) {
+            Coverage::Whole => CacheStatus::Hit,
+            Coverage::OnItsWay => CacheStatus::Collapsed,
+            Coverage::Partial => CacheStatus::Partial,
+            Coverage::None => CacheStatus::Miss,
+        }
     }
 
     async fn head_only(
@@ -261,7 +266,7 @@ impl Read<'_, '_> {
         };
         match outcome {
             Outcome::Ready(ready) => {
-                report.origin_status = Some(200);
+                report.origin_status = (!ready.from_disk).then_some(200);
                 self.opened(ready, status, asking, report, out).await
             }
             outcome => self.otherwise(outcome, report, out).await,
@@ -290,6 +295,12 @@ impl Read<'_, '_> {
             }
         };
         let empty = part.is_none() && head.total() == 0;
+        let status = match ready.from_disk {
+            true if self.is_head() || empty => CacheStatus::Hit,
+            true => self.status_of(&head, part.as_ref()),
+            false => status,
+        };
+        report.outcome = outcome_of(status);
         if self.is_head() || empty {
             return self.head_only(&head, part, status, report, out).await;
         }

@@ -29,6 +29,7 @@ use crate::shard::{Routes, ShardShared, World};
 use crate::upstream::dns::{Resolver, ResolverConfig};
 use crate::upstream::{AddressRule, Endpoint, TlsConfig, TlsRoots, UpstreamConfig};
 
+use super::disk::DiskThreads;
 use super::limits::{self, Limits};
 use super::threads::{self, Seat};
 use super::{Running, ServerError, control, guard};
@@ -272,7 +273,9 @@ pub(super) fn start(settings: &Settings) -> Result<Running, ServerError> {
     let mut own: Vec<_> = doors.iter().map(|door| door.address()).collect();
     own.push(settings.admin.listen);
     let allow = guard::address_rule(own, named);
+    let mut disk = DiskThreads::open(settings, &limits)?;
     let seats = Seats {
+        disk: disk.as_ref(),
         settings,
         limits: &limits,
         world: &world,
@@ -281,6 +284,9 @@ pub(super) fn start(settings: &Settings) -> Result<Running, ServerError> {
         allow: &allow,
     };
     seats.start(partitions, shard_logs)?;
+    if let Some(disk) = &mut disk {
+        disk.start(&world)?;
+    }
     for door in &doors {
         open(door, &world)?;
     }
@@ -384,6 +390,7 @@ fn start_control(
 }
 
 struct Seats<'a> {
+    disk: Option<&'a DiskThreads>,
     settings: &'a Settings,
     limits: &'a Limits,
     world: &'a Arc<World>,
@@ -409,6 +416,7 @@ impl Seats<'_> {
                 tls: Arc::clone(self.tls),
                 names: self.names.clone(),
                 seed,
+                disk: self.disk.map(DiskThreads::parts),
             };
             let thread = std::thread::Builder::new().name(format!("shard-{id}"));
             thread

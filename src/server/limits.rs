@@ -2,7 +2,9 @@
 //!
 //! Called by `boot`. Says what a setting of "all" or "a quarter" means here.
 
-use crate::config::{Settings, ZeroCopy};
+use crate::config::{Compress, Settings, ZeroCopy};
+use crate::disk::DiskConfig;
+use crate::disk::format::BLOCK_BYTES;
 use crate::fill::FillConfig;
 use crate::http::HeadLimits;
 use crate::io::probe;
@@ -73,6 +75,56 @@ impl Limits {
     }
 }
 
+/// Part of what is free that the disk tier takes by default: three of so many.
+const DISK_SHARES: u64 = 4;
+/// Segments that each shard's part of the budget is divided into, where that gives no extreme size.
+const SEGMENTS_PER_SHARD: u64 = 32;
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 16 << 20..=256 << 20;
+/// Segments that each shard must have room for: one that is written, one granted ahead, one that may be reclaimed.
+const SEGMENTS_MIN: u64 = 3;
+
+/// The bounds of the disk tier; `None` without a cache directory. `free_bytes`: of the filesystem, with what the cache has there already.
+///
+/// # Errors
+/// A budget that is too small for so many shards.
+pub fn disk(
+    settings: &Settings,
+    limits: &Limits,
+    free_bytes: u64,
+) -> Result<Option<DiskConfig>, ServerError> {
+    let disk = &settings.disk;
+    let Some(dir) = disk.dir.clone() else {
+        return Ok(None);
+    };
+    let shards = limits.cores.len() as u64;
+    let budget_bytes = match disk.size_bytes {
+        0 => free_bytes / DISK_SHARES * 3,
+        bytes => bytes,
+    };
+    let segment_bytes = match disk.segment_bytes {
+        0 => (budget_bytes / shards / SEGMENTS_PER_SHARD)
+            .clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end()),
+        bytes => bytes,
+    };
+    let least_bytes = shards * segment_bytes * SEGMENTS_MIN;
+    if budget_bytes < least_bytes {
+        return Err(ServerError::DiskTooSmall {
+            budget_bytes,
+            least_bytes,
+        });
+    }
+    Ok(Some(DiskConfig {
+        dir,
+        budget_bytes,
+        reserve_bytes: disk.reserve_bytes,
+        segment_bytes: segment_bytes / BLOCK_BYTES * BLOCK_BYTES,
+        deadline_ms: disk.deadline_ms,
+        operations_max: disk.operations_max,
+        queue_bytes_max: disk.queue_bytes.min(limits.slab_bytes / 2),
+        shards: limits.cores.len(),
+    }))
+}
+
 /// The numbers of the request path. `by_reference` is what the self-test proved.
 #[must_use]
 pub fn policy(settings: &Settings, by_reference: bool) -> Policy {
@@ -81,6 +133,7 @@ pub fn policy(settings: &Settings, by_reference: bool) -> Policy {
         ttl_ms: settings.cache.ttl_ms,
         fanout: settings.fill.fanout as u32,
         attempts: settings.fill.attempts,
+        compress: settings.disk.compress == Compress::Lz4,
         by_reference_min: wanted.then_some(settings.ram.zero_copy_min_bytes),
         fill: FillConfig {
             window_bytes: settings.fill.window_bytes,

@@ -5,6 +5,7 @@
 
 mod boot;
 mod control;
+mod disk;
 mod events;
 mod guard;
 pub mod limits;
@@ -56,6 +57,19 @@ pub enum ServerError {
     /// Hosts and origins.
     #[error("the origins cannot be used: {0}")]
     Routes(#[from] crate::s3::OriginMapError),
+    /// The cache directory.
+    #[error(transparent)]
+    Directory(#[from] crate::disk::keeper::DirectoryError),
+    /// A budget that has no room for what is written at once.
+    #[error(
+        "the disk's budget of {budget_bytes} bytes is too small for this many shards: at least {least_bytes} are needed (disk.size, disk.segment, server.shards)"
+    )]
+    DiskTooSmall {
+        /// As configured, or as found.
+        budget_bytes: u64,
+        /// What is needed.
+        least_bytes: u64,
+    },
     /// The access log.
     #[error("the access log cannot be written: {0}")]
     AccessLog(#[from] AccessLogError),

@@ -12,6 +12,7 @@ use crate::cache::partition::Partition;
 use crate::io::runtime::ShardRuntime;
 use crate::io::watchdog::Watchdog;
 use crate::listener::connection;
+use crate::shard::disk::DiskParts;
 use crate::shard::{Shard, ShardParts, World};
 use crate::upstream::{TlsConfig, Upstream, UpstreamConfig};
 
@@ -32,6 +33,7 @@ pub(super) struct Seat {
     /// Names to resolve, to the control thread.
     pub(super) names: Sender<Box<str>>,
     pub(super) seed: u64,
+    pub(super) disk: Option<DiskParts>,
 }
 
 /// The shard's whole life.
@@ -84,6 +86,7 @@ async fn live(mut seat: Seat) {
         log: seat.log,
         logs: seat.logs,
         seed: seat.seed,
+        disk: seat.disk,
     });
     crate::shard::run(shard, connection::start).await;
 }

@@ -35,6 +35,7 @@ const LEASE_PAUSE_MS: u64 = 1;
 pub async fn run(shard: Rc<Shard>, connect: impl Fn(Rc<Shard>, Accepted) + 'static) {
     spawn(sweeps(Rc::clone(&shard)));
     spawn(chores(Rc::clone(&shard)));
+    shard.start_disk();
     let world = Arc::clone(&shard.world);
     let shared = &world.shards[shard.id];
     let waiter = match shared.mailbox.waiter() {
@@ -108,21 +109,32 @@ impl Shard {
                     shard.reply(ticket, SentAnswer::Leased(lease));
                 });
             }
-            Message::Settled(extent) => self.partition.borrow_mut().settled(&extent),
+            Message::Settled(extent) => self.settled(&extent),
             Message::Invalidate(object, hold_ms, ticket) => {
-                self.drop_object(object, hold_ms);
-                self.reply(ticket, SentAnswer::Done);
+                let mark = self.drop_object(object, hold_ms);
+                self.reply_when_recorded(mark, ticket);
             }
             Message::InvalidateBucket(bucket, hold_ms, ticket) => {
-                self.drop_bucket(&bucket, hold_ms);
-                self.reply(ticket, SentAnswer::Done);
+                let mark = self.drop_bucket(&bucket, hold_ms);
+                self.reply_when_recorded(mark, ticket);
             }
             Message::VersionGone(object, version, ticket) => {
-                self.partition
-                    .borrow_mut()
-                    .drop_head_if(object, |head| head.version() == version);
+                self.drop_version(object, version);
                 self.reply(ticket, SentAnswer::Done);
             }
+            Message::LoadHead(object, key, stamp, ticket) => {
+                let shard = Rc::clone(self);
+                spawn(async move {
+                    let head = shard.load_head(object, &key, stamp).await;
+                    shard.reply(ticket, SentAnswer::Published(head));
+                });
+            }
+            Message::WriteBegins(object, ticket) => {
+                let mark = self.write_begins(object);
+                self.reply_when_recorded(mark, ticket);
+            }
+            Message::WriteOver(object) => self.write_over(object),
+            Message::Disk(news) => self.hear_of_disk(news),
             Message::Progress(name) => self.waits.wake(name),
             Message::Answer(ticket, answer) => self.take_answer(ticket, answer),
             Message::Resolved(host, addresses) => {
@@ -139,22 +151,46 @@ impl Shard {
         }
     }
 
-    pub(super) fn drop_object(&self, object: u128, hold_ms: u64) {
+    fn reply_when_recorded(self: &Rc<Self>, mark: Option<u64>, ticket: Ticket) {
+        if mark.is_none() {
+            return self.reply(ticket, SentAnswer::Done);
+        }
+        let shard = Rc::clone(self);
+        spawn(async move {
+            shard.recorded(mark).await;
+            shard.reply(ticket, SentAnswer::Done);
+        });
+    }
+
+    /// The origin says that this version is not the current one any more.
+    pub(super) fn drop_version(&self, object: u128, version: u128) {
+        let current = |head: &Head| head.version() == version;
+        self.partition.borrow_mut().drop_head_if(object, current);
+        let on_disk = self.world.shards[self.id].index.on_disk.head(object);
+        if on_disk.is_some_and(|head| head.version == version as u64) {
+            let _ = self.forget_on_disk(object);
+        }
+    }
+
+    /// Gives what is to be recorded before anybody hears of it.
+    pub(super) fn drop_object(&self, object: u128, hold_ms: u64) -> Option<u64> {
         self.partition.borrow_mut().invalidate(object);
         if hold_ms > 0 {
             self.holds
                 .borrow_mut()
                 .add(object, clock::now_ms() + hold_ms);
         }
+        self.forget_on_disk(object)
     }
 
-    pub(super) fn drop_bucket(&self, bucket: &[u8], hold_ms: u64) {
+    pub(super) fn drop_bucket(&self, bucket: &[u8], hold_ms: u64) -> Option<u64> {
         self.partition.borrow_mut().invalidate_prefix(bucket);
         if hold_ms > 0 {
             self.holds
                 .borrow_mut()
                 .add_everything(clock::now_ms() + hold_ms);
         }
+        self.forget_prefix_on_disk(bucket)
     }
 
     /// Stores a head, unless it was beaten by an invalidation or its object is held.
@@ -166,7 +202,11 @@ impl Shard {
         {
             return None;
         }
-        self.partition.borrow_mut().publish(head, stamp)
+        let published = self.partition.borrow_mut().publish(head, stamp);
+        if let Some(head) = &published {
+            self.keep_head(head, stamp);
+        }
+        published
     }
 
     /// Room for a window, waited for while it is coming.
@@ -241,6 +281,9 @@ impl Shard {
         let shard = Rc::clone(self);
         let peers = Rc::new(ShardPeers(Rc::clone(self)));
         spawn(async move {
+            if let Some(ready) = shard.from_disk(&fetch).await {
+                return shard.opened(&flight, Outcome::Ready(ready));
+            }
             fill::open::run(peers, fetch, |outcome| shard.opened(&flight, outcome)).await;
         });
     }
@@ -263,11 +306,16 @@ impl Shard {
             None => self.answers_opening(fetch, &head),
         };
         let fill = None;
-        usable.then_some(Outcome::Ready(Ready { head, extent, fill }))
+        usable.then_some(Outcome::Ready(Ready {
+            head,
+            extent,
+            fill,
+            from_disk: false,
+        }))
     }
 
     /// Whether a head that was published meanwhile is what an opening fetch would have brought.
-    fn answers_opening(&self, fetch: &Fetch, head: &Head) -> bool {
+    pub(super) fn answers_opening(&self, fetch: &Fetch, head: &Head) -> bool {
         let checksums = !fetch.template.wants_checksums
             || fetch.ranged.spec().is_some()
             || head.checksums_known();
@@ -371,6 +419,8 @@ impl Shard {
         metrics.gauge_set(Gauge::IndexHeads, partition.heads() as u64);
         metrics.gauge_set(Gauge::IndexExtents, partition.extents() as u64);
         metrics.gauge_set(Gauge::RamUsedBytes, partition.used_bytes());
+        drop(partition);
+        self.copy_disk_gauges();
         let idle = self.upstream.connections_idle();
         metrics.gauge_set(Gauge::UpstreamConnectionsIdle, idle as u64);
         metrics.gauge_set(

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
+use crate::disk::News;
 use crate::fill::{Fetch, Outcome, Ready};
 use crate::ram::StripeId;
 use crate::ram::extent::Extent;
@@ -45,6 +46,14 @@ pub enum Message {
     Invalidate(u128, u64, Ticket),
     /// The same for every object of a bucket.
     InvalidateBucket(Arc<[u8]>, u64, Ticket),
+    /// The head of an object, from disk.
+    LoadHead(u128, Arc<[u8]>, Stamp, Ticket),
+    /// The keeper of the cache directory, or the fold, has something to say.
+    Disk(News),
+    /// A write to an object goes to the origin; nothing of it on disk may be used any more.
+    WriteBegins(u128, Ticket),
+    /// That write is over.
+    WriteOver(u128),
     /// Drop an object if this is still its version.
     VersionGone(u128, u128, Ticket),
     /// A fill has moved; wake its readers.
@@ -61,7 +70,7 @@ pub enum Message {
 pub enum Answer {
     /// To `Fetch`.
     Fetched(Outcome),
-    /// To `Publish`.
+    /// To `Publish` and `LoadHead`.
     Published(Option<Arc<Head>>),
     /// To `Lease`.
     Leased(Lease),

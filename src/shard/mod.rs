@@ -4,6 +4,7 @@
 //! threads share. What changes something that another shard owns travels as a message and, where it matters, is answered.
 
 pub mod asks;
+pub mod disk;
 mod dispatch;
 pub mod mailbox;
 pub mod message;
@@ -84,6 +85,8 @@ pub struct Policy {
     pub attempts: u32,
     /// Bodies from this size on go out by reference once they are hot; `None`: never.
     pub by_reference_min: Option<usize>,
+    /// Whether extents are compressed on disk where that pays.
+    pub compress: bool,
     /// Bounds of fills.
     pub fill: FillConfig,
     /// Bounds of request heads.
@@ -178,6 +181,7 @@ pub struct Shard {
     holds: RefCell<Holds>,
     tally: Cell<Tally>,
     ghost_hits: Cell<u64>,
+    disk: Option<disk::Disk>,
     asks: Rc<Asks<Answer>>,
     flights: RefCell<Vec<Rc<Flight>>>,
 }
@@ -200,6 +204,8 @@ pub struct ShardParts {
     pub logs: bool,
     /// Seed of its generator.
     pub seed: u64,
+    /// Its disk, if there is a cache directory.
+    pub disk: Option<disk::DiskParts>,
 }
 
 impl Shard {
@@ -223,6 +229,7 @@ impl Shard {
             holds: RefCell::default(),
             tally: Cell::new(Tally::default()),
             ghost_hits: Cell::new(0),
+            disk: parts.disk.map(|disk| disk::Disk::new(parts.id, disk)),
             asks: Asks::new(parts.id as u16),
             flights: RefCell::new(Vec::new()),
         })
@@ -311,7 +318,8 @@ impl Shard {
     pub async fn invalidate(self: &Rc<Self>, object: u128, hold_ms: u64) {
         let owner = routing::head_owner(object, self.world.shards.len());
         if owner == self.id {
-            return self.drop_object(object, hold_ms);
+            let mark = self.drop_object(object, hold_ms);
+            return self.recorded(mark).await;
         }
         let (ticket, ask) = self.asks.open();
         self.post(owner, Message::Invalidate(object, hold_ms, ticket));
@@ -322,7 +330,8 @@ impl Shard {
     pub async fn invalidate_bucket(self: &Rc<Self>, bucket: Arc<[u8]>, hold_ms: u64) {
         for owner in 0..self.world.shards.len() {
             if owner == self.id {
-                self.drop_bucket(&bucket, hold_ms);
+                let mark = self.drop_bucket(&bucket, hold_ms);
+                self.recorded(mark).await;
                 continue;
             }
             let (ticket, ask) = self.asks.open();

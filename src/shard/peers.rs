@@ -23,6 +23,22 @@ use super::{Shard, routing, waits};
 /// A shard's own handle, for its fills.
 pub(super) struct ShardPeers(pub(super) Rc<Shard>);
 
+impl Shard {
+    /// Wakes the readers of `extent` on a shard.
+    pub(super) fn wake_readers(&self, to: usize, extent: &Arc<Extent>) {
+        let name = waits::name_of(extent);
+        if to == self.id {
+            self.waits.wake(name);
+            return;
+        }
+        let other = &self.world.shards[to];
+        if other.mailbox.push(Message::Progress(name)).is_err() {
+            other.sweep.store(true, Ordering::SeqCst);
+            other.mailbox.rouse();
+        }
+    }
+}
+
 impl Peers for ShardPeers {
     async fn publish(&self, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
         let shard = &self.0;
@@ -68,7 +84,7 @@ impl Peers for ShardPeers {
             shard.world.shards.len(),
         );
         if owner == shard.id {
-            shard.partition.borrow_mut().settled(&extent);
+            shard.settled(&extent);
         } else {
             shard.post(owner, Message::Settled(extent));
         }
@@ -81,11 +97,7 @@ impl Peers for ShardPeers {
             .count(Counter::Invalidations(Invalidation::Changed));
         let owner = routing::head_owner(object, shard.world.shards.len());
         if owner == shard.id {
-            shard
-                .partition
-                .borrow_mut()
-                .drop_head_if(object, |head| head.version() == version);
-            return;
+            return shard.drop_version(object, version);
         }
         let (ticket, ask) = shard.asks.open();
         shard.post(owner, Message::VersionGone(object, version, ticket));
@@ -93,16 +105,7 @@ impl Peers for ShardPeers {
     }
 
     fn wake(&self, to: usize, extent: &Arc<Extent>) {
-        let name = waits::name_of(extent);
-        if to == self.0.id {
-            self.0.waits.wake(name);
-            return;
-        }
-        let other = &self.0.world.shards[to];
-        if other.mailbox.push(Message::Progress(name)).is_err() {
-            other.sweep.store(true, Ordering::SeqCst);
-            other.mailbox.rouse();
-        }
+        self.0.wake_readers(to, extent);
     }
 
     fn upstream(&self) -> &Rc<Upstream> {

@@ -22,6 +22,8 @@
 mod harness;
 
 mod config_cli;
+mod crashes;
+mod disk;
 mod drain;
 mod failing_origin;
 mod herd;

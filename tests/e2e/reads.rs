@@ -415,3 +415,21 @@ fn heavy_a_gibibyte_of_a_verifying_origin_has_its_checksum() {
     }
     server.finish();
 }
+
+#[test]
+fn a_read_across_many_small_pieces_and_gaps_is_whole() {
+    let store = Store::new();
+    store.insert("/bucket/pieces", Object::tile(77, 10_000));
+    let tile = Tile::new(77);
+    let origin = store.serve();
+    let server = Millrace::start(origin.address);
+    for start in (0..10_000).step_by(1000) {
+        let piece = server.fetch(&Ask::get("/bucket/pieces").range(start, start + 300));
+        piece.assert_body(&tile, start, start + 300);
+    }
+    let whole = server.get("/bucket/pieces");
+    assert_eq!((whole.status(), whole.cache_word()), (200, "PARTIAL"));
+    whole.assert_body(&tile, 0, 10_000);
+    store.assert_sent_once("/bucket/pieces");
+    server.finish();
+}

@@ -101,7 +101,7 @@ impl Writer<'_> {
             key: key(object).into(),
             etag: etag.into_bytes().into(),
             total: [1000, 300_000, 20_000_000][self.prng.below(3)],
-            confirmed_ms: self.fetches,
+            confirmed_ms: self.fetches as i64,
             ..HeadParts::default()
         };
         Head::new(digest(object), parts)

@@ -413,6 +413,6 @@ fn head_parts(fill: &Fill, version: &Version) -> HeadParts {
         lines: format!("x-fetch: {}\r\n", fill.fetch).into_bytes().into(),
         checksum_lines: checksums(fill.checksums).into(),
         checksums_known: fill.checksums,
-        confirmed_ms: fill.fetch,
+        confirmed_ms: fill.fetch as i64,
     }
 }

@@ -183,7 +183,10 @@ impl<'a> Delivery<'a> {
         }
         let id = window.id(self.head.object(), self.head.version());
         let index = self.shard.index_of(self.head.object(), window.index);
-        let end = index.gap_until(&id, window.range.start, window.range.end);
+        let mut end = index.gap_until(&id, window.range.start, window.range.end);
+        if index.on_disk.extent_at(&id, window.range.start).is_none() {
+            end = index.on_disk.gap_until(&id, window.range.start, end);
+        }
         let base = u64::from(window.index) * STRIPE_BYTES;
         let wanted = window.absolute().start;
         self.fetch(
@@ -206,7 +209,12 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
                     None => continue,
                 },
             };
+            let before = self.at;
             self.follow(&extent, &window).await?;
+            if self.at > before && extent.progress().state() == FillState::Done {
+                // Nothing broke off here: many small gaps are no failures.
+                self.tried_at = u64::MAX;
+            }
         }
         Ok(())
     }
@@ -425,10 +433,10 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
             self.report.head_sent(self.status);
         }
         let lent = by_reference(shard, extent, piece);
-        let source = if was_filling {
-            Source::Fill
-        } else {
-            Source::Ram
+        let source = match (was_filling, extent.readers().from_disk()) {
+            (true, true) => Source::Disk,
+            (true, false) => Source::Fill,
+            (false, _) => Source::Ram,
         };
         let bytes = piece.bytes();
         let after = self.at + bytes.len() as u64;
@@ -501,7 +509,7 @@ pub fn coverage(shard: &Shard, head: &Head, range: &Range<u64>) -> Coverage {
     let (mut missing, mut present, mut filling) = (false, false, false);
     for window in plan::windows(range.clone()) {
         let id = window.id(head.object(), head.version());
-        let reach = shard.index_of(head.object(), window.index).reach(
+        let reach = shard.index_of(head.object(), window.index).reach_with_disk(
             &id,
             window.range.start,
             window.range.end,

@@ -18,6 +18,7 @@ pub struct Setup {
     ram: String,
     doors: usize,
     origin: Option<String>,
+    cache_dir: Option<PathBuf>,
 }
 
 impl Setup {
@@ -38,6 +39,12 @@ impl Setup {
     pub fn settings(mut self, toml: &str) -> Setup {
         self.settings.push_str(toml);
         self.settings.push('\n');
+        self
+    }
+
+    /// A cache directory; the caller keeps it.
+    pub fn cache_dir(mut self, dir: &std::path::Path) -> Setup {
+        self.cache_dir = Some(dir.to_owned());
         self
     }
 
@@ -73,14 +80,11 @@ impl Setup {
         for door in &doors {
             command.args(["--listen", &door.to_string()]);
         }
-        command.args([
-            "--admin",
-            &admin.to_string(),
-            "--ram",
-            &self.ram,
-            "--cache-dir",
-            "none",
-        ]);
+        command.args(["--admin", &admin.to_string(), "--ram", &self.ram]);
+        let dir = self.cache_dir.as_deref();
+        command
+            .arg("--cache-dir")
+            .arg(dir.unwrap_or(std::path::Path::new("none")));
         command.args(["--shards", &self.shards.to_string()]);
         let log = folder.path.join("access.log");
         let settings = self
@@ -153,6 +157,7 @@ impl Millrace {
             ram,
             doors: 1,
             origin: None,
+            cache_dir: None,
         }
     }
 
@@ -244,6 +249,14 @@ impl Millrace {
             .args(["-c", &format!("kill -{name} {}", self.child.id())])
             .status();
         assert!(done.is_ok_and(|status| status.success()), "kill -{name}");
+    }
+
+    /// Ends it at once, as a power cut would.
+    #[track_caller]
+    pub fn kill(mut self) {
+        self.child.kill().expect("kill -9");
+        let _ = self.child.wait();
+        self.finished = true;
     }
 
     #[track_caller]

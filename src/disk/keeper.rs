@@ -1,0 +1,551 @@
+//! The keeper of the cache directory: makes and removes files, keeps the budget, says that this instance lives.
+//!
+//! Runs on a thread of its own, since all it does may block; started by `server`. Segments are granted only while the budget and the filesystem have room for a
+//! whole one; to make room the oldest segments go, after every shard has said that it knows nothing of them any more. A keeper that hangs costs copies: shards wait for
+//! nothing it does.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use crate::base::clock;
+use crate::io::file;
+use crate::ram::STRIPE_BYTES;
+
+use super::format::segment::{FileHeader, check_format_text, format_text};
+use super::format::{FormatError, VERSION};
+use super::names::{self, InstanceName};
+use super::{Ask, DiskConfig, News, Segment};
+
+/// How often the lease is rewritten and room is looked for.
+const TICK: Duration = Duration::from_secs(2);
+/// Bytes of a journal's first blocks, taken at once so that an invalidation finds room on a full disk.
+const JOURNAL_BYTES: u64 = 1 << 20;
+
+/// Why a directory cannot be a cache directory.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The kernel's answer.
+    #[error("the cache directory {path}: {source}")]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+    },
+    /// It belongs to another program or version.
+    #[error("the cache directory {path} is not one of format version {VERSION}: {source}")]
+    Format {
+        /// The file `FORMAT`.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: FormatError,
+    },
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> DirectoryError + '_ {
+    |source| DirectoryError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// What is known of one segment.
+struct Held {
+    segment: Arc<Segment>,
+    bytes: u64,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A shard appends to it.
+    Open,
+    /// It may be read.
+    Whole,
+    /// So many shards have not said yet that they know nothing of it.
+    Going(usize),
+}
+
+/// All segments of a directory by instance, shard and number.
+pub type Registry = HashMap<(u64, u16, u32), Arc<Segment>>;
+
+/// The directory, opened.
+pub struct Keeper {
+    config: DiskConfig,
+    own: InstanceName,
+    folder: PathBuf,
+    /// Kept locked while this process lives.
+    lease: fs::File,
+    /// Others, oldest first.
+    others: Vec<InstanceName>,
+    /// By age.
+    segments: BTreeMap<u32, Held>,
+    used_bytes: u64,
+    journal_bytes: u64,
+    numbers: Vec<u32>,
+    journals: Vec<u32>,
+    wishes: VecDeque<usize>,
+}
+
+/// Creates `FORMAT` if nobody has, and checks it.
+fn claim(dir: &Path) -> Result<(), DirectoryError> {
+    let path = dir.join(names::FORMAT);
+    match fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+    {
+        Ok(mut file) => {
+            let text = format_text(STRIPE_BYTES);
+            return file
+                .write_all(text.as_bytes())
+                .and_then(|()| file.sync_all())
+                .map_err(at(&path));
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(at(&path)(error)),
+    }
+    check(dir)
+}
+
+/// The instances of a directory, oldest first.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn instances(dir: &Path) -> Result<Vec<InstanceName>, DirectoryError> {
+    let folder = dir.join(names::INSTANCES);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(at(&folder))? {
+        let entry = entry.map_err(at(&folder))?;
+        found.extend(entry.file_name().to_str().and_then(InstanceName::parse));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The files of a folder whose names `parse` knows, with their length, in order of number and shard.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn files(
+    folder: &Path,
+    parse: impl Fn(&str) -> Option<(u16, u32)>,
+) -> Result<Vec<(u16, u32, PathBuf, u64)>, DirectoryError> {
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(at(folder)(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(at(folder))?;
+        let Some((shard, number)) = entry.file_name().to_str().and_then(&parse) else {
+            continue;
+        };
+        // A file that goes while it is looked at is not there.
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        found.push((shard, number, entry.path(), metadata.len()));
+    }
+    found.sort_by_key(|&(shard, number, ..)| (number, shard));
+    Ok(found)
+}
+
+/// A segment that somebody has left.
+pub struct Found {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// Bytes of its file.
+    pub bytes: u64,
+}
+
+/// The segments of these instances, in their order, numbered from 0.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn segments(dir: &Path, instances: &[InstanceName]) -> Result<Vec<Found>, DirectoryError> {
+    let mut found = Vec::new();
+    for name in instances {
+        let folder = name.folder(dir).join(names::SEGMENTS);
+        for (shard, number, path, bytes) in files(&folder, names::parse_segment)? {
+            let segment = Arc::new(Segment {
+                id: found.len() as u32,
+                path,
+                instance: name.number,
+                shard,
+                number,
+            });
+            found.push(Found { segment, bytes });
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a directory is one that this program can read.
+///
+/// # Errors
+/// It is not there, or of another format.
+pub fn check(dir: &Path) -> Result<(), DirectoryError> {
+    let path = dir.join(names::FORMAT);
+    let text = fs::read_to_string(&path).map_err(at(&path))?;
+    check_format_text(&text, STRIPE_BYTES).map_err(|source| DirectoryError::Format { path, source })
+}
+
+impl Keeper {
+    /// Opens the directory, makes this process's folder, and looks at what others have left.
+    ///
+    /// # Errors
+    /// It cannot be read or written, or is of another format.
+    pub fn open(config: DiskConfig) -> Result<Self, DirectoryError> {
+        let top = config.dir.join(names::INSTANCES);
+        fs::create_dir_all(&top).map_err(at(&top))?;
+        claim(&config.dir)?;
+        let others = instances(&config.dir)?;
+        let youngest = others.last().map_or(0, |name| name.number);
+        let own = InstanceName {
+            number: clock::unix_ms().max(youngest + 1),
+            random: crate::base::prng::mix64(clock::now_ns() ^ u64::from(std::process::id()) << 32)
+                as u32,
+        };
+        let folder = own.folder(&config.dir);
+        let segments = folder.join(names::SEGMENTS);
+        fs::create_dir_all(&segments).map_err(at(&segments))?;
+        let lease_path = folder.join(names::LEASE);
+        let lease = fs::File::create(&lease_path).map_err(at(&lease_path))?;
+        // A filesystem without locks has a lease with a time only.
+        let _ = lease.try_lock();
+        let shards = config.shards;
+        let mut keeper = Self {
+            config,
+            own,
+            folder,
+            lease,
+            others,
+            segments: BTreeMap::new(),
+            used_bytes: 0,
+            journal_bytes: 0,
+            numbers: vec![0; shards],
+            journals: vec![0; shards],
+            wishes: VecDeque::new(),
+        };
+        keeper.renew();
+        keeper.take_stock()?;
+        Ok(keeper)
+    }
+
+    fn take_stock(&mut self) -> Result<(), DirectoryError> {
+        for Found { segment, bytes } in segments(&self.config.dir, &self.others)? {
+            self.used_bytes += bytes;
+            let (id, state) = (segment.id, State::Whole);
+            let held = Held {
+                segment,
+                bytes,
+                state,
+            };
+            self.segments.insert(id, held);
+        }
+        for name in &self.others {
+            let journals = files(&name.folder(&self.config.dir), names::parse_journal)?;
+            self.journal_bytes += journals.iter().map(|journal| journal.3).sum::<u64>();
+        }
+        Ok(())
+    }
+
+    /// Instances whose journals are to be read, oldest first.
+    #[must_use]
+    pub fn others(&self) -> &[InstanceName] {
+        &self.others
+    }
+
+    /// Every segment there is.
+    #[must_use]
+    pub fn registry(&self) -> Registry {
+        let all = self.segments.values();
+        all.map(|held| (held.segment.name(), Arc::clone(&held.segment)))
+            .collect()
+    }
+
+    /// Serves shards until the process ends.
+    pub fn run(mut self, asks: &Receiver<Ask>, tell: impl Fn(usize, News), note: impl Fn(u64)) {
+        self.remove_empty();
+        for shard in 0..self.config.shards {
+            self.give_journal(shard, &tell);
+        }
+        loop {
+            match asks.recv_timeout(TICK) {
+                Ok(ask) => self.answer(ask, &tell),
+                Err(RecvTimeoutError::Timeout) => self.renew(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.make_room(&tell);
+            note(self.used_bytes + self.journal_bytes);
+        }
+    }
+
+    fn answer(&mut self, ask: Ask, tell: &impl Fn(usize, News)) {
+        match ask {
+            Ask::Journal(shard) => self.give_journal(shard, tell),
+            Ask::Segment(shard) => {
+                self.wishes.push_back(shard);
+                self.grant(tell);
+            }
+            Ask::Sealed(id, bytes) => self.sealed(id, bytes),
+            Ask::Trim(id, bytes) => self.trim(id, bytes),
+            Ask::Released(id, _) => {
+                let Some(held) = self.segments.get_mut(&id) else {
+                    return;
+                };
+                if let State::Going(left) = held.state {
+                    held.state = State::Going(left - 1);
+                    if left == 1 {
+                        self.remove(id);
+                        self.grant(tell);
+                    }
+                }
+            }
+        }
+    }
+
+    fn renew(&mut self) {
+        use std::os::unix::fs::FileExt as _;
+        let text = format!("{:013}\n", clock::unix_ms());
+        if let Err(error) = self.lease.write_all_at(text.as_bytes(), 0) {
+            tracing::warn!(%error, "the lease of the cache directory cannot be written");
+        }
+    }
+
+    fn give_journal(&mut self, shard: usize, tell: &impl Fn(usize, News)) {
+        let number = self.journals[shard];
+        self.journals[shard] += 1;
+        let header = FileHeader {
+            instance: self.own.number,
+            shard: shard as u16,
+            number,
+            created_unix_ms: clock::unix_ms(),
+        };
+        let path = self.folder.join(names::journal(shard as u16, number));
+        let header = header.journal();
+        match new_file(&path, &header, JOURNAL_BYTES) {
+            Ok(()) => {
+                self.journal_bytes += JOURNAL_BYTES;
+                tell(shard, News::Journal(path, header));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no journal can be made: nothing is kept on disk");
+                tell(shard, News::Refused);
+            }
+        }
+    }
+
+    /// Whether there is room for one more segment.
+    fn has_room(&self) -> bool {
+        let wanted = self.config.segment_bytes;
+        let within = self.used_bytes + self.journal_bytes + wanted <= self.config.budget_bytes;
+        within
+            && file::space(&self.folder)
+                .is_ok_and(|space| space.free_bytes >= self.config.reserve_bytes + wanted)
+    }
+
+    fn grant(&mut self, tell: &impl Fn(usize, News)) {
+        while let Some(shard) = self.wishes.pop_front() {
+            if !self.has_room() {
+                if self.reclaim_oldest(tell) {
+                    self.wishes.push_front(shard);
+                    return;
+                }
+                tell(shard, News::Refused);
+                continue;
+            }
+            match self.new_segment(shard) {
+                Ok(segment) => tell(shard, News::Granted(segment)),
+                Err(error) => {
+                    tracing::warn!(%error, "no segment can be made: copies are dropped");
+                    self.reclaim_oldest(tell);
+                    tell(shard, News::Refused);
+                }
+            }
+        }
+    }
+
+    fn new_segment(&mut self, shard: usize) -> Result<Arc<Segment>, DirectoryError> {
+        let number = self.numbers[shard];
+        self.numbers[shard] += 1;
+        let header = FileHeader {
+            instance: self.own.number,
+            shard: shard as u16,
+            number,
+            created_unix_ms: clock::unix_ms(),
+        };
+        let path = self
+            .folder
+            .join(names::SEGMENTS)
+            .join(names::segment(shard as u16, number));
+        let bytes = self.config.segment_bytes;
+        new_file(&path, &header.segment(), bytes)?;
+        let id = self.segments.last_key_value().map_or(0, |(id, _)| id + 1);
+        let segment = Arc::new(Segment {
+            id,
+            path,
+            instance: self.own.number,
+            shard: shard as u16,
+            number,
+        });
+        self.used_bytes += bytes;
+        let held = Held {
+            segment: Arc::clone(&segment),
+            bytes,
+            state: State::Open,
+        };
+        self.segments.insert(id, held);
+        Ok(segment)
+    }
+
+    fn sealed(&mut self, id: u32, bytes: u64) {
+        let Some(held) = self.segments.get_mut(&id) else {
+            return;
+        };
+        held.state = State::Whole;
+        let cut = fs::OpenOptions::new()
+            .write(true)
+            .open(&held.segment.path)
+            .and_then(|file| file.set_len(bytes));
+        match cut {
+            Ok(()) => {
+                self.used_bytes -= held.bytes - bytes.min(held.bytes);
+                held.bytes = bytes.min(held.bytes);
+            }
+            Err(error) => tracing::warn!(%error, "a segment keeps more room than it needs"),
+        }
+    }
+
+    /// A process that died had taken room for more than it wrote.
+    fn trim(&mut self, id: u32, bytes: u64) {
+        let Some(held) = self.segments.get(&id) else {
+            return;
+        };
+        let (whole, instance) = (held.state == State::Whole, held.segment.instance);
+        let alive = |name: &&InstanceName| name.number == instance && self.is_alive(name);
+        if whole && bytes < held.bytes && !self.others.iter().any(|name| alive(&name)) {
+            self.sealed(id, bytes);
+        }
+    }
+
+    /// Keeps a segment's room for each shard ahead of its wish.
+    fn make_room(&mut self, tell: &impl Fn(usize, News)) {
+        let ahead = self.config.segment_bytes * self.config.shards as u64;
+        let going: u64 = self
+            .segments
+            .values()
+            .filter(|held| matches!(held.state, State::Going(_)))
+            .map(|held| held.bytes)
+            .sum();
+        let used = self.used_bytes + self.journal_bytes - going;
+        if used + ahead > self.config.budget_bytes {
+            self.reclaim_oldest(tell);
+        }
+    }
+
+    /// Asks all shards to forget the oldest segment; false if there is none that can go.
+    fn reclaim_oldest(&mut self, tell: &impl Fn(usize, News)) -> bool {
+        if self
+            .segments
+            .values()
+            .any(|held| matches!(held.state, State::Going(_)))
+        {
+            return true;
+        }
+        let shards = self.config.shards;
+        let live: Vec<u64> = self
+            .others
+            .iter()
+            .filter(|name| self.is_alive(name))
+            .map(|name| name.number)
+            .collect();
+        let oldest = self
+            .segments
+            .values_mut()
+            .find(|held| held.state == State::Whole && !live.contains(&held.segment.instance));
+        let Some(held) = oldest else { return false };
+        held.state = State::Going(shards);
+        for shard in 0..shards {
+            tell(shard, News::Reclaim(Arc::clone(&held.segment)));
+        }
+        true
+    }
+
+    /// Whether another process holds that instance's lease.
+    fn is_alive(&self, name: &InstanceName) -> bool {
+        let lease = fs::File::open(name.folder(&self.config.dir).join(names::LEASE));
+        lease.is_ok_and(|lease| matches!(lease.try_lock(), Err(fs::TryLockError::WouldBlock)))
+    }
+
+    fn remove(&mut self, id: u32) {
+        let Some(held) = self.segments.remove(&id) else {
+            return;
+        };
+        match fs::remove_file(&held.segment.path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(%error, "a segment cannot be removed"),
+        }
+        self.used_bytes -= held.bytes;
+        self.remove_empty();
+    }
+
+    /// The oldest instances go when they have no segment left: what their journals say is of no use to anybody.
+    fn remove_empty(&mut self) {
+        while let Some(oldest) = self.others.first() {
+            let has_segments = self
+                .segments
+                .values()
+                .any(|held| held.segment.instance == oldest.number);
+            if has_segments || self.is_alive(oldest) {
+                return;
+            }
+            let folder = oldest.folder(&self.config.dir);
+            let journals = files(&folder, names::parse_journal).unwrap_or_default();
+            self.journal_bytes -= journals
+                .iter()
+                .map(|journal| journal.3)
+                .sum::<u64>()
+                .min(self.journal_bytes);
+            if let Err(error) = fs::remove_dir_all(&folder) {
+                tracing::warn!(%error, "an old instance's folder cannot be removed");
+            }
+            self.others.remove(0);
+        }
+    }
+}
+
+fn new_file(path: &Path, first: &[u8], bytes: u64) -> Result<(), DirectoryError> {
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(at(path))?;
+    let made = file::preallocate(&file, bytes)
+        .and_then(|()| file.write_all(first))
+        .and_then(|()| file.sync_all());
+    made.map_err(|error| {
+        let _ = fs::remove_file(path);
+        at(path)(error)
+    })
+}
+
+/// Bytes that the segments of a directory take; 0 where there is none.
+#[must_use]
+pub fn taken_bytes(dir: &Path) -> u64 {
+    let folders = instances(dir).unwrap_or_default();
+    let folders = folders
+        .iter()
+        .map(|name| name.folder(dir).join(names::SEGMENTS));
+    let segments =
+        folders.flat_map(|folder| files(&folder, names::parse_segment).unwrap_or_default());
+    segments.map(|(.., bytes)| bytes).sum()
+}

@@ -1,0 +1,171 @@
+//! Row 2: the disk tier. Segments of records and journals of facts, single-writer and append-only, in a directory that survives anything.
+//!
+//! Called by `cache` (its index says where records are), `shard` (hands over what was filled, asks for what is wanted) and `server` (starts the keeper and the fold).
+//! Order of a write: data on disk, then its fact in the journal. A reader that meets a missing file, a torn record, a wrong checksum or a late answer
+//! has a miss, never an error and never wrong bytes. Shards reach the disk only through their ring, with a bound on operations in flight and a
+//! deadline for each; what blocks is done by the keeper's own thread. Knows digests and bytes, nothing of S3 or HTTP.
+
+pub mod bell;
+pub mod door;
+pub mod fold;
+pub mod format;
+pub mod journal;
+pub mod keeper;
+pub mod load;
+pub mod names;
+pub mod plan;
+pub mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::ram::StripeId;
+use format::FormatError;
+use format::fact::Place;
+
+/// Bounds of the disk tier, derived once.
+#[derive(Debug, Clone)]
+pub struct DiskConfig {
+    /// The cache directory.
+    pub dir: PathBuf,
+    /// Bytes that segments and journals may take.
+    pub budget_bytes: u64,
+    /// Bytes of the filesystem that stay free.
+    pub reserve_bytes: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// How long an operation may take.
+    pub deadline_ms: u64,
+    /// Operations that one shard may have in flight, those that were given up included.
+    pub operations_max: usize,
+    /// Bytes that may wait to be written, for each shard.
+    pub queue_bytes_max: u64,
+    /// Shards of this process.
+    pub shards: usize,
+}
+
+/// A segment that this process knows.
+#[derive(Debug)]
+pub struct Segment {
+    /// The process's own number for it; a larger one is younger.
+    pub id: u32,
+    /// Its file.
+    pub path: PathBuf,
+    /// Number of the instance that wrote it.
+    pub instance: u64,
+    /// The shard that wrote it.
+    pub shard: u16,
+    /// Which of that shard's.
+    pub number: u32,
+}
+
+impl Segment {
+    /// Instance, shard and number.
+    #[must_use]
+    pub fn name(&self) -> (u64, u16, u32) {
+        (self.instance, self.shard, self.number)
+    }
+}
+
+/// Why something did not come from the disk, or did not get there.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// Too many operations are in flight, or the disk rests after it was late.
+    #[error("the disk is busy")]
+    Busy,
+    /// An operation took longer than its deadline; it may still be under way.
+    #[error("the disk did not answer in time")]
+    Late,
+    /// The kernel's answer.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// What was read is not what was stored.
+    #[error("a record cannot be used: {0}")]
+    Format(#[from] FormatError),
+    /// The record is of something else.
+    #[error("a record is of something else")]
+    Other,
+    /// Nobody knows the segment any more.
+    #[error("the segment is gone")]
+    Gone,
+}
+
+/// The texts of a head, as the disk sees them.
+pub trait Described {
+    /// Encoded object key.
+    fn key(&self) -> &[u8];
+    /// Digest of the key.
+    fn object(&self) -> u128;
+    /// Digest of ETag and total length.
+    fn version(&self) -> u128;
+    /// ETag as the origin sent it.
+    fn etag(&self) -> &[u8];
+    /// Bytes of the whole object.
+    fn total(&self) -> u64;
+    /// Stored header lines.
+    fn lines(&self) -> &[u8];
+    /// Checksum lines.
+    fn checksum_lines(&self) -> &[u8];
+    /// Whether the origin was asked for checksums.
+    fn checksums_known(&self) -> bool;
+}
+
+/// What the keeper and the fold tell a shard.
+pub enum News {
+    /// The journal of this shard, and the header that it has.
+    Journal(PathBuf, [u8; format::segment::HEADER_BYTES]),
+    /// Room for records.
+    Granted(Arc<Segment>),
+    /// There is no room now; ask again later.
+    Refused,
+    /// A segment is to go: nothing of it may be known any more.
+    Reclaim(Arc<Segment>),
+    /// What older journals say.
+    Folded(Vec<Folded>),
+    /// Older journals have been read, and these prefixes were invalidated in them.
+    FoldEnded(Vec<fold::Prefix>),
+}
+
+/// A fact of an older journal that still holds, as far as the journals read so far say.
+#[derive(Debug, Clone)]
+pub enum Folded {
+    /// Bytes of a version.
+    Extent {
+        /// Which stripe.
+        id: StripeId,
+        /// Bytes of it.
+        window: std::ops::Range<u32>,
+        /// Where.
+        place: Place,
+        /// In which segment.
+        segment: Arc<Segment>,
+    },
+    /// The head of an object's current version.
+    Head {
+        /// Digest of the object's key.
+        object: u128,
+        /// Digest of the version.
+        version: u128,
+        /// When the origin confirmed it.
+        confirmed_unix_ms: u64,
+        /// Where.
+        place: Place,
+        /// In which segment.
+        segment: Arc<Segment>,
+    },
+}
+
+/// What a shard asks of the keeper.
+#[derive(Debug)]
+pub enum Ask {
+    /// A new segment for a shard.
+    Segment(usize),
+    /// A new journal for a shard.
+    Journal(usize),
+    /// A segment of this process gets no more records; it has so many bytes.
+    Sealed(u32, u64),
+    /// As far as older journals know, a segment of an older instance has so many bytes.
+    Trim(u32, u64),
+    /// A shard knows nothing of a segment any more.
+    Released(u32, usize),
+}

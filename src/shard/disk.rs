@@ -1,0 +1,869 @@
+//! The shard and its disk: what was filled goes there, what is wanted comes from there, what is not true any more is written down.
+//!
+//! Called by the dispatcher (news of the keeper, settled extents, wishes) and by a flight before it asks an origin. The disk itself is `crate::disk`; here it meets
+//! heads, stamps and holds.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::base::clock;
+use crate::cache::Head;
+use crate::cache::head::HeadParts;
+use crate::cache::on_disk::{DiskExtent, DiskHead, Spot};
+use crate::cache::partition::Lease;
+use crate::cache::stamps::Stamp;
+use crate::disk::door::Door;
+use crate::disk::fold::Prefix;
+use crate::disk::format::BLOCK_BYTES;
+use crate::disk::format::fact::{Fact, Place};
+use crate::disk::format::record::{Kind, Record};
+use crate::disk::journal::Journal;
+use crate::disk::load::{self, Wanted, frames_around};
+use crate::disk::writer::{Item, Moved, Moving, Owner, Writer};
+use crate::disk::{Ask, Described, DiskConfig, DiskError, Folded, News, Segment};
+use crate::fill::{Fetch, Ready};
+use crate::http::Method;
+use crate::io::{sleep_ms, spawn};
+use crate::metrics::{Counter, DiskFailure, DiskWork, Gauge};
+use crate::ram::extent::Extent;
+use crate::ram::readers::Readers;
+use crate::ram::{STRIPE_BYTES, StripeId};
+
+use crate::s3::Resolved;
+
+use super::message::{Answer, Message};
+use super::{Shard, routing};
+
+/// Extents up to this size are loaded whole: it is one read in any case.
+const WHOLE_BYTES: usize = 128 * 1024;
+/// Prefixes that are compared with heads on disk; beyond it every head goes.
+const PREFIXES_MAX: usize = 256;
+/// How soon a journal is asked for again.
+const JOURNAL_MS: u64 = 1_000;
+/// How often a record that is to be moved looks for room in the queue, and for how long.
+const MOVE_MS: u64 = 5;
+const MOVE_WAIT_MS: u64 = 2_000;
+/// Stripes that are looked for when a head is to be moved.
+const STRIPES_LOOKED_AT: u64 = 16;
+/// Confirmations nearer to each other than this are not written down.
+const CONFIRM_S: u32 = 1;
+
+/// What a shard is given for its disk.
+pub struct DiskParts {
+    /// Bounds.
+    pub config: Arc<DiskConfig>,
+    /// The way to the keeper.
+    pub asks: Sender<Ask>,
+}
+
+/// One shard's disk.
+pub(super) struct Disk {
+    door: Rc<Door>,
+    journal: Rc<Journal>,
+    writer: Rc<Writer<HeadToken>>,
+    asks: Sender<Ask>,
+    segment_bytes: u64,
+    /// Records on their way from one segment to another.
+    moving: Rc<Cell<usize>>,
+    /// Facts of older journals may still come.
+    folding: Cell<bool>,
+    /// Objects that have been invalidated while they may.
+    invalid: RefCell<HashSet<u128>>,
+    /// Segments that have been reclaimed while they may.
+    gone: RefCell<HashSet<u32>>,
+    prefixes: RefCell<Vec<Prefix>>,
+    journal_due: Cell<bool>,
+    queued_heads: QueuedHeads,
+    /// Objects that a write is under way to, with the number of writes: their heads do not go to disk.
+    announced: RefCell<HashMap<u128, u32>>,
+}
+
+impl Disk {
+    pub(super) fn new(shard: usize, parts: DiskParts) -> Self {
+        let config = &parts.config;
+        let door = Rc::new(Door::new(config.operations_max, config.deadline_ms));
+        let journal = Rc::new(Journal::new(Rc::clone(&door)));
+        let writer = Writer::new(shard, config, &door, &journal, parts.asks.clone());
+        Self {
+            door,
+            journal,
+            writer: Rc::new(writer),
+            asks: parts.asks.clone(),
+            segment_bytes: config.segment_bytes,
+            moving: Rc::default(),
+            folding: Cell::new(true),
+            invalid: RefCell::default(),
+            gone: RefCell::default(),
+            prefixes: RefCell::default(),
+            journal_due: Cell::new(true),
+            queued_heads: Rc::default(),
+            announced: RefCell::default(),
+        }
+    }
+}
+
+impl Disk {
+    fn is_announced(&self, object: u128) -> bool {
+        self.announced.borrow().contains_key(&object)
+    }
+}
+
+/// A write that is under way to an object. While it is, nothing of what the object was before comes back from a disk, whatever happens to the process.
+pub struct Announced {
+    shard: Rc<Shard>,
+    object: u128,
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        let owner = routing::head_owner(self.object, self.shard.world.shards.len());
+        self.shard.post(owner, Message::WriteOver(self.object));
+    }
+}
+
+/// Heads on their way to disk, with their versions.
+type QueuedHeads = Rc<RefCell<HashMap<u128, u128>>>;
+
+/// What the shard knows a queued head by.
+pub(super) struct HeadToken {
+    stamp: Stamp,
+    object: u128,
+    queued: QueuedHeads,
+}
+
+impl Drop for HeadToken {
+    fn drop(&mut self) {
+        self.queued.borrow_mut().remove(&self.object);
+    }
+}
+
+/// The writer's view of its shard.
+struct Keeping(Rc<Shard>);
+
+impl Owner for Keeping {
+    type Token = HeadToken;
+
+    fn extent_stored(
+        &self,
+        id: &StripeId,
+        window: Range<u32>,
+        place: &Place,
+        segment: &Arc<Segment>,
+    ) {
+        let extent = DiskExtent {
+            window,
+            spot: Spot::of(place, segment.id),
+            frequency: 0,
+        };
+        self.0
+            .partition
+            .borrow_mut()
+            .disk
+            .insert_extent(id, &extent);
+        self.0.metrics().count(Counter::DiskStored);
+    }
+
+    fn head_stored(
+        &self,
+        head: &dyn Described,
+        confirmed_unix_ms: u64,
+        token: &HeadToken,
+        place: &Place,
+        segment: &Arc<Segment>,
+    ) -> bool {
+        let object = head.object();
+        let held = self.0.holds.borrow_mut().covers(object, clock::now_ms());
+        let announced = self
+            .0
+            .disk
+            .as_ref()
+            .is_some_and(|disk| disk.is_announced(object));
+        if held || announced || !self.0.world.stamps.is_current(object, token.stamp) {
+            return false;
+        }
+        let entry = DiskHead {
+            version: head.version() as u64,
+            confirmed_unix_s: (confirmed_unix_ms / 1000) as u32,
+            spot: Spot::of(place, segment.id),
+            frequency: u8::from(head.checksums_known()),
+        };
+        self.0
+            .partition
+            .borrow_mut()
+            .disk
+            .insert_head(object, &entry);
+        self.0.metrics().count(Counter::DiskStored);
+        true
+    }
+
+    fn moved(&self, record: &Moved, place: &Place, segment: &Arc<Segment>) -> bool {
+        let index = &mut self.0.partition.borrow_mut().disk;
+        let spot = Spot::of(place, segment.id);
+        let from = (record.from_segment, record.from_block);
+        let moved = match record.kind {
+            Kind::Head => index.move_head(record.id.object, from, spot),
+            Kind::Extent => {
+                let extent = DiskExtent {
+                    window: record.window.clone(),
+                    spot,
+                    frequency: 0,
+                };
+                index.move_extent(&record.id, from, &extent)
+            }
+        };
+        self.0.metrics().add(Counter::DiskMoved, u64::from(moved));
+        moved
+    }
+
+    fn written(&self, bytes: u64) {
+        self.0.metrics().add(Counter::DiskWrittenBytes, bytes);
+    }
+
+    fn dropped(&self, copies: usize) {
+        self.0.metrics().add(Counter::DiskDropped, copies as u64);
+    }
+
+    fn failed(&self, error: &DiskError) {
+        self.0.disk_failed(DiskWork::Write, error);
+    }
+}
+
+/// Milliseconds since 1970 of a moment of the monotonic clock.
+fn unix_ms_of(monotonic_ms: i64) -> u64 {
+    let age_ms = (clock::now_ms() as i64).saturating_sub(monotonic_ms).max(0);
+    clock::unix_ms().saturating_sub(age_ms as u64)
+}
+
+/// A moment of the monotonic clock for one of the wall clock; a moment to come is now.
+fn monotonic_ms_of(unix_ms: u64) -> i64 {
+    let age_ms = clock::unix_ms().saturating_sub(unix_ms);
+    clock::now_ms() as i64 - i64::try_from(age_ms).unwrap_or(i64::MAX / 2)
+}
+
+impl Shard {
+    /// Begins to write, if there is a disk.
+    pub(super) fn start_disk(self: &Rc<Self>) {
+        let Some(disk) = &self.disk else { return };
+        if let Err(error) = crate::io::runtime::raise_file_workers() {
+            tracing::warn!(shard = self.id, %error, "the kernel's file workers stay at its own bound: a disk that hangs may hold up others");
+        }
+        let writer = Rc::clone(&disk.writer);
+        spawn(writer.run(Keeping(Rc::clone(self))));
+        spawn(journals(Rc::clone(self)));
+    }
+
+    pub(super) fn disk_failed(&self, work: DiskWork, error: &DiskError) {
+        let kind = match error {
+            DiskError::Busy => DiskFailure::Busy,
+            DiskError::Late => DiskFailure::Late,
+            DiskError::Io(_) => DiskFailure::Io,
+            DiskError::Format(_) | DiskError::Other => DiskFailure::Damaged,
+            DiskError::Gone => DiskFailure::Gone,
+        };
+        self.metrics().count(Counter::DiskErrors(work, kind));
+        if matches!(
+            error,
+            DiskError::Io(_) | DiskError::Format(_) | DiskError::Other
+        ) {
+            tracing::debug!(shard = self.id, %error, "the disk failed");
+        }
+    }
+
+    /// What the keeper or the fold says.
+    pub(super) fn hear_of_disk(self: &Rc<Self>, news: News) {
+        let Some(disk) = &self.disk else { return };
+        match news {
+            News::Journal(path, header) => {
+                let shard = Rc::clone(self);
+                spawn(async move {
+                    let Some(disk) = &shard.disk else { return };
+                    if let Err(error) = disk.journal.begin(&path, header).await {
+                        shard.disk_failed(DiskWork::Write, &error);
+                    }
+                    disk.journal_due.set(false);
+                });
+            }
+            News::Granted(segment) => disk.writer.granted(Some(segment)),
+            News::Refused => {
+                disk.writer.granted(None);
+                // It may have been a journal that could not be made: asked for again.
+                disk.journal_due.set(false);
+            }
+            News::Reclaim(segment) => {
+                if disk.folding.get() {
+                    disk.gone.borrow_mut().insert(segment.id);
+                }
+                spawn(reclaim(Rc::clone(self), segment));
+            }
+            News::Folded(facts) => facts.into_iter().for_each(|fact| self.folded(disk, fact)),
+            News::FoldEnded(prefixes) => {
+                disk.prefixes.borrow_mut().extend(prefixes);
+                disk.folding.set(false);
+                disk.invalid.take();
+                disk.gone.take();
+            }
+        }
+    }
+
+    fn folded(&self, disk: &Disk, fact: Folded) {
+        let (Folded::Extent { segment, place, .. } | Folded::Head { segment, place, .. }) = &fact;
+        if disk.gone.borrow().contains(&segment.id) {
+            return;
+        }
+        disk.door.know(segment);
+        let spot = Spot::of(place, segment.id);
+        let index = &mut self.partition.borrow_mut().disk;
+        match fact {
+            Folded::Extent { id, window, .. } => {
+                let extent = DiskExtent {
+                    window,
+                    spot,
+                    frequency: 0,
+                };
+                index.insert_extent(&id, &extent);
+            }
+            Folded::Head {
+                object,
+                version,
+                confirmed_unix_ms,
+                ..
+            } => {
+                let younger =
+                    disk.invalid.borrow().contains(&object) || index.index().head(object).is_some();
+                if !younger {
+                    let head = DiskHead {
+                        version: version as u64,
+                        confirmed_unix_s: (confirmed_unix_ms / 1000) as u32,
+                        spot,
+                        frequency: 0,
+                    };
+                    index.insert_head(object, &head);
+                }
+            }
+        }
+    }
+
+    /// An extent has got all it will get: it goes to disk, if it is not there.
+    pub(super) fn settled(&self, extent: &Arc<Extent>) {
+        self.partition.borrow_mut().settled(extent);
+        let Some(disk) = &self.disk else { return };
+        let (id, end) = (extent.id(), extent.promised_end());
+        if end == extent.start() {
+            return;
+        }
+        let known = self.world.shards[self.id]
+            .index
+            .on_disk
+            .extent_at(&id, extent.start());
+        if known.is_some_and(|known| known.window.end >= end) {
+            return;
+        }
+        let head = self.index_of(id.object, 0).heads.get(
+            id.object as u64,
+            |object| *object == id.object,
+            Arc::clone,
+        );
+        let Some(head) = head.filter(|head| head.version() == id.version) else {
+            return;
+        };
+        let item = Item::Extent {
+            extent: Arc::clone(extent),
+            head,
+            compress: self.world.policy.compress,
+        };
+        if !disk.writer.push(item) {
+            self.metrics().count(Counter::DiskDropped);
+        }
+    }
+
+    /// A head was published: it goes to disk, or its confirmation does.
+    pub(super) fn keep_head(&self, head: &Arc<Head>, stamp: Stamp) {
+        let Some(disk) = &self.disk else { return };
+        let object = head.object();
+        if disk.is_announced(object) {
+            return;
+        }
+        let confirmed_unix_ms = unix_ms_of(head.confirmed_ms());
+        let confirmed_unix_s = (confirmed_unix_ms / 1000) as u32;
+        let known = self.world.shards[self.id].index.on_disk.head(object);
+        let same = known.filter(|known| known.version == head.version() as u64);
+        let same = same.filter(|known| known.frequency > 0 || !head.checksums_known());
+        if let Some(known) = same {
+            if confirmed_unix_s < known.confirmed_unix_s + CONFIRM_S {
+                return;
+            }
+            self.partition
+                .borrow_mut()
+                .disk
+                .confirm_head(object, confirmed_unix_s);
+            let _ = disk.journal.append(&Fact::Confirmed {
+                object,
+                version: head.version(),
+                confirmed_unix_ms,
+            });
+            return;
+        }
+        if known.is_some() {
+            // Another version: what is on disk is not the current one from now on, whether or not the new one gets there.
+            let _ = self.head_gone(disk, object);
+        }
+        // Every fetch of a large object publishes its head.
+        let queued = disk.queued_heads.borrow().get(&object).copied();
+        if queued == Some(head.version()) {
+            return;
+        }
+        let queued = Rc::clone(&disk.queued_heads);
+        // An older version that is queued takes this entry along when it goes; then another copy may be queued, for nothing.
+        queued.borrow_mut().insert(object, head.version());
+        let item = Item::Head {
+            head: Arc::clone(head) as Arc<dyn Described>,
+            confirmed_unix_ms,
+            token: HeadToken {
+                stamp,
+                object,
+                queued,
+            },
+        };
+        if !disk.writer.push(item) {
+            self.metrics().count(Counter::DiskDropped);
+        }
+    }
+
+    /// Forgets the head that is on disk, and writes that down; gives what to flush.
+    fn head_gone(&self, disk: &Disk, object: u128) -> Option<u64> {
+        let known = self.partition.borrow_mut().disk.remove_head(object);
+        if disk.folding.get() {
+            disk.invalid.borrow_mut().insert(object);
+        }
+        if !known && !disk.folding.get() {
+            return None;
+        }
+        let mark = disk.journal.append(&Fact::Invalidated { object });
+        if mark.is_none() {
+            self.metrics().count(Counter::DiskUnrecorded);
+        }
+        mark
+    }
+
+    /// Says that a write to an object begins: what is on disk of it is not to be used from now on, which is on disk itself when this returns.
+    pub async fn announce(self: &Rc<Self>, object: u128) -> Option<Announced> {
+        self.disk.as_ref()?;
+        let owner = routing::head_owner(object, self.world.shards.len());
+        let (ticket, ask) = self.asks.open();
+        self.post(owner, Message::WriteBegins(object, ticket));
+        ask.await;
+        Some(Announced {
+            shard: Rc::clone(self),
+            object,
+        })
+    }
+
+    pub(super) fn write_begins(&self, object: u128) -> Option<u64> {
+        let disk = self.disk.as_ref()?;
+        *disk.announced.borrow_mut().entry(object).or_default() += 1;
+        self.head_gone(disk, object)
+    }
+
+    pub(super) fn write_over(&self, object: u128) {
+        let Some(disk) = &self.disk else { return };
+        let mut announced = disk.announced.borrow_mut();
+        let left = announced.get_mut(&object).map(|count| {
+            *count -= 1;
+            *count
+        });
+        if left == Some(0) {
+            announced.remove(&object);
+        }
+    }
+
+    /// What is known of an object on disk is not to be used; gives what to flush before anybody is told.
+    pub(super) fn forget_on_disk(&self, object: u128) -> Option<u64> {
+        let disk = self.disk.as_ref()?;
+        self.head_gone(disk, object)
+    }
+
+    /// The same for every object whose encoded key begins so.
+    pub(super) fn forget_prefix_on_disk(&self, prefix: &[u8]) -> Option<u64> {
+        let disk = self.disk.as_ref()?;
+        let unix_ms = clock::unix_ms();
+        let mut prefixes = disk.prefixes.borrow_mut();
+        if prefixes.len() >= PREFIXES_MAX {
+            // One that is the beginning of all stands for many.
+            prefixes.clear();
+            prefixes.push(Prefix {
+                prefix: Box::default(),
+                instance: u64::MAX,
+                unix_ms,
+            });
+        }
+        prefixes.push(Prefix {
+            prefix: prefix.into(),
+            instance: u64::MAX,
+            unix_ms,
+        });
+        let mark = disk
+            .journal
+            .append(&Fact::InvalidatedPrefix { prefix, unix_ms });
+        if mark.is_none() {
+            self.metrics().count(Counter::DiskUnrecorded);
+        }
+        mark
+    }
+
+    /// Waits until an invalidation is on disk, as long as an operation may take.
+    pub(super) async fn recorded(&self, mark: Option<u64>) {
+        let (Some(mark), Some(disk)) = (mark, &self.disk) else {
+            return;
+        };
+        if let Err(error) = disk.journal.flush(mark, true).await {
+            self.disk_failed(DiskWork::Write, &error);
+            self.metrics().count(Counter::DiskUnrecorded);
+        }
+    }
+
+    /// What a fetch asks for, if it is on disk.
+    pub(super) async fn from_disk(self: &Rc<Self>, fetch: &Fetch) -> Option<Ready> {
+        self.disk.as_ref()?;
+        let (head, opening) = match &fetch.expected {
+            Some(expected) => {
+                let head = self
+                    .index_of(fetch.object, 0)
+                    .head(fetch.object, &fetch.key)?;
+                (
+                    Some(head).filter(|head| head.version() == expected.version)?,
+                    false,
+                )
+            }
+            None => {
+                let head = self.head_on_disk(fetch).await?;
+                (
+                    Some(head).filter(|head| self.answers_opening(fetch, head))?,
+                    true,
+                )
+            }
+        };
+        let total = head.total();
+        let bounds = match fetch.ranged.spec().map(|spec| spec.resolve(total)) {
+            None | Some(Resolved::Full) => Some(0..total),
+            Some(Resolved::Part(range)) => Some(range),
+            Some(Resolved::Unsatisfiable) => None,
+        };
+        let body = fetch.template.method == Method::Get;
+        let extent = bounds.filter(|_| body).and_then(|bounds| {
+            let wanted = fetch.wanted.max(bounds.start);
+            let index = (wanted / STRIPE_BYTES) as u32;
+            let here = routing::owner_of(fetch.object, index, self.world.shards.len()) == self.id;
+            if !here || wanted >= total {
+                return None;
+            }
+            let id = StripeId {
+                object: fetch.object,
+                version: head.version(),
+                index,
+            };
+            let end = bounds.end.min(id.base() + STRIPE_BYTES);
+            let window = (wanted - id.base()) as u32..(end - id.base()) as u32;
+            self.load(id, window, fetch.interest.clone())
+        });
+        if extent.is_none() && !opening {
+            return None;
+        }
+        Some(Ready {
+            head,
+            extent,
+            fill: None,
+            from_disk: true,
+        })
+    }
+
+    /// Begins to load the bytes of a stripe that are wanted, from the first on as far as they go; gives the extent that they come to.
+    fn load(
+        self: &Rc<Self>,
+        id: StripeId,
+        Range { start: at, end }: Range<u32>,
+        interest: Weak<()>,
+    ) -> Option<Arc<Extent>> {
+        let disk = self.disk.as_ref()?;
+        let found = self.world.shards[self.id]
+            .index
+            .on_disk
+            .extent_at(&id, at)?;
+        if disk.door.rests() || disk.door.places_free() == 0 || at >= end {
+            self.disk_failed(DiskWork::Read, &DiskError::Busy);
+            return None;
+        }
+        let whole = found.window.len() <= WHOLE_BYTES;
+        let window = match whole {
+            true => found.window.clone(),
+            false => frames_around(&found.window, at, end.min(found.window.end)),
+        };
+        let readers = Readers::of_disk(interest);
+        readers.announce(id.base() + u64::from(window.start)..id.base() + u64::from(window.end));
+        let bytes = window.len() as u64;
+        let lease = self
+            .partition
+            .borrow_mut()
+            .lease_for(id, window, at, &readers);
+        let writer = match lease {
+            Lease::Granted(writer) => writer,
+            Lease::Have(extent) => return Some(extent),
+            Lease::NoRoom => {
+                self.metrics().count(Counter::RamAllocationFailures);
+                return None;
+            }
+        };
+        self.metrics().count(Counter::DiskLoads);
+        let extent = Arc::clone(writer.extent());
+        let loaded = Arc::clone(&extent);
+        let wanted = Wanted {
+            id,
+            window: found.window,
+            segment: found.spot.segment,
+            offset: found.spot.offset(),
+            record_bytes: found.spot.record_blocks * BLOCK_BYTES as u32,
+            header_blocks: found.spot.header_blocks,
+        };
+        let shard = Rc::clone(self);
+        spawn(async move {
+            let Some(disk) = &shard.disk else { return };
+            let wake = |to, extent: &Arc<Extent>| shard.wake_readers(to, extent);
+            let result = load::extent(&disk.door, &wanted, writer, wake).await;
+            readers.end(clock::now_ms());
+            // Without a byte it is of no use to anybody.
+            shard.partition.borrow_mut().settled(&loaded);
+            let index = &mut shard.partition.borrow_mut().disk;
+            match result {
+                Ok(()) => {
+                    shard.metrics().add(Counter::DiskLoadedBytes, bytes);
+                    index.touch_extent(&id, found.spot);
+                }
+                Err(error) => {
+                    shard.disk_failed(DiskWork::Read, &error);
+                    if !matches!(error, DiskError::Busy | DiskError::Late) {
+                        index.remove_extent(&id, found.spot);
+                    }
+                }
+            }
+        });
+        Some(extent)
+    }
+
+    /// The head of a fetch's object: known by now, or on its owner's disk.
+    async fn head_on_disk(self: &Rc<Self>, fetch: &Fetch) -> Option<Arc<Head>> {
+        let owner = routing::head_owner(fetch.object, self.world.shards.len());
+        let index = &self.world.shards[owner].index;
+        if let Some(head) = index.head(fetch.object, &fetch.key) {
+            return Some(head);
+        }
+        index.on_disk.head(fetch.object)?;
+        if owner == self.id {
+            return self.load_head(fetch.object, &fetch.key, fetch.stamp).await;
+        }
+        let (ticket, ask) = self.asks.open();
+        self.post(
+            owner,
+            Message::LoadHead(fetch.object, Arc::clone(&fetch.key), fetch.stamp, ticket),
+        );
+        match ask.await {
+            Answer::Published(head) => head,
+            Answer::Fetched(_) | Answer::Leased(_) | Answer::Done => {
+                panic!("a wish for a head is answered by a head")
+            }
+        }
+    }
+
+    /// Reads a head of this shard from its disk into the index.
+    pub(super) async fn load_head(
+        &self,
+        object: u128,
+        key: &[u8],
+        stamp: Stamp,
+    ) -> Option<Arc<Head>> {
+        let disk = self.disk.as_ref()?;
+        let own = &self.world.shards[self.id].index;
+        let entry = own.on_disk.head(object)?;
+        let segment = disk.door.segment(entry.spot.segment)?;
+        let spot = entry.spot;
+        let read = load::record(
+            &disk.door,
+            spot.segment,
+            spot.offset(),
+            spot.record_blocks,
+            |record| {
+                let same = record.kind == Kind::Head
+                    && record.object == object
+                    && record.version as u64 == entry.version
+                    && record.key == key;
+                if !same {
+                    return Err(DiskError::Other);
+                }
+                Ok(head_of(record, u64::from(entry.confirmed_unix_s) * 1000))
+            },
+        );
+        let head = match read.await {
+            Ok(head) => head,
+            Err(error) => {
+                self.disk_failed(DiskWork::Read, &error);
+                if !matches!(error, DiskError::Busy | DiskError::Late) {
+                    self.partition
+                        .borrow_mut()
+                        .disk
+                        .remove_head_at(object, spot);
+                }
+                return None;
+            }
+        };
+        self.metrics().count(Counter::DiskHeadsLoaded);
+        let beaten = disk.prefixes.borrow().iter().any(|prefix| {
+            let before = u64::from(entry.confirmed_unix_s) * 1000 <= prefix.unix_ms;
+            let older = segment.instance < prefix.instance && prefix.instance != u64::MAX;
+            key.starts_with(&prefix.prefix)
+                && (older || before && segment.instance <= prefix.instance)
+        });
+        // Somebody may have changed it while it was read.
+        let still = own.on_disk.head(object).is_some_and(|now| now.spot == spot);
+        let held = self.holds.borrow_mut().covers(object, clock::now_ms());
+        if beaten {
+            self.partition
+                .borrow_mut()
+                .disk
+                .remove_head_at(object, spot);
+        }
+        if beaten || !still || held {
+            return None;
+        }
+        if let Some(known) = own.head(object, key) {
+            return Some(known);
+        }
+        self.partition.borrow_mut().publish(head, stamp)
+    }
+
+    pub(super) fn copy_disk_gauges(&self) {
+        let Some(disk) = &self.disk else { return };
+        let metrics = self.metrics();
+        let index = &self.partition.borrow().disk;
+        metrics.gauge_set(Gauge::DiskHeads, index.heads() as u64);
+        metrics.gauge_set(Gauge::DiskExtents, index.extents() as u64);
+        metrics.gauge_set(Gauge::DiskIndexBytes, index.index().bytes());
+        metrics.gauge_set(Gauge::DiskQueuedBytes, disk.writer.queued_bytes());
+        metrics.gauge_set(Gauge::DiskFoldsRunning, u64::from(disk.folding.get()));
+    }
+}
+
+fn head_of(record: &Record<'_>, confirmed_unix_ms: u64) -> Head {
+    let parts = HeadParts {
+        key: record.key.into(),
+        etag: record.etag.into(),
+        total: record.total,
+        lines: record.lines.into(),
+        checksum_lines: record.checksum_lines.into(),
+        checksums_known: record.checksums_known,
+        confirmed_ms: monotonic_ms_of(confirmed_unix_ms),
+    };
+    Head::new(record.object, parts)
+}
+
+/// Asks for a journal when there is none, and writes facts that nobody waits for.
+async fn journals(shard: Rc<Shard>) {
+    let Some(disk) = &shard.disk else { return };
+    loop {
+        sleep_ms(JOURNAL_MS).await;
+        if disk.journal.is_full() {
+            disk.journal.end();
+        }
+        if !disk.journal.is_open() && !disk.journal_due.replace(true) {
+            let _ = disk.asks.send(Ask::Journal(shard.id));
+        }
+        if disk.journal.is_open()
+            && let Err(error) = disk.journal.flush(disk.journal.appended(), false).await
+        {
+            shard.disk_failed(DiskWork::Write, &error);
+        }
+    }
+}
+
+/// Moves what was hit out of a segment that is to go, and forgets the rest.
+async fn reclaim(shard: Rc<Shard>, segment: Arc<Segment>) {
+    let Some(disk) = &shard.disk else { return };
+    let hit = shard.partition.borrow().disk.hit_in(segment.id);
+    let mut moving_bytes = 0;
+    for extent in hit.extents {
+        moving_bytes += u64::from(extent.spot.record_blocks) * BLOCK_BYTES;
+        // More than half of it would be no reclaim.
+        if moving_bytes > disk.segment_bytes / 2 || !move_out(&shard, extent.spot, 0).await {
+            break;
+        }
+    }
+    for head in hit.heads {
+        let confirmed_unix_ms = u64::from(head.confirmed_unix_s) * 1000;
+        if !move_out(&shard, head.spot, confirmed_unix_ms).await {
+            break;
+        }
+    }
+    let until_ms = clock::now_ms() + MOVE_WAIT_MS;
+    while disk.moving.get() > 0 && clock::now_ms() < until_ms {
+        sleep_ms(MOVE_MS).await;
+    }
+    shard.partition.borrow_mut().disk.remove_segment(segment.id);
+    disk.door.forget(segment.id);
+    shard.metrics().count(Counter::DiskReclaimed);
+    let _ = disk.asks.send(Ask::Released(segment.id, shard.id));
+}
+
+/// Whether there is anything on disk of the first stripes of a version.
+fn has_bytes(shard: &Shard, id: StripeId, total: u64) -> bool {
+    let stripes = total.div_ceil(STRIPE_BYTES).min(STRIPES_LOOKED_AT) as u32;
+    (0..stripes).any(|index| {
+        let owner = routing::owner_of(id.object, index, shard.world.shards.len());
+        let stripe = StripeId { index, ..id };
+        let on_disk = &shard.world.shards[owner].index.on_disk;
+        on_disk.extent_at(&stripe, 0).is_some()
+            || on_disk.gap_until(&stripe, 0, u32::MAX) < u32::MAX
+    })
+}
+
+/// Queues a record to be written again; false if the disk is not up to it.
+async fn move_out(shard: &Rc<Shard>, spot: Spot, confirmed_unix_ms: u64) -> bool {
+    let Some(disk) = &shard.disk else {
+        return false;
+    };
+    let bytes = spot.record_blocks as usize * BLOCK_BYTES as usize;
+    let look = |record: &Record<'_>| {
+        let id = StripeId {
+            object: record.object,
+            version: record.version,
+            index: record.stripe,
+        };
+        let moved = Moved {
+            kind: record.kind,
+            id,
+            window: record.window.clone(),
+            confirmed_unix_ms,
+            from_segment: spot.segment,
+            from_block: spot.block,
+            header_blocks: spot.header_blocks,
+        };
+        let worth_it = record.kind == Kind::Extent || has_bytes(shard, id, record.total);
+        worth_it.then_some(moved)
+    };
+    let read = load::whole(&disk.door, spot.segment, spot.offset(), bytes, look).await;
+    let (moved, memory) = match read {
+        Ok((Some(moved), memory)) => (moved, memory),
+        Ok((None, _)) => return true,
+        Err(error) => {
+            shard.disk_failed(DiskWork::Read, &error);
+            return !matches!(error, DiskError::Busy | DiskError::Late);
+        }
+    };
+    let until_ms = clock::now_ms() + MOVE_WAIT_MS;
+    while !disk.writer.has_room(memory.len() as u64) && clock::now_ms() < until_ms {
+        sleep_ms(MOVE_MS).await;
+    }
+    disk.writer
+        .push(Item::Copy(moved, memory, Moving::one(&disk.moving)))
+}

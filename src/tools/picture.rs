@@ -1,0 +1,190 @@
+//! What the journals of a directory say altogether: heads that hold, and the extents of their versions.
+//!
+//! Called by the tools. The same fold as the server's, with everything kept.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::disk::fold::{Fold, Prefix, Tally};
+use crate::disk::format::BLOCK_BYTES;
+use crate::disk::format::fact::Place;
+use crate::disk::format::record::{Kind, Record};
+use crate::disk::keeper::{self, DirectoryError};
+use crate::disk::{Folded, Segment};
+use crate::ram::{STRIPE_BYTES, StripeId};
+
+/// Bytes of a version in a segment.
+#[derive(Debug, Clone)]
+pub(super) struct StoredExtent {
+    pub(super) id: StripeId,
+    pub(super) window: std::ops::Range<u32>,
+    pub(super) place: Place,
+    pub(super) segment: Arc<Segment>,
+}
+
+impl StoredExtent {
+    pub(super) fn bytes(&self) -> u64 {
+        self.window.len() as u64
+    }
+
+    /// Bytes of the object: first, and one past the last.
+    pub(super) fn range(&self) -> (u64, u64) {
+        let base = u64::from(self.id.index) * STRIPE_BYTES;
+        (
+            base + u64::from(self.window.start),
+            base + u64::from(self.window.end),
+        )
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        u64::from(self.place.block) * BLOCK_BYTES
+    }
+
+    pub(super) fn record_bytes(&self) -> u64 {
+        u64::from(self.place.record_blocks) * BLOCK_BYTES
+    }
+}
+
+/// A head in a segment.
+#[derive(Debug, Clone)]
+pub(super) struct StoredHead {
+    pub(super) version: u128,
+    pub(super) confirmed_unix_ms: u64,
+    pub(super) place: Place,
+    pub(super) segment: Arc<Segment>,
+}
+
+/// An object whose head could be read.
+pub(super) struct Object {
+    pub(super) key: Vec<u8>,
+    pub(super) etag: Vec<u8>,
+    pub(super) total: u64,
+    pub(super) confirmed_unix_ms: u64,
+    pub(super) head_bytes: u64,
+    pub(super) extents: Vec<StoredExtent>,
+}
+
+/// Everything that the journals say.
+pub(super) struct Picture {
+    pub(super) heads: HashMap<u128, StoredHead>,
+    pub(super) extents: Vec<StoredExtent>,
+    pub(super) prefixes: Vec<Prefix>,
+    pub(super) tally: Tally,
+    pub(super) segments: usize,
+    pub(super) segment_bytes: u64,
+}
+
+/// Reads so many blocks of a segment.
+pub(super) fn read(segment: &Segment, block: u32, blocks: u32) -> io::Result<Vec<u8>> {
+    let mut memory = vec![0; blocks as usize * BLOCK_BYTES as usize];
+    File::open(&segment.path)?.read_exact_at(&mut memory, u64::from(block) * BLOCK_BYTES)?;
+    Ok(memory)
+}
+
+impl Picture {
+    pub(super) fn read(dir: &Path) -> Result<Self, DirectoryError> {
+        keeper::check(dir)?;
+        let instances = keeper::instances(dir)?;
+        let found = keeper::segments(dir, &instances)?;
+        let registry = found
+            .iter()
+            .map(|found| (found.segment.name(), Arc::clone(&found.segment)));
+        let registry = registry.collect();
+        let facts = RefCell::new(Vec::new());
+        let mut fold = Fold::new(&registry, |fact| facts.borrow_mut().push(fact));
+        for name in instances.iter().rev() {
+            fold.instance(dir, name);
+        }
+        let mut picture = Self {
+            heads: HashMap::new(),
+            extents: Vec::new(),
+            prefixes: fold.prefixes().to_vec(),
+            tally: fold.tally(),
+            segments: found.len(),
+            segment_bytes: found.iter().map(|found| found.bytes).sum(),
+        };
+        for fact in facts.take() {
+            picture.add(fact);
+        }
+        Ok(picture)
+    }
+
+    fn add(&mut self, fact: Folded) {
+        match fact {
+            Folded::Extent {
+                id,
+                window,
+                place,
+                segment,
+            } => self.extents.push(StoredExtent {
+                id,
+                window,
+                place,
+                segment,
+            }),
+            Folded::Head {
+                object,
+                version,
+                confirmed_unix_ms,
+                place,
+                segment,
+            } => {
+                let head = StoredHead {
+                    version,
+                    confirmed_unix_ms,
+                    place,
+                    segment,
+                };
+                self.heads.insert(object, head);
+            }
+        }
+    }
+
+    /// Whether a head with that key was invalidated with its prefix.
+    fn is_beaten(&self, head: &StoredHead, key: &[u8]) -> bool {
+        self.prefixes.iter().any(|prefix| {
+            let older = head.segment.instance < prefix.instance;
+            let before = head.segment.instance == prefix.instance
+                && head.confirmed_unix_ms <= prefix.unix_ms;
+            key.starts_with(&prefix.prefix) && (older || before)
+        })
+    }
+
+    /// Objects whose heads can be read, with the extents of their version.
+    pub(super) fn objects(&self) -> impl Iterator<Item = Object> + '_ {
+        let mut by_version: HashMap<(u128, u128), Vec<StoredExtent>> = HashMap::new();
+        for extent in &self.extents {
+            let name = (extent.id.object, extent.id.version);
+            by_version.entry(name).or_default().push(extent.clone());
+        }
+        self.heads.iter().filter_map(move |(object, head)| {
+            let place = &head.place;
+            let memory = read(&head.segment, place.block, place.record_blocks).ok()?;
+            let (record, layout) = Record::decode(&memory).ok()?;
+            let same = record.kind == Kind::Head
+                && (record.object, record.version) == (*object, head.version);
+            if !same || self.is_beaten(head, record.key) {
+                return None;
+            }
+            let mut extents = by_version
+                .get(&(*object, head.version))
+                .cloned()
+                .unwrap_or_default();
+            extents.sort_by_key(|extent| extent.range());
+            Some(Object {
+                key: record.key.to_vec(),
+                etag: record.etag.to_vec(),
+                total: record.total,
+                confirmed_unix_ms: head.confirmed_unix_ms,
+                head_bytes: u64::from(layout.record_bytes),
+                extents,
+            })
+        })
+    }
+}

@@ -1,0 +1,250 @@
+//! Kill -9 in a loop, at random moments, under load that reads and overwrites: after each restart on the same cache
+//! directory no client sees a wrong byte, an old version or an error, and the budget holds.
+//!
+//! Five rounds; with MILLRACE_TEST_FULL=1 two hundred. MILLRACE_TEST_DISK names a folder on the filesystem to be tried.
+
+use crate::harness::client::Response;
+use crate::harness::millrace::Scratch;
+use crate::harness::store::Object;
+use crate::harness::{Ask, Connection, KIB, MIB, Millrace, Store, Tile, sha256_hex};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const OBJECTS: u64 = 24;
+const BUDGET: u64 = 256 * MIB;
+
+/// Lengths: small ones that are overwritten, large ones that fill the disk.
+fn length(object: u64) -> u64 {
+    match object % 4 {
+        0 => 700 + object,
+        1 => 40 * KIB + object,
+        2 => 300 * KIB + object,
+        _ => 9 * MIB + object,
+    }
+}
+
+fn path(object: u64) -> String {
+    format!("/bucket/crash-{object}")
+}
+
+fn content(object: u64, version: u64) -> Vec<u8> {
+    Tile::new(object * 100_000 + version).slice(0, length(object))
+}
+
+/// Which versions of an object an answer may show: from the one acknowledged last to the one sent last.
+#[derive(Clone, Copy, Default)]
+struct Versions {
+    acknowledged: u64,
+    sent: u64,
+}
+
+struct Load {
+    store: Store,
+    versions: Vec<Mutex<Versions>>,
+    stopping: AtomicBool,
+    reads: AtomicU64,
+    writes: AtomicU64,
+    seed: AtomicU64,
+}
+
+impl Load {
+    fn random(&self, below: u64) -> u64 {
+        let mut x = self
+            .seed
+            .fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (x ^ (x >> 31)) % below
+    }
+
+    fn exchange(&self, connection: &mut Connection, ask: &Ask) -> Result<Response, String> {
+        let mut bytes = ask.head_bytes(connection.peer);
+        bytes.extend_from_slice(&ask.body);
+        connection
+            .try_send(&bytes)
+            .map_err(|error| error.to_string())?;
+        connection
+            .response(&ask.method)
+            .map_err(|broken| format!("{broken:?}"))
+    }
+
+    fn versions(&self, object: u64) -> Versions {
+        *self.versions[object as usize].lock().expect("versions")
+    }
+
+    fn read(&self, connection: &mut Connection) -> Option<()> {
+        let object = self.random(OBJECTS);
+        let (start, end) = match self.random(3) {
+            0 => (0, length(object)),
+            _ => {
+                let start = self.random(length(object));
+                (start, start + 1 + self.random(length(object) - start))
+            }
+        };
+        let before = self.versions(object);
+        let ask = Ask::get(&path(object)).range(start, end);
+        let result = self.exchange(connection, &ask);
+        let after = self.versions(object);
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(_) if self.stopping.load(Ordering::SeqCst) => return None,
+            Err(broken) => {
+                // A body whose version the origin has no more is cut; nothing else is.
+                assert!(before.acknowledged < after.sent, "{broken}");
+                *connection = Connection::open(connection.peer);
+                return Some(());
+            }
+        };
+        assert_eq!(answer.status(), 206, "{}", answer.text());
+        let right = (before.acknowledged..=after.sent).any(|version| {
+            let tile = Tile::new(object * 100_000 + version);
+            answer.body.len() as u64 == end - start && tile.holds(start, &answer.body)
+        });
+        assert!(
+            right,
+            "object {object}, {start}..{end}, {} bytes marked {} are of no version from {} to {}",
+            answer.body.len(),
+            answer.cache_word(),
+            before.acknowledged,
+            after.sent
+        );
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        Some(())
+    }
+
+    /// One thread writes, so that versions have an order.
+    fn write(&self, connection: &mut Connection) -> Option<()> {
+        let object = self.random(OBJECTS / 4) * 4 + self.random(3);
+        let version = {
+            let mut versions = self.versions[object as usize].lock().expect("versions");
+            versions.sent += 1;
+            versions.sent
+        };
+        let ask = Ask::put(&path(object), content(object, version));
+        let answer = match self.exchange(connection, &ask) {
+            Ok(answer) => answer,
+            Err(_) if self.stopping.load(Ordering::SeqCst) => return None,
+            Err(broken) => panic!("a write: {broken}"),
+        };
+        assert_eq!(answer.status(), 200);
+        self.versions[object as usize]
+            .lock()
+            .expect("versions")
+            .acknowledged = version;
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Some(())
+    }
+
+    fn run(&self, door: SocketAddr, writes: bool) {
+        let mut connection = Connection::open(door);
+        while !self.stopping.load(Ordering::SeqCst) {
+            let done = match writes && self.random(4) == 0 {
+                true => self.write(&mut connection),
+                false => self.read(&mut connection),
+            };
+            if done.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// What the origin has now is what was sent last or before: it counts as acknowledged from here on.
+    fn settle(&self) {
+        for object in 0..OBJECTS {
+            let mut versions = self.versions[object as usize].lock().expect("versions");
+            let stored = self.store.object(&path(object)).expect("the object");
+            let of = |version: &u64| {
+                let bytes = content(object, *version);
+                stored.etag == format!("\"{}\"", &sha256_hex(&bytes)[..32])
+            };
+            let now = (versions.acknowledged..=versions.sent).rev().find(of);
+            versions.acknowledged = now.expect("a version that was sent");
+        }
+    }
+}
+
+fn taken(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return 0;
+    };
+    let entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    let bytes = |path: &PathBuf| match path.is_dir() {
+        true => taken(path),
+        false => std::fs::metadata(path).map_or(0, |file| file.len()),
+    };
+    entries.iter().map(bytes).sum()
+}
+
+#[test]
+fn heavy_crashes_in_a_loop_cost_no_byte_and_bring_nothing_old_back() {
+    let rounds = match std::env::var_os("MILLRACE_TEST_FULL") {
+        Some(_) => 200,
+        None => 5,
+    };
+    let folder = Scratch::new();
+    let elsewhere = std::env::var_os("MILLRACE_TEST_DISK").map(PathBuf::from);
+    let dir = elsewhere
+        .unwrap_or_else(|| folder.path.clone())
+        .join("cache");
+    let store = Store::new();
+    for object in 0..OBJECTS {
+        store.insert(&path(object), Object::bytes(&content(object, 0)));
+    }
+    let origin = store.serve();
+    let load = Arc::new(Load {
+        store: store.clone(),
+        versions: (0..OBJECTS).map(|_| Mutex::default()).collect(),
+        stopping: AtomicBool::new(false),
+        reads: AtomicU64::new(0),
+        writes: AtomicU64::new(0),
+        seed: AtomicU64::new(u64::from(std::process::id())),
+    });
+    let mut from_disk = 0.0;
+    for round in 0..rounds {
+        let server = Millrace::setup()
+            .cache_dir(&dir)
+            .shards(1 + round % 2)
+            .ram("24MiB")
+            .arguments(&["--disk", "256MiB"])
+            .settings("[fill]\nwindow = \"8MiB\"\n[log]\naccess = \"@ACCESS_LOG@\"")
+            .start(origin.address);
+        load.stopping.store(false, Ordering::SeqCst);
+        let clients: Vec<_> = (0..4)
+            .map(|number| {
+                let (load, door) = (Arc::clone(&load), server.door);
+                std::thread::spawn(move || load.run(door, number == 0))
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(100 + load.random(900)));
+        let metrics = server.metrics();
+        from_disk += metrics.sum("millrace_disk_loaded_bytes_total", &[]);
+        if clients.iter().any(|client| client.is_finished()) {
+            std::thread::sleep(Duration::from_millis(500));
+            let lines = server.access_log_lines();
+            let failed = lines.iter().filter(|line| !line.contains("\"error\":null"));
+            let failed: Vec<&String> = failed.collect();
+            panic!("round {round}: a client met an error: {failed:?}");
+        }
+        load.stopping.store(true, Ordering::SeqCst);
+        server.kill();
+        clients
+            .into_iter()
+            .for_each(|client| client.join().expect("right answers"));
+        assert!(
+            taken(&dir) <= BUDGET,
+            "round {round}: {} bytes",
+            taken(&dir)
+        );
+        load.settle();
+    }
+    let (reads, writes) = (
+        load.reads.load(Ordering::Relaxed),
+        load.writes.load(Ordering::Relaxed),
+    );
+    println!("{rounds} crashes, {reads} reads, {writes} writes, {from_disk} bytes from disk");
+    assert!(from_disk > 0.0 && writes > 0);
+    let _ = std::fs::remove_dir_all(&dir);
+}
