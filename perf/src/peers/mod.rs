@@ -157,8 +157,8 @@ fn run(name: &str, plan: Plan, setup: &Setup<'_>, cores: &[u32]) -> Result<Peer,
     let party = Party {
         name: name.to_string(),
         version: plan.version,
-        command: words(&command),
-        config: plan.config,
+        command: kept(&words(&command), setup.dir),
+        config: kept(&plan.config, setup.dir),
     };
     let mut process = Process::spawn(name, &mut command, setup.dir, cores)?;
     process.wait_until_open(plan.addr)?;
@@ -167,6 +167,11 @@ fn run(name: &str, plan: Plan, setup: &Setup<'_>, cores: &[u32]) -> Result<Peer,
         addr: Some(plan.addr),
         process: Some(process),
     })
+}
+
+/// Where the run's folder lay is this machine's business, too.
+fn kept(text: &str, dir: &Path) -> String {
+    text.replace(&dir.display().to_string(), "SCRATCH")
 }
 
 fn words(command: &Command) -> String {

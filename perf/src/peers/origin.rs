@@ -118,8 +118,8 @@ impl Origin {
         let party = Party {
             name: NAME.to_string(),
             version: version(&program(nginx::NAME)?, "-v"),
-            command: super::words(&command),
-            config,
+            command: super::kept(&super::words(&command), dir),
+            config: super::kept(&config, dir),
         };
         let mut process = Process::spawn(NAME, &mut command, dir, recipe.cores)?;
         process.wait_until_open(addr)?;
@@ -145,7 +145,7 @@ impl Origin {
         let party = Party {
             name: NAME.to_string(),
             version: version(&binary, "--version"),
-            command: super::words(&command),
+            command: super::kept(&super::words(&command), dir),
             config: String::new(),
         };
         let mut process = Process::spawn(NAME, &mut command, dir, recipe.cores)?;
