@@ -4,4 +4,5 @@
 
 pub mod checksum;
 pub mod clock;
+pub mod places;
 pub mod prng;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::base::clock;
+use crate::base::places::{Place, Places};
 use crate::io::file::{Access, File, Lend};
 use crate::io::{spawn, timeout_ms};
 
@@ -23,20 +24,6 @@ use super::{DiskError, Segment};
 const OPEN_MAX: usize = 256;
 /// How long a disk that was late is left alone.
 const REST_MS: u64 = 2_000;
-
-/// Places for operations in flight.
-struct Places {
-    free: Cell<usize>,
-}
-
-/// One place; it comes back when the kernel is done.
-struct Place(Rc<Places>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.free.set(self.0.free.get() + 1);
-    }
-}
 
 /// One shard's files.
 pub struct Door {
@@ -56,14 +43,9 @@ impl Door {
     /// With at most `operations_max` operations in flight.
     #[must_use]
     pub fn new(operations_max: usize, deadline_ms: u64) -> Self {
-        let places = || {
-            Rc::new(Places {
-                free: Cell::new(operations_max),
-            })
-        };
         Self {
-            places: places(),
-            background: places(),
+            places: Places::new(operations_max),
+            background: Places::new(operations_max),
             deadline_ms,
             rest_until_ms: Cell::new(0),
             segments: RefCell::default(),
@@ -82,7 +64,7 @@ impl Door {
     /// Operations that may still begin.
     #[must_use]
     pub fn places_free(&self) -> usize {
-        self.places.free.get()
+        self.places.free()
     }
 
     /// Whether the disk is left alone, since it was late a moment ago.
@@ -116,9 +98,7 @@ impl Door {
         if self.rests() {
             return Err(DiskError::Busy);
         }
-        let free = among.free.get().checked_sub(1).ok_or(DiskError::Busy)?;
-        among.free.set(free);
-        Ok(Place(Rc::clone(among)))
+        among.take().ok_or(DiskError::Busy)
     }
 
     async fn in_time<F: Future>(&self, work: F) -> Result<F::Output, DiskError> {
@@ -158,11 +138,12 @@ impl Door {
             Access::Read => &self.places,
             Access::Write => &self.background,
         };
-        if self.direct.get() {
+        loop {
+            let direct = self.direct.get();
             let (place, path) = (self.place(among)?, path.to_owned());
-            let opening = async move { File::open(&path, access, true).await };
+            let opening = async move { File::open(&path, access, direct).await };
             match self.detached(place, opening).await? {
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                Err(error) if direct && error.kind() == io::ErrorKind::InvalidInput => {
                     if self.direct.replace(false) {
                         tracing::info!(
                             "the cache directory's filesystem refuses direct I/O: the page cache is used"
@@ -172,9 +153,6 @@ impl Door {
                 opened => return Ok(opened?),
             }
         }
-        let (place, path) = (self.place(among)?, path.to_owned());
-        let opening = async move { File::open(&path, access, false).await };
-        Ok(self.detached(place, opening).await??)
     }
 
     /// The open file of a segment.

@@ -320,17 +320,21 @@ impl Keeper {
         }
     }
 
-    fn give_journal(&mut self, shard: usize, tell: &impl Fn(usize, News)) {
-        let number = self.journals[shard];
-        self.journals[shard] += 1;
-        let header = FileHeader {
+    /// The header of a new file of this run.
+    fn header(&self, shard: usize, number: u32) -> FileHeader {
+        FileHeader {
             instance: self.own.number,
             shard: shard as u16,
             number,
             created_unix_ms: clock::unix_ms(),
-        };
+        }
+    }
+
+    fn give_journal(&mut self, shard: usize, tell: &impl Fn(usize, News)) {
+        let number = self.journals[shard];
+        self.journals[shard] += 1;
         let path = self.folder.join(names::journal(shard as u16, number));
-        let header = header.journal();
+        let header = self.header(shard, number).journal();
         match new_file(&path, &header, JOURNAL_BYTES) {
             Ok(()) => {
                 self.journal_bytes += JOURNAL_BYTES;
@@ -376,12 +380,7 @@ impl Keeper {
     fn new_segment(&mut self, shard: usize) -> Result<Arc<Segment>, DirectoryError> {
         let number = self.numbers[shard];
         self.numbers[shard] += 1;
-        let header = FileHeader {
-            instance: self.own.number,
-            shard: shard as u16,
-            number,
-            created_unix_ms: clock::unix_ms(),
-        };
+        let header = self.header(shard, number);
         let path = self
             .folder
             .join(names::SEGMENTS)

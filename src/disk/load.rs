@@ -18,7 +18,7 @@ use crate::ram::lent::Room;
 
 use super::DiskError;
 use super::door::Door;
-use super::format::record::{Frame, Kind, Layout, Record, frame_bytes};
+use super::format::record::{Frame, Kind, Layout, Record, frame_bytes, stored_bytes};
 use super::format::{BLOCK_BYTES, FRAME_BYTES, FormatError};
 
 /// Records up to this size are read whole, in one operation.
@@ -152,10 +152,7 @@ impl Load<'_> {
         writer: &mut ExtentWriter,
         wake: impl Fn(usize),
     ) -> Result<(), DiskError> {
-        let skipped = frames[..self.first_frame]
-            .iter()
-            .map(|frame| frame.stored_bytes as usize);
-        let mut at = data_offset + skipped.sum::<usize>();
+        let mut at = data_offset + stored_bytes(&frames[..self.first_frame]) as usize;
         for (index, frame) in frames.iter().enumerate().skip(self.first_frame) {
             if writer.remaining() == 0 {
                 break;
@@ -209,10 +206,7 @@ impl Load<'_> {
         writer: &mut ExtentWriter,
         wake: impl Fn(usize),
     ) -> Result<(), DiskError> {
-        let skipped = frames[..self.first_frame]
-            .iter()
-            .map(|frame| u64::from(frame.stored_bytes));
-        let mut at = u64::from(layout.data_offset) + skipped.sum::<u64>();
+        let mut at = u64::from(layout.data_offset) + stored_bytes(&frames[..self.first_frame]);
         let mut index = self.first_frame;
         while index < frames.len() && writer.remaining() > 0 {
             let mut bytes = 0;
@@ -224,10 +218,7 @@ impl Load<'_> {
                 fits
             });
             let batch: Vec<Frame> = batch.copied().collect();
-            let stored: u64 = batch
-                .iter()
-                .map(|frame| u64::from(frame.stored_bytes))
-                .sum();
+            let stored = stored_bytes(&batch);
             let from = at / BLOCK_BYTES * BLOCK_BYTES;
             let until = (at + stored).next_multiple_of(BLOCK_BYTES);
             let memory = self

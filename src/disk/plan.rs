@@ -11,7 +11,7 @@ use crate::ram::lent::Pinned;
 
 use super::Described;
 use super::format::fact::Place;
-use super::format::record::{Frame, Kind, Layout, Record};
+use super::format::record::{Frame, Kind, Layout, Record, header_bytes, stored_bytes};
 use super::format::{BLOCK_BYTES, FRAME_BYTES};
 
 /// Gathered bytes are written at the latest when there are so many.
@@ -83,13 +83,6 @@ impl Frames {
             lz4,
             sum: crc32c(stored),
         });
-    }
-
-    fn stored_bytes(&self) -> u64 {
-        self.table
-            .iter()
-            .map(|frame| u64::from(frame.stored_bytes))
-            .sum()
     }
 }
 
@@ -194,17 +187,14 @@ impl Plan {
 
     /// Plans a whole record as it is.
     pub fn add_copy(&mut self, record: &[u8], header_blocks: u32) -> Place {
-        let place = self.place(Layout {
+        let layout = Layout {
             header_bytes: header_blocks * BLOCK_BYTES as u32,
             data_offset: 0,
             record_bytes: record.len() as u32,
-        });
+        };
+        let place = self.place(layout);
         self.gathered.extend_from_slice(record);
-        self.end_record(Layout {
-            header_bytes: 0,
-            data_offset: 0,
-            record_bytes: record.len() as u32,
-        });
+        self.end_record(layout);
         place
     }
 
@@ -264,7 +254,7 @@ impl Plan {
 /// Bytes that the record of an extent will take at most.
 #[must_use]
 pub fn record_bytes(head: &dyn Described, frames: &Frames) -> u64 {
-    let header = 128 + head.key().len() + head.etag().len() + frames.table.len() * 8;
+    let header = header_bytes(head.key().len() + head.etag().len(), frames.table.len());
     (header as u64).next_multiple_of(BLOCK_BYTES)
-        + frames.stored_bytes().next_multiple_of(BLOCK_BYTES)
+        + stored_bytes(&frames.table).next_multiple_of(BLOCK_BYTES)
 }

@@ -21,6 +21,7 @@ use crossbeam::utils::CachePadded;
 
 use crate::access_log::ShardLog;
 use crate::base::clock::{Moment, Wall};
+use crate::base::places::Places;
 use crate::base::prng::Prng;
 use crate::cache::Index;
 use crate::cache::holds::Holds;
@@ -43,36 +44,6 @@ pub use dispatch::run;
 
 /// Request bodies that one shard copies beside their stream at a time; beyond it a multi-delete drops its whole bucket.
 const BODY_COPIES_MAX: usize = 32;
-
-/// A bounded number of places.
-pub struct Places {
-    free: Cell<usize>,
-}
-
-/// One place; dropping it gives it back.
-pub struct Place(Rc<Places>);
-
-impl Places {
-    fn new(count: usize) -> Rc<Self> {
-        Rc::new(Self {
-            free: Cell::new(count),
-        })
-    }
-
-    /// A place, if one is free.
-    #[must_use]
-    pub fn take(self: &Rc<Self>) -> Option<Place> {
-        let free = self.free.get().checked_sub(1)?;
-        self.free.set(free);
-        Some(Place(Rc::clone(self)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.free.set(self.0.free.get() + 1);
-    }
-}
 
 /// What the request path needs to know of the configuration; plain numbers, computed once.
 #[derive(Debug, Clone)]

@@ -97,6 +97,21 @@ impl Layout {
     }
 }
 
+/// Bytes of a header with so many bytes of texts and so many frames.
+#[must_use]
+pub fn header_bytes(texts: usize, frames: usize) -> usize {
+    FIXED_BYTES + texts + frames * FRAME_ENTRY_BYTES
+}
+
+/// Bytes of several frames, as they are stored.
+#[must_use]
+pub fn stored_bytes(frames: &[Frame]) -> u64 {
+    frames
+        .iter()
+        .map(|frame| u64::from(frame.stored_bytes))
+        .sum()
+}
+
 /// How many frames an extent of `bytes` has.
 #[must_use]
 pub fn frames_of(bytes: u32) -> u32 {
@@ -118,13 +133,7 @@ impl Record<'_> {
     #[must_use]
     pub fn layout(&self) -> Layout {
         let texts: usize = self.texts().iter().map(|text| text.len()).sum();
-        let header_bytes = FIXED_BYTES + texts + self.frames.len() * FRAME_ENTRY_BYTES;
-        let stored: u64 = self
-            .frames
-            .iter()
-            .map(|frame| u64::from(frame.stored_bytes))
-            .sum();
-        let header_bytes = header_bytes as u64;
+        let header_bytes = header_bytes(texts, self.frames.len()) as u64;
         let aligned = self.frames.len() > 1 && self.frames.iter().all(|frame| !frame.lz4);
         let data_offset = match aligned {
             true => blocks(header_bytes) * BLOCK_BYTES,
@@ -133,7 +142,7 @@ impl Record<'_> {
         Layout {
             header_bytes: header_bytes as u32,
             data_offset: data_offset as u32,
-            record_bytes: (blocks(data_offset + stored) * BLOCK_BYTES) as u32,
+            record_bytes: (blocks(data_offset + stored_bytes(&self.frames)) * BLOCK_BYTES) as u32,
         }
     }
 
