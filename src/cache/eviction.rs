@@ -226,7 +226,8 @@ impl<E: Resident> S3Fifo<E> {
             return Answer::Busy;
         }
         if frequency > 0 {
-            entry.item.set_frequency(frequency - 1);
+            // Halved and not one less: what was hot and is not any more stays a round less.
+            entry.item.set_frequency(frequency / 2);
             self.main.push(entry);
             return Answer::Stays;
         }

@@ -3,6 +3,7 @@
 //!
 //! Called by `fill` and `shard` (the owner's side) and `request` (lookups from any shard).
 
+mod disk_table;
 pub mod eviction;
 pub mod head;
 pub mod holds;

@@ -7,183 +7,17 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 
+use crate::disk::Segment;
+use crate::disk::format::BLOCK_BYTES;
 use crate::disk::format::fact::Place;
+use crate::disk::reclaim::FREQUENCY_MAX;
 use crate::ram::StripeId;
-use crate::ram::extent::FREQUENCY_MAX;
 
-/// Parts of a table, each of which grows by itself: what growing copies at once is small.
-const PARTS: usize = 64;
-/// Slots of a part at first.
-const SLOTS_MIN: usize = 16;
-/// Mark of a slot that never had an entry.
-const EMPTY: u64 = 0;
-/// Mark of a slot whose entry was removed.
-const REMOVED: u64 = 1;
-
-/// An entry behind its name.
-type Words = [u64; 3];
-
-/// One part: open addressing, linear probing.
-struct Part(ArcSwap<Box<[[AtomicU64; 4]]>>);
-
-impl Part {
-    fn slots(count: usize) -> Arc<Box<[[AtomicU64; 4]]>> {
-        let slot = || std::array::from_fn(|_| AtomicU64::new(EMPTY));
-        Arc::new((0..count).map(|_| slot()).collect())
-    }
-}
-
-/// A table of names, each with any number of entries.
-struct Table(Box<[Part]>);
-
-/// Names that are no marks.
-fn name_of(hash: u64) -> u64 {
-    hash.max(REMOVED + 1)
-}
-
-fn part_of(name: u64) -> usize {
-    (name >> 32) as usize % PARTS
-}
-
-impl Table {
-    fn new() -> Self {
-        Self(
-            (0..PARTS)
-                .map(|_| Part(ArcSwap::new(Part::slots(SLOTS_MIN))))
-                .collect(),
-        )
-    }
-
-    /// Calls `each` with the entries of a name until it says that it has seen enough.
-    fn visit(&self, name: u64, mut each: impl FnMut(Words) -> bool) {
-        let slots = self.0[part_of(name)].0.load();
-        let mask = slots.len() - 1;
-        for step in 0..slots.len() {
-            let slot = &slots[(name as usize + step) & mask];
-            let found = slot[0].load(Ordering::Acquire);
-            if found == EMPTY {
-                return;
-            }
-            if found != name {
-                continue;
-            }
-            let words = std::array::from_fn(|word| slot[word + 1].load(Ordering::Relaxed));
-            fence(Ordering::Acquire);
-            if slot[0].load(Ordering::Relaxed) == name && each(words) {
-                return;
-            }
-        }
-    }
-
-    fn bytes(&self) -> u64 {
-        let slots = self.0.iter().map(|part| part.0.load().len() as u64);
-        slots.sum::<u64>() * size_of::<[AtomicU64; 4]>() as u64
-    }
-}
-
-/// The writing side's account of one part.
-#[derive(Clone, Copy, Default)]
-struct Account {
-    live: usize,
-    /// With those that were removed.
-    used: usize,
-}
-
-struct TableWriter {
-    accounts: [Account; PARTS],
-}
-
-impl TableWriter {
-    fn new() -> Self {
-        Self {
-            accounts: [Account::default(); PARTS],
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.accounts.iter().map(|account| account.live).sum()
-    }
-
-    fn put(slots: &[[AtomicU64; 4]], name: u64, words: Words) -> bool {
-        let mask = slots.len() - 1;
-        let mut step = 0;
-        loop {
-            let slot = &slots[(name as usize + step) & mask];
-            let mark = slot[0].load(Ordering::Relaxed);
-            if mark == EMPTY || mark == REMOVED {
-                // A reader that still believes in the removed entry sees its name gone before it sees other words.
-                fence(Ordering::Release);
-                for (cell, word) in slot[1..].iter().zip(words) {
-                    cell.store(word, Ordering::Relaxed);
-                }
-                slot[0].store(name, Ordering::Release);
-                return mark == EMPTY;
-            }
-            step += 1;
-        }
-    }
-
-    fn insert(&mut self, table: &Table, name: u64, words: Words) {
-        let part = &table.0[part_of(name)].0;
-        let account = &mut self.accounts[part_of(name)];
-        if (account.used + 1) * 4 > part.load().len() * 3 {
-            let wanted = ((account.live + 1) * 2).next_power_of_two().max(SLOTS_MIN);
-            let grown = Part::slots(wanted);
-            for slot in part.load().iter() {
-                let found = slot[0].load(Ordering::Relaxed);
-                if found > REMOVED {
-                    let words = std::array::from_fn(|word| slot[word + 1].load(Ordering::Relaxed));
-                    Self::put(&grown, found, words);
-                }
-            }
-            part.store(grown);
-            account.used = account.live;
-        }
-        account.used += usize::from(Self::put(&part.load(), name, words));
-        account.live += 1;
-    }
-
-    /// Replaces or removes the first entry of `name` that `is` knows.
-    fn change(
-        &mut self,
-        table: &Table,
-        name: u64,
-        is: impl Fn(Words) -> bool,
-        change: impl FnOnce(Words) -> Option<Words>,
-    ) -> Option<Words> {
-        let slots = table.0[part_of(name)].0.load();
-        let mask = slots.len() - 1;
-        for step in 0..slots.len() {
-            let slot = &slots[(name as usize + step) & mask];
-            let found = slot[0].load(Ordering::Relaxed);
-            if found == EMPTY {
-                return None;
-            }
-            let words = std::array::from_fn(|word| slot[word + 1].load(Ordering::Relaxed));
-            if found != name || !is(words) {
-                continue;
-            }
-            match change(words) {
-                None => {
-                    slot[0].store(REMOVED, Ordering::Release);
-                    self.accounts[part_of(name)].live -= 1;
-                }
-                Some(changed) => {
-                    for (cell, word) in slot[1..].iter().zip(changed) {
-                        cell.store(word, Ordering::Relaxed);
-                    }
-                }
-            }
-            return Some(words);
-        }
-        None
-    }
-}
+pub use super::disk_table::name_of;
+use super::disk_table::{Table, TableWriter, Words};
 
 /// Where a record is, among the segments that this process knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,7 +47,7 @@ impl Spot {
     /// Offset of the record's first byte.
     #[must_use]
     pub fn offset(&self) -> u64 {
-        u64::from(self.block) * crate::disk::format::BLOCK_BYTES
+        u64::from(self.block) * BLOCK_BYTES
     }
 
     fn word(self) -> u64 {
@@ -233,12 +67,21 @@ impl Spot {
         }
     }
 
+    /// Bytes of the record.
+    #[must_use]
+    pub fn record_bytes(&self) -> u64 {
+        u64::from(self.record_blocks) * BLOCK_BYTES
+    }
+
     /// Whether its numbers are small enough to be kept.
     #[must_use]
     pub fn fits(&self) -> bool {
         self.record_blocks <= 0xFFF && self.header_blocks <= 0xFF
     }
 }
+
+/// Bits of an object's name that an extent's entry has.
+const OBJECT_BITS: u64 = (1 << 42) - 1;
 
 /// An extent on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -247,26 +90,52 @@ pub struct DiskExtent {
     pub window: Range<u32>,
     /// Where.
     pub spot: Spot,
-    /// Times it was loaded, up to three.
+    /// Times it was hit, up to three.
     pub frequency: u8,
+    /// Some bits of its object's name, by which its head is found.
+    object: u64,
+    /// Some bits of its version.
+    version: u16,
 }
 
 impl DiskExtent {
-    // window.start 24 | window.end 24 | frequency 2, then lengths 20.
+    /// Nobody has hit it yet.
+    #[must_use]
+    pub fn new(id: &StripeId, window: Range<u32>, spot: Spot) -> Self {
+        Self {
+            window,
+            spot,
+            frequency: 0,
+            object: name_of(id.object as u64) & OBJECT_BITS,
+            version: id.version as u16,
+        }
+    }
+
+    /// Whether it is of the version that this head of its object names.
+    #[must_use]
+    pub fn is_of(&self, head: &DiskHead) -> bool {
+        self.version == head.version as u16
+    }
+
+    // version 16 | start 24 | end 24, then object 42 | lengths 20 | frequency 2.
     fn words(&self) -> Words {
-        let window = u64::from(self.window.start) << 32 | u64::from(self.window.end);
+        let window = u64::from(self.window.start) << 24 | u64::from(self.window.end);
+        let lengths = self.spot.lengths() << 2 | u64::from(self.frequency);
         [
             self.spot.word(),
-            window,
-            self.spot.lengths() << 8 | u64::from(self.frequency),
+            u64::from(self.version) << 48 | window,
+            self.object << 22 | lengths,
         ]
     }
 
     fn from(words: Words) -> Self {
+        const MASK: u64 = 0xFF_FFFF;
         Self {
-            window: (words[1] >> 32) as u32..words[1] as u32,
-            spot: Spot::from(words[0], words[2] >> 8),
+            window: (words[1] >> 24 & MASK) as u32..(words[1] & MASK) as u32,
+            spot: Spot::from(words[0], words[2] >> 2 & 0xF_FFFF),
             frequency: (words[2] & 3) as u8,
+            object: words[2] >> 22,
+            version: (words[1] >> 48) as u16,
         }
     }
 }
@@ -353,6 +222,17 @@ impl OnDisk {
         found
     }
 
+    /// The head of the object of an extent, if it is in this shard's table.
+    #[must_use]
+    pub fn head_of(&self, extent: &DiskExtent) -> Option<DiskHead> {
+        let mut found = None;
+        self.heads.visit_like(extent.object, OBJECT_BITS, |words| {
+            found = Some(DiskHead::from(words));
+            true
+        });
+        found
+    }
+
     /// Bytes of the tables.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -360,13 +240,37 @@ impl OnDisk {
     }
 }
 
-/// Names of what lies in one segment.
+/// What is known of one segment.
 #[derive(Debug, Default)]
-pub struct Residents {
-    /// Of extents.
-    pub extents: Vec<u64>,
-    /// Of heads.
-    pub heads: Vec<u64>,
+struct Residents {
+    /// Names of extents; some may be elsewhere by now, or twice here.
+    extents: Vec<u64>,
+    /// The same of heads.
+    heads: Vec<u64>,
+    /// The segment, once it is known.
+    segment: Option<Arc<Segment>>,
+    /// Bytes of the records that are known here.
+    known_bytes: u64,
+    /// Bytes of those that were of no use at the last look.
+    useless_bytes: u64,
+    /// When the next look is due.
+    look_unix_s: u32,
+}
+
+impl Residents {
+    fn came(&mut self, bytes: u64) {
+        self.known_bytes += bytes;
+        if let Some(segment) = &self.segment {
+            segment.account.came(bytes);
+        }
+    }
+
+    fn went(&mut self, bytes: u64) {
+        self.known_bytes -= bytes;
+        if let Some(segment) = &self.segment {
+            segment.account.went(bytes);
+        }
+    }
 }
 
 /// The owner's side: there is one.
@@ -431,17 +335,34 @@ impl Writer {
         }
         self.extents
             .insert(&self.index.extents, name, extent.words());
-        self.residents
-            .entry(extent.spot.segment)
-            .or_default()
-            .extents
-            .push(name);
+        let residents = self.residents.entry(extent.spot.segment).or_default();
+        residents.extents.push(name);
+        residents.came(extent.spot.record_bytes());
         true
     }
 
-    fn remove_extent_at(&mut self, name: u64, spot: Spot) -> Option<DiskExtent> {
+    /// A segment that records may be said to be in.
+    pub fn know(&mut self, segment: &Arc<Segment>) {
+        let residents = self.residents.entry(segment.id).or_default();
+        if residents.segment.is_none() {
+            segment.account.came(residents.known_bytes);
+            residents.segment = Some(Arc::clone(segment));
+        }
+    }
+
+    fn went(&mut self, spot: Spot) {
+        if let Some(residents) = self.residents.get_mut(&spot.segment) {
+            residents.went(spot.record_bytes());
+        }
+    }
+
+    /// Forgets the extent of that name at `spot`.
+    pub fn remove_extent_at(&mut self, name: u64, spot: Spot) -> Option<DiskExtent> {
         let is = |words: Words| DiskExtent::from(words).spot == spot;
         let removed = self.extents.change(&self.index.extents, name, is, |_| None);
+        if removed.is_some() {
+            self.went(spot);
+        }
         removed.map(DiskExtent::from)
     }
 
@@ -450,9 +371,18 @@ impl Writer {
         self.remove_extent_at(name_of(id.hash()), spot).is_some()
     }
 
-    /// An extent was loaded.
+    /// An extent was hit.
     pub fn touch_extent(&mut self, id: &StripeId, spot: Spot) {
-        let is = |words: Words| DiskExtent::from(words).spot == spot;
+        self.touch_where(id, |extent| extent.spot == spot);
+    }
+
+    /// What holds the byte at `at` of a stripe was hit.
+    pub fn touch_extent_at(&mut self, id: &StripeId, at: u32) {
+        self.touch_where(id, |extent| extent.window.contains(&at));
+    }
+
+    fn touch_where(&mut self, id: &StripeId, is: impl Fn(&DiskExtent) -> bool) {
+        let is = |words: Words| is(&DiskExtent::from(words));
         let touch = |words: Words| {
             let mut extent = DiskExtent::from(words);
             extent.frequency = (extent.frequency + 1).min(FREQUENCY_MAX);
@@ -472,35 +402,37 @@ impl Writer {
         let replaced = self
             .heads
             .change(&self.index.heads, name, |_| true, |_| Some(head.words()));
-        if replaced.is_none() {
-            self.heads.insert(&self.index.heads, name, head.words());
+        match replaced {
+            Some(words) => self.went(DiskHead::from(words).spot),
+            None => self.heads.insert(&self.index.heads, name, head.words()),
         }
+        let residents = self.residents.entry(head.spot.segment).or_default();
+        residents.came(head.spot.record_bytes());
         let same_segment =
             replaced.is_some_and(|words| DiskHead::from(words).spot.segment == head.spot.segment);
         if !same_segment {
-            self.residents
-                .entry(head.spot.segment)
-                .or_default()
-                .heads
-                .push(name);
+            residents.heads.push(name);
         }
     }
 
     /// Forgets an object's head; true if there was one.
     pub fn remove_head(&mut self, object: u128) -> bool {
-        let name = name_of(object as u64);
-        self.heads
-            .change(&self.index.heads, name, |_| true, |_| None)
-            .is_some()
+        self.remove_head_where(object, |_| true)
     }
 
     /// Forgets an object's head if it is at `spot`.
     pub fn remove_head_at(&mut self, object: u128, spot: Spot) -> bool {
+        self.remove_head_where(object, |head| head.spot == spot)
+    }
+
+    fn remove_head_where(&mut self, object: u128, is: impl Fn(&DiskHead) -> bool) -> bool {
         let name = name_of(object as u64);
-        let is = |words: Words| DiskHead::from(words).spot == spot;
-        self.heads
-            .change(&self.index.heads, name, is, |_| None)
-            .is_some()
+        let is = |words: Words| is(&DiskHead::from(words));
+        let removed = self.heads.change(&self.index.heads, name, is, |_| None);
+        if let Some(words) = removed {
+            self.went(DiskHead::from(words).spot);
+        }
+        removed.is_some()
     }
 
     /// The origin has confirmed the head that is on disk.
@@ -515,35 +447,83 @@ impl Writer {
             .change(&self.index.heads, name_of(object as u64), |_| true, confirm);
     }
 
-    /// What would be lost with a segment and is perhaps worth keeping.
+    /// Names of what is, or was, in a segment.
     #[must_use]
-    pub fn hit_in(&self, segment: u32) -> Hit {
-        let mut hit = Hit::default();
+    pub fn names_in(&self, segment: u32) -> Names {
         let Some(residents) = self.residents.get(&segment) else {
-            return hit;
+            return Names::default();
         };
-        for &name in &residents.extents {
-            self.index.extents.visit(name, |words| {
-                let extent = DiskExtent::from(words);
-                let here = extent.spot.segment == segment && extent.frequency > 0;
-                hit.extents.extend(here.then_some(extent));
-                here
-            });
+        let once = |names: &[u64]| {
+            let mut names = names.to_vec();
+            names.sort_unstable();
+            names.dedup();
+            names
+        };
+        Names {
+            extents: once(&residents.extents),
+            heads: once(&residents.heads),
         }
-        for &name in &residents.heads {
-            self.index.heads.visit(name, |words| {
-                let head = DiskHead::from(words);
-                let here = head.spot.segment == segment;
-                hit.heads.extend(here.then_some(head));
-                true
-            });
+    }
+
+    /// The extents of that name in a segment.
+    pub fn extents_in(&self, segment: u32, name: u64, mut each: impl FnMut(DiskExtent)) {
+        self.index.extents.visit(name, |words| {
+            let extent = DiskExtent::from(words);
+            if extent.spot.segment == segment {
+                each(extent);
+            }
+            false
+        });
+    }
+
+    /// The head of that name, if it is in a segment.
+    #[must_use]
+    pub fn head_in(&self, segment: u32, name: u64) -> Option<DiskHead> {
+        let mut found = None;
+        self.index.heads.visit(name, |words| {
+            found = Some(DiskHead::from(words));
+            true
+        });
+        found.filter(|head: &DiskHead| head.spot.segment == segment)
+    }
+
+    /// Segments that are to be looked at by now.
+    #[must_use]
+    pub fn due(&self, now_unix_s: u32) -> Vec<Arc<Segment>> {
+        let due = self.residents.values();
+        let due = due.filter(|residents| residents.look_unix_s <= now_unix_s);
+        due.filter_map(|residents| residents.segment.clone())
+            .collect()
+    }
+
+    /// So many bytes in a segment are of no use; the next look is at `look_unix_s`.
+    pub fn judged(&mut self, segment: u32, useless_bytes: u64, look_unix_s: u32) {
+        let Some(residents) = self.residents.get_mut(&segment) else {
+            return;
+        };
+        let before = std::mem::replace(&mut residents.useless_bytes, useless_bytes);
+        residents.look_unix_s = look_unix_s;
+        if let Some(segment) = &residents.segment {
+            segment.account.judged(before, useless_bytes);
         }
-        hit
+    }
+
+    /// Bytes in a segment that this shard knows.
+    #[must_use]
+    pub fn bytes_in(&self, segment: u32) -> u64 {
+        let residents = self.residents.get(&segment);
+        residents.map_or(0, |residents| residents.known_bytes)
     }
 
     /// Forgets everything in a segment.
     pub fn remove_segment(&mut self, segment: u32) {
-        let residents = self.residents.remove(&segment).unwrap_or_default();
+        self.judged(segment, 0, u32::MAX);
+        let Some(residents) = self.residents.remove(&segment) else {
+            return;
+        };
+        if let Some(segment) = &residents.segment {
+            segment.account.went(residents.known_bytes);
+        }
         for name in residents.extents {
             let is = |words: Words| DiskExtent::from(words).spot.segment == segment;
             let _ = self.extents.change(&self.index.extents, name, is, |_| None);
@@ -568,9 +548,11 @@ impl Writer {
         let name = name_of(id.hash());
         let moved = |_| Some(to.words());
         let known = self.extents.change(&self.index.extents, name, is, moved);
-        if known.is_some() {
+        if let Some(words) = known {
+            self.went(DiskExtent::from(words).spot);
             let residents = self.residents.entry(to.spot.segment).or_default();
             residents.extents.push(name);
+            residents.came(to.spot.record_bytes());
         }
         known.is_some()
     }
@@ -588,27 +570,30 @@ impl Writer {
         };
         let name = name_of(object as u64);
         let known = self.heads.change(&self.index.heads, name, is, moved);
-        if known.is_some() {
+        if let Some(words) = known {
+            self.went(DiskHead::from(words).spot);
             let residents = self.residents.entry(to.segment).or_default();
             residents.heads.push(name);
+            residents.came(to.record_bytes());
         }
         known.is_some()
     }
 }
 
-/// What is in a segment that goes and should perhaps not be lost.
+/// What a segment's records are called, each once.
 #[derive(Debug, Default)]
-pub struct Hit {
-    /// Extents that were loaded.
-    pub extents: Vec<DiskExtent>,
-    /// All heads: whether they are worth it depends on what there is of their objects.
-    pub heads: Vec<DiskHead>,
+pub struct Names {
+    /// Extents.
+    pub extents: Vec<u64>,
+    /// Heads.
+    pub heads: Vec<u64>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::prng::{Prng, mix64};
+    use crate::disk::Account;
     use std::collections::HashMap as Model;
 
     fn spot(segment: u32, block: u32) -> Spot {
@@ -629,11 +614,7 @@ mod tests {
     }
 
     fn extent(window: Range<u32>, spot: Spot) -> DiskExtent {
-        DiskExtent {
-            window,
-            spot,
-            frequency: 0,
-        }
+        DiskExtent::new(&id(1), window, spot)
     }
 
     #[test]
@@ -647,6 +628,8 @@ mod tests {
                 header_blocks: 0xFF,
             },
             frequency: 3,
+            object: OBJECT_BITS,
+            version: u16::MAX,
         };
         assert_eq!(DiskExtent::from(words.words()), words);
         let head = DiskHead {
@@ -714,8 +697,19 @@ mod tests {
         assert_eq!(index.extent_at(&id(2), 0), None);
     }
 
+    fn segment(id: u32) -> Arc<Segment> {
+        Arc::new(Segment {
+            id,
+            path: std::path::PathBuf::new(),
+            instance: 1,
+            shard: 0,
+            number: id,
+            account: Account::default(),
+        })
+    }
+
     #[test]
-    fn a_segment_that_goes_takes_its_entries_and_names_what_was_hit() {
+    fn a_segment_that_goes_takes_its_entries() {
         let mut writer = Writer::default();
         for object in 0..100 {
             writer.insert_extent(
@@ -724,11 +718,95 @@ mod tests {
             );
         }
         writer.touch_extent(&id(4), spot(0, 5));
-        let hit = writer.hit_in(0);
-        assert_eq!(hit.extents.len(), 1);
+        let mut hit = Vec::new();
+        for name in writer.names_in(0).extents {
+            writer.extents_in(0, name, |extent| {
+                hit.extend((extent.frequency > 0).then_some(extent.spot.block));
+            });
+        }
         writer.remove_segment(0);
-        assert_eq!((hit.extents[0].spot.block, writer.extents()), (5, 50));
+        assert_eq!((hit, writer.extents()), (vec![5], 50));
         assert!(writer.index().extent_at(&id(4), 0).is_none());
         assert!(writer.index().extent_at(&id(5), 0).is_some());
+    }
+
+    #[test]
+    fn the_account_of_a_segment_is_what_the_index_says() {
+        let (mut writer, prng) = (Writer::default(), Prng::new(5));
+        let segments: Vec<_> = (0..4).map(segment).collect();
+        for round in 0..20_000u32 {
+            let object = prng.below(200) as u128;
+            let to = Spot {
+                record_blocks: 1 + prng.below(9) as u32,
+                ..spot(prng.below(4) as u32, round)
+            };
+            let found = writer.index().extent_at(&id(object), 0);
+            let known_head = writer.index().head(object);
+            match prng.below(8) {
+                0 => writer.know(&segments[prng.below(4)]),
+                1 => writer.remove_segment(to.segment),
+                2 => drop(found.map(|found| writer.remove_extent(&id(object), found.spot))),
+                3 => drop(found.map(|found| {
+                    let from = (found.spot.segment, found.spot.block);
+                    writer.move_extent(&id(object), from, &extent(0..10, to))
+                })),
+                4 => drop(known_head.map(|head| {
+                    let from = (head.spot.segment, head.spot.block);
+                    writer.move_head(object, from, to)
+                })),
+                5 => drop(writer.remove_head(object)),
+                6 => writer.insert_head(
+                    object,
+                    &DiskHead {
+                        version: 1,
+                        confirmed_unix_s: 1,
+                        spot: to,
+                        frequency: 0,
+                    },
+                ),
+                _ => drop(writer.insert_extent(&id(object), &extent(0..prng.below(20) as u32, to))),
+            }
+        }
+        segments.iter().for_each(|segment| writer.know(segment));
+        for segment in &segments {
+            let mut bytes = 0;
+            let names = writer.names_in(segment.id);
+            for name in names.extents {
+                writer.extents_in(segment.id, name, |extent| {
+                    bytes += extent.spot.record_bytes()
+                });
+            }
+            let heads = names.heads.into_iter();
+            let heads = heads.filter_map(|name| writer.head_in(segment.id, name));
+            bytes += heads.map(|head| head.spot.record_bytes()).sum::<u64>();
+            assert!(bytes > 0);
+            assert_eq!(writer.bytes_in(segment.id), bytes);
+            // `know` may have come late, or a segment twice: then the account began anew.
+            assert_eq!(segment.account.known_bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn the_head_of_an_extent_is_found_by_what_its_entry_has() {
+        let (mut writer, prng) = (Writer::default(), Prng::new(11));
+        let objects: Vec<u128> = (0..5000)
+            .map(|_| u128::from(prng.next_u64()) << 64 | u128::from(prng.next_u64()))
+            .collect();
+        for (at, &object) in objects.iter().enumerate() {
+            let head = DiskHead {
+                version: 8,
+                confirmed_unix_s: at as u32,
+                spot: spot(1, at as u32),
+                frequency: 0,
+            };
+            writer.insert_head(object, &head);
+        }
+        for (at, &object) in objects.iter().enumerate() {
+            let extent = DiskExtent::new(&id(object), 0..1, spot(2, 2));
+            let head = writer.index().head_of(&extent).expect("it is there");
+            assert!(head.confirmed_unix_s == at as u32 && extent.is_of(&head));
+        }
+        let other = DiskExtent::new(&id(12), 0..1, spot(2, 2));
+        assert!(writer.index().head_of(&other).is_none());
     }
 }

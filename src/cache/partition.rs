@@ -366,6 +366,23 @@ impl Partition {
         }
     }
 
+    /// Whether an extent on disk, whose stripe has this name, was hit in RAM since this was last asked or its copy there went.
+    pub fn take_ram_hit(&self, name: u64, on_disk: &on_disk::DiskExtent) -> bool {
+        let look = |extents: &Extents| {
+            let ours = &on_disk.window;
+            let overlaps = |extent: &&Arc<Extent>| {
+                extent.start() < ours.end && ours.start < extent.promised_end()
+            };
+            let hits = extents
+                .iter()
+                .filter(overlaps)
+                .filter(|extent| extent.take_hit());
+            hits.count() > 0
+        };
+        let is = |id: &StripeId| on_disk::name_of(id.hash()) == name;
+        self.index.stripes.get(name, is, look).unwrap_or(false)
+    }
+
     /// Takes home the slots that readers have let go.
     pub fn collect(&mut self) {
         let collected = self.slab.collect();
@@ -446,6 +463,9 @@ impl Partition {
 
     fn evict_extent(&mut self, extent: &Arc<Extent>) -> u64 {
         let weight = extent.weight();
+        if extent.take_hit() {
+            self.disk.touch_extent_at(&extent.id(), extent.start());
+        }
         self.unlink(extent);
         self.tally.evicted += 1;
         self.tally.evicted_bytes += weight;

@@ -25,8 +25,8 @@ pub mod words;
 pub use error::{ConfigError, Contradiction, Fault, Place};
 pub use load::{Effective, Flags, Loaded, Sources};
 pub use table::{
-    Access, Admin, Cache, Compress, Disk, Fill, HugePages, Level, Listener, Log, Origin, Ram,
-    Routing, STRIPE_BYTES, Server, Settings, Tcp, Upstream, ZeroCopy,
+    Access, Admin, Cache, Compress, Disk, Expiry, Fill, HugePages, Level, Listener, Log, Origin,
+    Ram, Routing, STRIPE_BYTES, Server, Settings, Tcp, Upstream, ZeroCopy,
 };
 pub use url::{OriginUrl, Scheme};
 pub use value::AccessLog;

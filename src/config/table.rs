@@ -174,6 +174,13 @@ words! {
         /// What gets smaller.
         Lz4 = "lz4",
     }
+    /// When the room of what is expired is given back.
+    Expiry {
+        /// When something else needs it.
+        Lazy = "lazy",
+        /// At once.
+        Active = "active",
+    }
     /// Who may read what is cached.
     Access {
         /// Whoever reaches the port.
@@ -408,6 +415,8 @@ settings! {
             "Bytes in RAM that may wait to be written, for each shard, at most half of its RAM. What does not fit is not kept on disk.";
         compress: Compress = "compress" (one(Shape::OneOf(Compress::WORDS)), "off")
             "\"lz4\": what gets smaller by an eighth is compressed on disk. \"off\": plain, which is read without being copied.";
+        expiry: Expiry = "expiry" (one(Shape::OneOf(Expiry::WORDS)), "lazy")
+            "What is past its ttl on disk goes before anything else. \"lazy\": when room is needed. \"active\": within seconds, also if nothing needs the room.";
     }
     cache: Cache = "What is kept, for how long, for whom." {
         ttl_ms: u64 = "ttl" (duration(0, 3650 * DAY), "1h", "--ttl")

@@ -4,7 +4,7 @@
 //! whole one; to make room the oldest segments go, after every shard has said that it knows nothing of them any more. A keeper that hangs costs copies: shards wait for
 //! nothing it does.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,11 +18,15 @@ use crate::ram::STRIPE_BYTES;
 
 use super::format::segment::{FileHeader, check_format_text, format_text};
 use super::format::{FormatError, VERSION};
+use super::ledger::{Bounds, Deed, Ledger};
 use super::names::{self, InstanceName};
-use super::{Ask, DiskConfig, News, Segment};
+use super::reclaim::Stream;
+use super::{Account, Ask, DiskConfig, News, Segment};
 
-/// How often the lease is rewritten and room is looked for.
-const TICK: Duration = Duration::from_secs(2);
+/// How often room is looked for at least.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the lease is rewritten.
+const LEASE_MS: u64 = 2_000;
 /// Bytes of a journal's first blocks, taken at once so that an invalidation finds room on a full disk.
 const JOURNAL_BYTES: u64 = 1 << 20;
 
@@ -54,23 +58,6 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> DirectoryError + '_ {
     }
 }
 
-/// What is known of one segment.
-struct Held {
-    segment: Arc<Segment>,
-    bytes: u64,
-    state: State,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// A shard appends to it.
-    Open,
-    /// It may be read.
-    Whole,
-    /// So many shards have not said yet that they know nothing of it.
-    Going(usize),
-}
-
 /// All segments of a directory by instance, shard and number.
 pub type Registry = HashMap<(u64, u16, u32), Arc<Segment>>;
 
@@ -83,13 +70,12 @@ pub struct Keeper {
     lease: fs::File,
     /// Others, oldest first.
     others: Vec<InstanceName>,
-    /// By age.
-    segments: BTreeMap<u32, Held>,
-    used_bytes: u64,
+    ledger: Ledger,
     journal_bytes: u64,
-    numbers: Vec<u32>,
+    /// Segments made so far, of each shard's logs.
+    numbers: Vec<[u32; 2]>,
     journals: Vec<u32>,
-    wishes: VecDeque<usize>,
+    renewed_ms: u64,
 }
 
 /// Creates `FORMAT` if nobody has, and checks it.
@@ -180,6 +166,7 @@ pub fn segments(dir: &Path, instances: &[InstanceName]) -> Result<Vec<Found>, Di
                 instance: name.number,
                 shard,
                 number,
+                account: Account::default(),
             });
             found.push(Found { segment, bytes });
         }
@@ -221,34 +208,34 @@ impl Keeper {
         // A filesystem without locks has a lease with a time only.
         let _ = lease.try_lock();
         let shards = config.shards;
+        let ledger = Ledger::new(Bounds {
+            budget_bytes: config.budget_bytes,
+            reserve_bytes: config.reserve_bytes,
+            segment_bytes: config.segment_bytes,
+            shards,
+            active: config.active_expiry,
+        });
         let mut keeper = Self {
             config,
             own,
             folder,
             lease,
             others,
-            segments: BTreeMap::new(),
-            used_bytes: 0,
+            ledger,
             journal_bytes: 0,
-            numbers: vec![0; shards],
+            numbers: vec![[0; 2]; shards],
             journals: vec![0; shards],
-            wishes: VecDeque::new(),
+            renewed_ms: 0,
         };
         keeper.renew();
         keeper.take_stock()?;
+        keeper.spare();
         Ok(keeper)
     }
 
     fn take_stock(&mut self) -> Result<(), DirectoryError> {
         for Found { segment, bytes } in segments(&self.config.dir, &self.others)? {
-            self.used_bytes += bytes;
-            let (id, state) = (segment.id, State::Whole);
-            let held = Held {
-                segment,
-                bytes,
-                state,
-            };
-            self.segments.insert(id, held);
+            self.ledger.found(segment, bytes);
         }
         for name in &self.others {
             let journals = files(&name.folder(&self.config.dir), names::parse_journal)?;
@@ -266,13 +253,13 @@ impl Keeper {
     /// Every segment there is.
     #[must_use]
     pub fn registry(&self) -> Registry {
-        let all = self.segments.values();
-        all.map(|held| (held.segment.name(), Arc::clone(&held.segment)))
+        let all = self.ledger.segments();
+        all.map(|segment| (segment.name(), Arc::clone(segment)))
             .collect()
     }
 
     /// Serves shards until the process ends.
-    pub fn run(mut self, asks: &Receiver<Ask>, tell: impl Fn(usize, News), note: impl Fn(u64)) {
+    pub fn run(mut self, asks: &Receiver<Ask>, tell: impl Fn(usize, News), note: impl Fn(&Ledger)) {
         self.remove_empty();
         for shard in 0..self.config.shards {
             self.give_journal(shard, &tell);
@@ -280,40 +267,43 @@ impl Keeper {
         loop {
             match asks.recv_timeout(TICK) {
                 Ok(ask) => self.answer(ask, &tell),
-                Err(RecvTimeoutError::Timeout) => self.renew(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.make_room(&tell);
-            note(self.used_bytes + self.journal_bytes);
+            if clock::now_ms() >= self.renewed_ms + LEASE_MS {
+                self.renew();
+                self.spare();
+            }
+            self.settle(&tell);
+            note(&self.ledger);
         }
     }
 
     fn answer(&mut self, ask: Ask, tell: &impl Fn(usize, News)) {
         match ask {
             Ask::Journal(shard) => self.give_journal(shard, tell),
-            Ask::Segment(shard) => {
-                self.wishes.push_back(shard);
-                self.grant(tell);
-            }
+            Ask::Segment(shard, stream) => self.ledger.wish(shard, stream),
+            Ask::FoldEnded => self.ledger.fold_ended(),
             Ask::Sealed(id, bytes) => self.sealed(id, bytes),
             Ask::Trim(id, bytes) => self.trim(id, bytes),
             Ask::Released(id, _) => {
-                let Some(held) = self.segments.get_mut(&id) else {
-                    return;
-                };
-                if let State::Going(left) = held.state {
-                    held.state = State::Going(left - 1);
-                    if left == 1 {
-                        self.remove(id);
-                        self.grant(tell);
-                    }
+                if self.ledger.released(id) {
+                    self.remove(id);
                 }
             }
         }
     }
 
+    /// Segments of processes that live are not ours to remove.
+    fn spare(&mut self) {
+        let alive = self.others.iter().filter(|name| self.is_alive(name));
+        let alive = alive.map(|name| name.number).collect();
+        self.ledger.set_spared(alive);
+    }
+
     fn renew(&mut self) {
         use std::os::unix::fs::FileExt as _;
+        self.renewed_ms = clock::now_ms();
         let text = format!("{:013}\n", clock::unix_ms());
         if let Err(error) = self.lease.write_all_at(text.as_bytes(), 0) {
             tracing::warn!(%error, "the lease of the cache directory cannot be written");
@@ -342,140 +332,110 @@ impl Keeper {
             }
             Err(error) => {
                 tracing::warn!(%error, "no journal can be made: nothing is kept on disk");
-                tell(shard, News::Refused);
+                tell(shard, News::NoJournal);
             }
         }
     }
 
-    /// Whether there is room for one more segment.
-    fn has_room(&self) -> bool {
-        let wanted = self.config.segment_bytes;
-        let within = self.used_bytes + self.journal_bytes + wanted <= self.config.budget_bytes;
-        within
-            && file::space(&self.folder)
-                .is_ok_and(|space| space.free_bytes >= self.config.reserve_bytes + wanted)
+    /// Does what the ledger says.
+    fn settle(&mut self, tell: &impl Fn(usize, News)) {
+        loop {
+            self.ledger.set_other_bytes(self.journal_bytes);
+            // If that cannot be said, nothing is granted, and nothing goes for it.
+            let space = file::space(&self.folder);
+            let free_bytes = space.map_or(self.config.reserve_bytes, |space| space.free_bytes);
+            let Some(deed) = self.ledger.next_deed(free_bytes) else {
+                return;
+            };
+            self.carry_out(deed, tell);
+        }
     }
 
-    fn grant(&mut self, tell: &impl Fn(usize, News)) {
-        while let Some(shard) = self.wishes.pop_front() {
-            if !self.has_room() {
-                if self.reclaim_oldest(tell) {
-                    self.wishes.push_front(shard);
-                    return;
+    fn carry_out(&mut self, deed: Deed, tell: &impl Fn(usize, News)) {
+        match deed {
+            Deed::Refuse(shard, stream) => tell(shard, News::Refused(stream)),
+            Deed::Reclaim(segment, why) => {
+                for shard in 0..self.config.shards {
+                    tell(shard, News::Reclaim(Arc::clone(&segment), why));
                 }
-                tell(shard, News::Refused);
-                continue;
             }
-            match self.new_segment(shard) {
+            Deed::Make(shard, stream) => match self.new_segment(shard, stream) {
                 Ok(segment) => tell(shard, News::Granted(segment)),
                 Err(error) => {
                     tracing::warn!(%error, "no segment can be made: copies are dropped");
-                    self.reclaim_oldest(tell);
-                    tell(shard, News::Refused);
+                    tell(shard, News::Refused(stream));
+                    self.reclaim_one(tell);
                 }
-            }
+            },
         }
     }
 
-    fn new_segment(&mut self, shard: usize) -> Result<Arc<Segment>, DirectoryError> {
-        let number = self.numbers[shard];
-        self.numbers[shard] += 1;
+    /// Has a segment go; false if there is none that can.
+    fn reclaim_one(&mut self, tell: &impl Fn(usize, News)) -> bool {
+        if self.ledger.is_going() {
+            return true;
+        }
+        let Some(deed) = self.ledger.relieve() else {
+            return false;
+        };
+        self.carry_out(deed, tell);
+        true
+    }
+
+    fn new_segment(
+        &mut self,
+        shard: usize,
+        stream: Stream,
+    ) -> Result<Arc<Segment>, DirectoryError> {
+        let count = &mut self.numbers[shard][stream as usize];
+        let number = stream.number(*count);
+        *count += 1;
         let header = self.header(shard, number);
         let path = self
             .folder
             .join(names::SEGMENTS)
             .join(names::segment(shard as u16, number));
-        let bytes = self.config.segment_bytes;
-        new_file(&path, &header.segment(), bytes)?;
-        let id = self.segments.last_key_value().map_or(0, |(id, _)| id + 1);
+        new_file(&path, &header.segment(), self.config.segment_bytes)?;
         let segment = Arc::new(Segment {
-            id,
+            id: self.ledger.next_id(),
             path,
             instance: self.own.number,
             shard: shard as u16,
             number,
+            account: Account::default(),
         });
-        self.used_bytes += bytes;
-        let held = Held {
-            segment: Arc::clone(&segment),
-            bytes,
-            state: State::Open,
-        };
-        self.segments.insert(id, held);
+        self.ledger.made(Arc::clone(&segment));
         Ok(segment)
     }
 
     fn sealed(&mut self, id: u32, bytes: u64) {
-        let Some(held) = self.segments.get_mut(&id) else {
+        let Some((segment, room)) = self.ledger.file(id) else {
             return;
         };
-        held.state = State::Whole;
         let cut = fs::OpenOptions::new()
             .write(true)
-            .open(&held.segment.path)
+            .open(&segment.path)
             .and_then(|file| file.set_len(bytes));
         match cut {
-            Ok(()) => {
-                self.used_bytes -= held.bytes - bytes.min(held.bytes);
-                held.bytes = bytes.min(held.bytes);
+            Ok(()) => self.ledger.sealed(id, bytes),
+            Err(error) => {
+                tracing::warn!(%error, "a segment keeps more room than it needs");
+                self.ledger.sealed(id, room);
             }
-            Err(error) => tracing::warn!(%error, "a segment keeps more room than it needs"),
         }
     }
 
     /// A process that died had taken room for more than it wrote.
     fn trim(&mut self, id: u32, bytes: u64) {
-        let Some(held) = self.segments.get(&id) else {
+        let Some((segment, room)) = self.ledger.file(id) else {
             return;
         };
-        let (whole, instance) = (held.state == State::Whole, held.segment.instance);
+        let instance = segment.instance;
         let alive = |name: &&InstanceName| name.number == instance && self.is_alive(name);
-        if whole && bytes < held.bytes && !self.others.iter().any(|name| alive(&name)) {
+        let whole = self.ledger.is_whole(id);
+        if whole && bytes < room && !self.others.iter().any(|name| alive(&name)) {
             self.sealed(id, bytes);
         }
-    }
-
-    /// Keeps a segment's room for each shard ahead of its wish.
-    fn make_room(&mut self, tell: &impl Fn(usize, News)) {
-        let ahead = self.config.segment_bytes * self.config.shards as u64;
-        let going: u64 = self
-            .segments
-            .values()
-            .filter(|held| matches!(held.state, State::Going(_)))
-            .map(|held| held.bytes)
-            .sum();
-        let used = self.used_bytes + self.journal_bytes - going;
-        if used + ahead > self.config.budget_bytes {
-            self.reclaim_oldest(tell);
-        }
-    }
-
-    /// Asks all shards to forget the oldest segment; false if there is none that can go.
-    fn reclaim_oldest(&mut self, tell: &impl Fn(usize, News)) -> bool {
-        if self
-            .segments
-            .values()
-            .any(|held| matches!(held.state, State::Going(_)))
-        {
-            return true;
-        }
-        let shards = self.config.shards;
-        let live: Vec<u64> = self
-            .others
-            .iter()
-            .filter(|name| self.is_alive(name))
-            .map(|name| name.number)
-            .collect();
-        let oldest = self
-            .segments
-            .values_mut()
-            .find(|held| held.state == State::Whole && !live.contains(&held.segment.instance));
-        let Some(held) = oldest else { return false };
-        held.state = State::Going(shards);
-        for shard in 0..shards {
-            tell(shard, News::Reclaim(Arc::clone(&held.segment)));
-        }
-        true
     }
 
     /// Whether another process holds that instance's lease.
@@ -485,25 +445,23 @@ impl Keeper {
     }
 
     fn remove(&mut self, id: u32) {
-        let Some(held) = self.segments.remove(&id) else {
+        let Some((segment, _)) = self.ledger.file(id) else {
             return;
         };
-        match fs::remove_file(&held.segment.path) {
+        match fs::remove_file(&segment.path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(%error, "a segment cannot be removed"),
         }
-        self.used_bytes -= held.bytes;
+        self.ledger.removed(id);
         self.remove_empty();
     }
 
     /// The oldest instances go when they have no segment left: what their journals say is of no use to anybody.
     fn remove_empty(&mut self) {
         while let Some(oldest) = self.others.first() {
-            let has_segments = self
-                .segments
-                .values()
-                .any(|held| held.segment.instance == oldest.number);
+            let mut segments = self.ledger.segments();
+            let has_segments = segments.any(|segment| segment.instance == oldest.number);
             if has_segments || self.is_alive(oldest) {
                 return;
             }

@@ -11,17 +11,21 @@ pub mod fold;
 pub mod format;
 pub mod journal;
 pub mod keeper;
+pub mod ledger;
 pub mod load;
 pub mod names;
 pub mod plan;
+pub mod reclaim;
 pub mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ram::StripeId;
 use format::FormatError;
 use format::fact::Place;
+use reclaim::{Stream, Why};
 
 /// Bounds of the disk tier, derived once.
 #[derive(Debug, Clone)]
@@ -42,6 +46,64 @@ pub struct DiskConfig {
     pub queue_bytes_max: u64,
     /// Shards of this process.
     pub shards: usize,
+    /// Whether the room of what is expired is given back at once.
+    pub active_expiry: bool,
+}
+
+/// What is in a segment, by bytes, as far as indexes know. Written by the shards that own what is in it, read by the keeper.
+#[derive(Debug, Default)]
+pub struct Account {
+    file: AtomicU64,
+    known: AtomicU64,
+    useless: AtomicU64,
+}
+
+impl Account {
+    /// A record of so many bytes is known.
+    pub fn came(&self, bytes: u64) {
+        self.known.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A record of so many bytes is not known any more.
+    pub fn went(&self, bytes: u64) {
+        self.known.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Of what one shard knows, so many bytes were of no use before and so many are not now: expired, or of a version that is not the current one.
+    pub fn judged(&self, before: u64, now: u64) {
+        self.useless.fetch_add(now, Ordering::Relaxed);
+        self.useless.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    /// Bytes of records that are known.
+    #[must_use]
+    pub fn known_bytes(&self) -> u64 {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that are of use.
+    #[must_use]
+    pub fn useful_bytes(&self) -> u64 {
+        let useless = self.useless.load(Ordering::Relaxed);
+        self.known_bytes().saturating_sub(useless)
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.file.load(Ordering::Relaxed)
+    }
+
+    /// The file has so many bytes.
+    pub fn set_file_bytes(&self, bytes: u64) {
+        self.file.store(bytes, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    fn set_for_test(&self, useful: u64) {
+        self.known.store(useful, Ordering::Relaxed);
+        self.useless.store(0, Ordering::Relaxed);
+    }
 }
 
 /// A segment that this process knows.
@@ -57,6 +119,8 @@ pub struct Segment {
     pub shard: u16,
     /// Which of that shard's.
     pub number: u32,
+    /// What is in it.
+    pub account: Account,
 }
 
 impl Segment {
@@ -64,6 +128,12 @@ impl Segment {
     #[must_use]
     pub fn name(&self) -> (u64, u16, u32) {
         (self.instance, self.shard, self.number)
+    }
+
+    /// Which of its shard's logs it belongs to.
+    #[must_use]
+    pub fn stream(&self) -> Stream {
+        Stream::of_number(self.number)
     }
 }
 
@@ -116,10 +186,12 @@ pub enum News {
     Journal(PathBuf, [u8; format::segment::HEADER_BYTES]),
     /// Room for records.
     Granted(Arc<Segment>),
-    /// There is no room now; ask again later.
-    Refused,
+    /// There is no room for records now; ask again later.
+    Refused(Stream),
+    /// No journal can be made now; ask again later.
+    NoJournal,
     /// A segment is to go: nothing of it may be known any more.
-    Reclaim(Arc<Segment>),
+    Reclaim(Arc<Segment>, Why),
     /// What older journals say.
     Folded(Vec<Folded>),
     /// Older journals have been read, and these prefixes were invalidated in them.
@@ -158,8 +230,10 @@ pub enum Folded {
 /// What a shard asks of the keeper.
 #[derive(Debug)]
 pub enum Ask {
-    /// A new segment for a shard.
-    Segment(usize),
+    /// A new segment for one of a shard's logs.
+    Segment(usize, Stream),
+    /// A shard has heard all that older journals say.
+    FoldEnded,
     /// A new journal for a shard.
     Journal(usize),
     /// A segment of this process gets no more records; it has so many bytes.

@@ -24,6 +24,7 @@ use super::format::fact::{Fact, Place};
 use super::format::record::Kind;
 use super::journal::Journal;
 use super::plan::{self, Frames, Piece, Plan};
+use super::reclaim::Stream;
 use super::{Ask, Described, DiskError, Segment};
 
 /// Bytes of one batch.
@@ -98,6 +99,8 @@ pub struct Moved {
     pub from_block: u32,
     /// Blocks of its header.
     pub header_blocks: u32,
+    /// The hits that are left to it.
+    pub frequency: u8,
 }
 
 impl Moved {
@@ -169,9 +172,10 @@ struct Open {
     end: u64,
 }
 
-/// One shard's writer.
+/// The writer of one of a shard's logs.
 pub struct Writer<T> {
     shard: usize,
+    stream: Stream,
     segment_bytes: u64,
     queue_bytes_max: u64,
     door: Rc<Door>,
@@ -181,7 +185,10 @@ pub struct Writer<T> {
     queued_bytes: Cell<u64>,
     open: RefCell<Option<Open>>,
     granted: RefCell<Option<Arc<Segment>>>,
-    answered: Cell<bool>,
+    /// The keeper was asked for a segment and has not answered.
+    asked: Cell<bool>,
+    /// A batch is being written.
+    busy: Cell<bool>,
     bell: Bell,
 }
 
@@ -219,16 +226,17 @@ impl<T: 'static> Writer<T> {
     /// A writer without a segment.
     #[must_use]
     pub fn new(
-        shard: usize,
+        (shard, stream): (usize, Stream),
+        queue_bytes_max: u64,
         config: &super::DiskConfig,
-        door: &Rc<Door>,
-        journal: &Rc<Journal>,
+        (door, journal): (&Rc<Door>, &Rc<Journal>),
         asks: Sender<Ask>,
     ) -> Self {
         Self {
             shard,
+            stream,
             segment_bytes: config.segment_bytes,
-            queue_bytes_max: config.queue_bytes_max,
+            queue_bytes_max,
             door: Rc::clone(door),
             journal: Rc::clone(journal),
             asks,
@@ -236,7 +244,8 @@ impl<T: 'static> Writer<T> {
             queued_bytes: Cell::new(0),
             open: RefCell::default(),
             granted: RefCell::default(),
-            answered: Cell::new(false),
+            asked: Cell::new(false),
+            busy: Cell::new(false),
             bell: Bell::default(),
         }
     }
@@ -250,16 +259,17 @@ impl<T: 'static> Writer<T> {
     /// Whether something of `bytes` finds room in the queue now.
     #[must_use]
     pub fn has_room(&self, bytes: u64) -> bool {
-        self.queued_bytes.get() + bytes <= self.queue_bytes_max
+        // One always finds room, however large.
+        self.queued_bytes.get() == 0 || self.queued_bytes.get() + bytes <= self.queue_bytes_max
     }
 
     /// Takes something to be written; false: the queue is full, or the disk cannot take anything.
     pub fn push(&self, item: Item<T>) -> bool {
-        let bytes = self.queued_bytes.get() + item.bytes();
-        if bytes > self.queue_bytes_max || self.journal.has_ended() || self.door.rests() {
+        let bytes = item.bytes();
+        if !self.has_room(bytes) || self.journal.has_ended() || self.door.rests() {
             return false;
         }
-        self.queued_bytes.set(bytes);
+        self.queued_bytes.set(self.queued_bytes.get() + bytes);
         self.queue.borrow_mut().push_back(item);
         self.bell.ring();
         true
@@ -267,7 +277,7 @@ impl<T: 'static> Writer<T> {
 
     /// The keeper's answer to the wish for a segment.
     pub fn granted(&self, segment: Option<Arc<Segment>>) {
-        self.answered.set(true);
+        self.asked.set(false);
         *self.granted.borrow_mut() = segment;
         self.bell.ring();
     }
@@ -296,12 +306,14 @@ impl<T: 'static> Writer<T> {
             }
             let batch = self.take();
             let (copies, bytes) = (batch.len(), batch.iter().map(Item::bytes).sum::<u64>());
+            self.busy.set(true);
             if let Err(error) = self.write(batch, &owner).await {
                 owner.failed(&error);
                 owner.dropped(copies);
                 // What was written of it is unknown: any error ends the file.
                 self.seal();
             }
+            self.busy.set(false);
             self.queued_bytes.set(self.queued_bytes.get() - bytes);
         }
     }
@@ -317,6 +329,13 @@ impl<T: 'static> Writer<T> {
             batch.extend(queue.pop_front());
         }
         batch
+    }
+
+    /// Ends a segment before it is full, if nothing is being written to it now.
+    pub fn seal_idle(&self, id: u32) {
+        if self.is_writing(id) && !self.busy.get() {
+            self.seal();
+        }
     }
 
     fn seal(&self) {
@@ -482,15 +501,27 @@ impl<T: 'static> Writer<T> {
         if let Some(open) = &*self.open.borrow() {
             return Ok((Arc::clone(&open.segment), Rc::clone(&open.file), open.end));
         }
-        self.answered.set(false);
-        let _ = self.asks.send(Ask::Segment(self.shard));
-        let answer = self
-            .bell
-            .until(|| self.answered.get().then(|| self.granted.take()));
-        let Some(segment) = timeout_ms(SEGMENT_MS, answer).await.flatten() else {
+        let mut granted = self.granted.take();
+        if granted.is_none() {
+            if !self.asked.replace(true) {
+                let _ = self.asks.send(Ask::Segment(self.shard, self.stream));
+            }
+            let answer = self
+                .bell
+                .until(|| (!self.asked.get()).then(|| self.granted.take()));
+            // What is granted too late is the next batch's.
+            granted = timeout_ms(SEGMENT_MS, answer).await.flatten();
+        }
+        let Some(segment) = granted else {
             return Err(DiskError::Busy);
         };
-        let file = Rc::new(self.door.open(&segment.path, Access::Write).await?);
+        let file = match self.door.open(&segment.path, Access::Write).await {
+            Ok(file) => Rc::new(file),
+            Err(error) => {
+                let _ = self.asks.send(Ask::Sealed(segment.id, BLOCK_BYTES));
+                return Err(error);
+            }
+        };
         self.door.know(&segment);
         *self.open.borrow_mut() = Some(Open {
             segment: Arc::clone(&segment),

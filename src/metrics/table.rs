@@ -193,6 +193,10 @@ table! {
             "Extents and heads written to disk.";
         DiskMoved, Counter, "millrace_disk_moved_total",
             "Extents and heads written again because their segment was reclaimed and they had been hit.";
+        DiskMovedBytes, Counter, "millrace_disk_moved_bytes_total",
+            "Bytes written again for the same reason. Beside all bytes written they tell what keeping the hot costs.";
+        DiskGhostHits, Counter, "millrace_disk_ghost_hits_total",
+            "Extents and heads stored among the proven ones because they had been reclaimed a short while ago.";
         DiskDropped, Counter, "millrace_disk_dropped_total",
             "Copies that were not kept on disk: its queue was full, or it was slow, full or broken.";
         DiskErrors(work: DiskWork, kind: DiskFailure), Counter, "millrace_disk_errors_total",
@@ -251,6 +255,8 @@ table! {
             "Extents in the index.";
         DiskUsedBytes, Level, "millrace_disk_used_bytes",
             "Bytes that segments and journals take, room taken ahead included.";
+        DiskUselessBytes, Level, "millrace_disk_useless_bytes",
+            "Bytes of whole segments that are of no use: expired, overwritten, invalidated, or lost room.";
         DiskQueuedBytes, Flow, "millrace_disk_queued_bytes",
             "Bytes in RAM that wait to be written to disk.";
         DiskHeads, Level, "millrace_disk_heads",

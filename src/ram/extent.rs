@@ -15,6 +15,10 @@ use crate::io::lend::Lent;
 
 /// The most a hit counter says; S3-FIFO needs two bits.
 pub const FREQUENCY_MAX: u8 = 3;
+/// Beside the frequency: it was hit since [`Extent::take_hit`].
+const HIT: u8 = 4;
+/// Nobody has read it yet: the first read is what it was fetched for, and no hit.
+const UNREAD: u8 = 8;
 
 /// Bytes worth asking for in advance; the copy's own pace hides the others.
 const PREFETCH_BYTES: usize = 4096;
@@ -134,7 +138,7 @@ impl Extent {
             progress: Progress::default(),
             readers: Arc::clone(readers),
             first: slots[0],
-            frequency: AtomicU8::new(0),
+            frequency: AtomicU8::new(UNREAD),
             by_reference: AtomicBool::new(false),
             kept_slots: AtomicU32::new(slots.len() as u32),
             slots: slots.into_boxed_slice(),
@@ -212,23 +216,39 @@ impl Extent {
         self.slots.iter().any(|slot| slot.page() == page)
     }
 
-    /// A hit: two bits are set and nothing moves; a line that is already hot is not written again.
+    /// A read: all but the first are hits. Some bits are set and nothing moves; a line that is already hot is not written again.
     pub fn touch(&self) {
-        let frequency = self.frequency.load(Ordering::Relaxed);
-        if frequency < FREQUENCY_MAX {
-            self.frequency.store(frequency + 1, Ordering::Relaxed);
+        let seen = self.frequency.load(Ordering::Relaxed);
+        if seen & UNREAD != 0 {
+            self.frequency.store(seen & !UNREAD, Ordering::Relaxed);
+        } else if seen != FREQUENCY_MAX | HIT {
+            let frequency = (seen & FREQUENCY_MAX) + 1;
+            self.frequency
+                .store(frequency.min(FREQUENCY_MAX) | HIT, Ordering::Relaxed);
         }
+    }
+
+    /// Owner only: whether it was hit since this was last asked. The copy on disk lives by it too.
+    #[must_use]
+    pub fn take_hit(&self) -> bool {
+        let seen = self.frequency.load(Ordering::Relaxed);
+        if seen & HIT != 0 {
+            self.frequency.store(seen & !HIT, Ordering::Relaxed);
+        }
+        seen & HIT != 0
     }
 
     /// Hits since it was last asked to go.
     #[must_use]
     pub fn frequency(&self) -> u8 {
-        self.frequency.load(Ordering::Relaxed)
+        self.frequency.load(Ordering::Relaxed) & FREQUENCY_MAX
     }
 
     /// Owner only, at eviction.
     pub fn set_frequency(&self, frequency: u8) {
-        self.frequency.store(frequency, Ordering::Relaxed);
+        let marks = self.frequency.load(Ordering::Relaxed) & !FREQUENCY_MAX;
+        self.frequency
+            .store(frequency.min(FREQUENCY_MAX) | marks, Ordering::Relaxed);
     }
 
     /// Where a slot's byte is, for those who pin the extent.

@@ -135,7 +135,11 @@ fn keep(
     keeper.run(
         asks,
         |shard, news| tell(&world, shard, news),
-        |bytes| registry.global().gauge_set(Gauge::DiskUsedBytes, bytes),
+        |ledger| {
+            let metrics = registry.global();
+            metrics.gauge_set(Gauge::DiskUsedBytes, ledger.taken_bytes());
+            metrics.gauge_set(Gauge::DiskUselessBytes, ledger.useless_bytes());
+        },
     );
 }
 

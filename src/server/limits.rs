@@ -2,7 +2,7 @@
 //!
 //! Called by `boot`. Says what a setting of "all" or "a quarter" means here.
 
-use crate::config::{Compress, Settings, ZeroCopy};
+use crate::config::{Compress, Expiry, Settings, ZeroCopy};
 use crate::disk::DiskConfig;
 use crate::disk::format::BLOCK_BYTES;
 use crate::fill::FillConfig;
@@ -122,6 +122,7 @@ pub fn disk(
         operations_max: disk.operations_max,
         queue_bytes_max: disk.queue_bytes.min(limits.slab_bytes / 2),
         shards: limits.cores.len(),
+        active_expiry: disk.expiry == Expiry::Active,
     }))
 }
 

@@ -14,7 +14,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::base::clock;
 use crate::cache::Head;
 use crate::cache::head::HeadParts;
-use crate::cache::on_disk::{DiskExtent, DiskHead, Spot};
+use crate::cache::on_disk::{DiskExtent, DiskHead, Spot, name_of};
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
 use crate::disk::door::Door;
@@ -24,7 +24,8 @@ use crate::disk::format::fact::{Fact, Place};
 use crate::disk::format::record::{Kind, Record};
 use crate::disk::journal::Journal;
 use crate::disk::load::{self, Wanted, frames_around};
-use crate::disk::writer::{Item, Moved, Moving, Owner, Writer};
+use crate::disk::reclaim::{Ghost, Stream};
+use crate::disk::writer::{Item, Moved, Owner, Writer};
 use crate::disk::{Ask, Described, DiskConfig, DiskError, Folded, News, Segment};
 use crate::fill::{Fetch, Ready};
 use crate::http::Method;
@@ -37,7 +38,7 @@ use crate::ram::{STRIPE_BYTES, StripeId};
 use crate::s3::Resolved;
 
 use super::message::{Answer, Message};
-use super::{Shard, routing};
+use super::{Shard, reclaim, routing};
 
 /// Extents up to this size are loaded whole: it is one read in any case.
 const WHOLE_BYTES: usize = 128 * 1024;
@@ -45,11 +46,8 @@ const WHOLE_BYTES: usize = 128 * 1024;
 const PREFIXES_MAX: usize = 256;
 /// How soon a journal is asked for again.
 const JOURNAL_MS: u64 = 1_000;
-/// How often a record that is to be moved looks for room in the queue, and for how long.
-const MOVE_MS: u64 = 5;
-const MOVE_WAIT_MS: u64 = 2_000;
-/// Stripes that are looked for when a head is to be moved.
-const STRIPES_LOOKED_AT: u64 = 16;
+/// Part of the queue of what is to be written that is for what has proved its worth: one of so many.
+const PROVEN_PART: u64 = 4;
 /// Confirmations nearer to each other than this are not written down.
 const CONFIRM_S: u32 = 1;
 
@@ -63,15 +61,19 @@ pub struct DiskParts {
 
 /// One shard's disk.
 pub(super) struct Disk {
-    door: Rc<Door>,
+    pub(super) door: Rc<Door>,
     journal: Rc<Journal>,
-    writer: Rc<Writer<HeadToken>>,
-    asks: Sender<Ask>,
-    segment_bytes: u64,
+    /// One for each stream.
+    pub(super) writers: [Rc<Writer<HeadToken>>; 2],
+    pub(super) asks: Sender<Ask>,
+    pub(super) segment_bytes: u64,
+    pub(super) active_expiry: bool,
+    /// What was reclaimed a short while ago.
+    pub(super) ghost: RefCell<Ghost>,
     /// Records on their way from one segment to another.
-    moving: Rc<Cell<usize>>,
+    pub(super) moving: Rc<Cell<usize>>,
     /// Facts of older journals may still come.
-    folding: Cell<bool>,
+    pub(super) folding: Cell<bool>,
     /// Objects that have been invalidated while they may.
     invalid: RefCell<HashSet<u128>>,
     /// Segments that have been reclaimed while they may.
@@ -88,13 +90,29 @@ impl Disk {
         let config = &parts.config;
         let door = Rc::new(Door::new(config.operations_max, config.deadline_ms));
         let journal = Rc::new(Journal::new(Rc::clone(&door)));
-        let writer = Writer::new(shard, config, &door, &journal, parts.asks.clone());
+        let writers = Stream::ALL.map(|stream| {
+            let proven_bytes = config.queue_bytes_max / PROVEN_PART;
+            let queue_bytes = match stream {
+                Stream::Fresh => config.queue_bytes_max - proven_bytes,
+                Stream::Proven => proven_bytes,
+            };
+            let (place, asks) = ((shard, stream), parts.asks.clone());
+            Rc::new(Writer::new(
+                place,
+                queue_bytes,
+                config,
+                (&door, &journal),
+                asks,
+            ))
+        });
         Self {
             door,
             journal,
-            writer: Rc::new(writer),
+            writers,
             asks: parts.asks.clone(),
             segment_bytes: config.segment_bytes,
+            active_expiry: config.active_expiry,
+            ghost: RefCell::default(),
             moving: Rc::default(),
             folding: Cell::new(true),
             invalid: RefCell::default(),
@@ -108,6 +126,18 @@ impl Disk {
 }
 
 impl Disk {
+    pub(super) fn writer(&self, stream: Stream) -> &Rc<Writer<HeadToken>> {
+        &self.writers[stream as usize]
+    }
+
+    /// The log for something new of that name.
+    fn stream_for(&self, name: u64) -> Stream {
+        match self.ghost.borrow_mut().recall(name) {
+            true => Stream::Proven,
+            false => Stream::Fresh,
+        }
+    }
+
     fn is_announced(&self, object: u128) -> bool {
         self.announced.borrow().contains_key(&object)
     }
@@ -155,16 +185,10 @@ impl Owner for Keeping {
         place: &Place,
         segment: &Arc<Segment>,
     ) {
-        let extent = DiskExtent {
-            window,
-            spot: Spot::of(place, segment.id),
-            frequency: 0,
-        };
-        self.0
-            .partition
-            .borrow_mut()
-            .disk
-            .insert_extent(id, &extent);
+        let extent = DiskExtent::new(id, window, Spot::of(place, segment.id));
+        let index = &mut self.0.partition.borrow_mut().disk;
+        index.know(segment);
+        index.insert_extent(id, &extent);
         self.0.metrics().count(Counter::DiskStored);
     }
 
@@ -192,11 +216,9 @@ impl Owner for Keeping {
             spot: Spot::of(place, segment.id),
             frequency: u8::from(head.checksums_known()),
         };
-        self.0
-            .partition
-            .borrow_mut()
-            .disk
-            .insert_head(object, &entry);
+        let index = &mut self.0.partition.borrow_mut().disk;
+        index.know(segment);
+        index.insert_head(object, &entry);
         self.0.metrics().count(Counter::DiskStored);
         true
     }
@@ -205,18 +227,19 @@ impl Owner for Keeping {
         let index = &mut self.0.partition.borrow_mut().disk;
         let spot = Spot::of(place, segment.id);
         let from = (record.from_segment, record.from_block);
+        index.know(segment);
         let moved = match record.kind {
             Kind::Head => index.move_head(record.id.object, from, spot),
             Kind::Extent => {
-                let extent = DiskExtent {
-                    window: record.window.clone(),
-                    spot,
-                    frequency: 0,
-                };
+                let mut extent = DiskExtent::new(&record.id, record.window.clone(), spot);
+                extent.frequency = record.frequency;
                 index.move_extent(&record.id, from, &extent)
             }
         };
-        self.0.metrics().add(Counter::DiskMoved, u64::from(moved));
+        let metrics = self.0.metrics();
+        metrics.add(Counter::DiskMoved, u64::from(moved));
+        // They were written, whether or not they are of use.
+        metrics.add(Counter::DiskMovedBytes, spot.record_bytes());
         moved
     }
 
@@ -252,8 +275,10 @@ impl Shard {
         if let Err(error) = crate::io::runtime::raise_file_workers() {
             tracing::warn!(shard = self.id, %error, "the kernel's file workers stay at its own bound: a disk that hangs may hold up others");
         }
-        let writer = Rc::clone(&disk.writer);
-        spawn(writer.run(Keeping(Rc::clone(self))));
+        for writer in &disk.writers {
+            spawn(Rc::clone(writer).run(Keeping(Rc::clone(self))));
+        }
+        spawn(reclaim::look_around(Rc::clone(self)));
         spawn(journals(Rc::clone(self)));
     }
 
@@ -288,22 +313,20 @@ impl Shard {
                     disk.journal_due.set(false);
                 });
             }
-            News::Granted(segment) => disk.writer.granted(Some(segment)),
-            News::Refused => {
-                disk.writer.granted(None);
-                // It may have been a journal that could not be made: asked for again.
-                disk.journal_due.set(false);
-            }
-            News::Reclaim(segment) => {
+            News::Granted(segment) => disk.writer(segment.stream()).granted(Some(segment)),
+            News::Refused(stream) => disk.writer(stream).granted(None),
+            News::NoJournal => disk.journal_due.set(false),
+            News::Reclaim(segment, why) => {
                 if disk.folding.get() {
                     disk.gone.borrow_mut().insert(segment.id);
                 }
-                spawn(reclaim(Rc::clone(self), segment));
+                spawn(reclaim::segment(Rc::clone(self), segment, why));
             }
             News::Folded(facts) => facts.into_iter().for_each(|fact| self.folded(disk, fact)),
             News::FoldEnded(prefixes) => {
                 disk.prefixes.borrow_mut().extend(prefixes);
                 disk.folding.set(false);
+                let _ = disk.asks.send(Ask::FoldEnded);
                 disk.invalid.take();
                 disk.gone.take();
             }
@@ -318,14 +341,10 @@ impl Shard {
         disk.door.know(segment);
         let spot = Spot::of(place, segment.id);
         let index = &mut self.partition.borrow_mut().disk;
+        index.know(segment);
         match fact {
             Folded::Extent { id, window, .. } => {
-                let extent = DiskExtent {
-                    window,
-                    spot,
-                    frequency: 0,
-                };
-                index.insert_extent(&id, &extent);
+                index.insert_extent(&id, &DiskExtent::new(&id, window, spot));
             }
             Folded::Head {
                 object,
@@ -376,8 +395,16 @@ impl Shard {
             head,
             compress: self.world.policy.compress,
         };
-        if !disk.writer.push(item) {
+        self.keep(disk, name_of(id.hash()), item);
+    }
+
+    /// Queues something new to be written.
+    fn keep(&self, disk: &Disk, name: u64, item: Item<HeadToken>) {
+        let stream = disk.stream_for(name);
+        if !disk.writer(stream).push(item) {
             self.metrics().count(Counter::DiskDropped);
+        } else if stream == Stream::Proven {
+            self.metrics().count(Counter::DiskGhostHits);
         }
     }
 
@@ -429,9 +456,7 @@ impl Shard {
                 queued,
             },
         };
-        if !disk.writer.push(item) {
-            self.metrics().count(Counter::DiskDropped);
-        }
+        self.keep(disk, name_of(object as u64), item);
     }
 
     /// Forgets the head that is on disk, and writes that down; gives what to flush.
@@ -750,7 +775,12 @@ impl Shard {
         metrics.gauge_set(Gauge::DiskHeads, index.heads() as u64);
         metrics.gauge_set(Gauge::DiskExtents, index.extents() as u64);
         metrics.gauge_set(Gauge::DiskIndexBytes, index.index().bytes());
-        metrics.gauge_set(Gauge::DiskQueuedBytes, disk.writer.queued_bytes());
+        let queued_bytes = disk
+            .writers
+            .iter()
+            .map(|writer| writer.queued_bytes())
+            .sum();
+        metrics.gauge_set(Gauge::DiskQueuedBytes, queued_bytes);
         metrics.gauge_set(Gauge::DiskFoldsRunning, u64::from(disk.folding.get()));
     }
 }
@@ -785,85 +815,4 @@ async fn journals(shard: Rc<Shard>) {
             shard.disk_failed(DiskWork::Write, &error);
         }
     }
-}
-
-/// Moves what was hit out of a segment that is to go, and forgets the rest.
-async fn reclaim(shard: Rc<Shard>, segment: Arc<Segment>) {
-    let Some(disk) = &shard.disk else { return };
-    let hit = shard.partition.borrow().disk.hit_in(segment.id);
-    let mut moving_bytes = 0;
-    for extent in hit.extents {
-        moving_bytes += u64::from(extent.spot.record_blocks) * BLOCK_BYTES;
-        // More than half of it would be no reclaim.
-        if moving_bytes > disk.segment_bytes / 2 || !move_out(&shard, extent.spot, 0).await {
-            break;
-        }
-    }
-    for head in hit.heads {
-        let confirmed_unix_ms = u64::from(head.confirmed_unix_s) * 1000;
-        if !move_out(&shard, head.spot, confirmed_unix_ms).await {
-            break;
-        }
-    }
-    let until_ms = clock::now_ms() + MOVE_WAIT_MS;
-    while disk.moving.get() > 0 && clock::now_ms() < until_ms {
-        sleep_ms(MOVE_MS).await;
-    }
-    shard.partition.borrow_mut().disk.remove_segment(segment.id);
-    disk.door.forget(segment.id);
-    shard.metrics().count(Counter::DiskReclaimed);
-    let _ = disk.asks.send(Ask::Released(segment.id, shard.id));
-}
-
-/// Whether there is anything on disk of the first stripes of a version.
-fn has_bytes(shard: &Shard, id: StripeId, total: u64) -> bool {
-    let stripes = total.div_ceil(STRIPE_BYTES).min(STRIPES_LOOKED_AT) as u32;
-    (0..stripes).any(|index| {
-        let owner = routing::owner_of(id.object, index, shard.world.shards.len());
-        let stripe = StripeId { index, ..id };
-        let on_disk = &shard.world.shards[owner].index.on_disk;
-        on_disk.extent_at(&stripe, 0).is_some()
-            || on_disk.gap_until(&stripe, 0, u32::MAX) < u32::MAX
-    })
-}
-
-/// Queues a record to be written again; false if the disk is not up to it.
-async fn move_out(shard: &Rc<Shard>, spot: Spot, confirmed_unix_ms: u64) -> bool {
-    let Some(disk) = &shard.disk else {
-        return false;
-    };
-    let bytes = spot.record_blocks as usize * BLOCK_BYTES as usize;
-    let look = |record: &Record<'_>| {
-        let id = StripeId {
-            object: record.object,
-            version: record.version,
-            index: record.stripe,
-        };
-        let moved = Moved {
-            kind: record.kind,
-            id,
-            window: record.window.clone(),
-            confirmed_unix_ms,
-            from_segment: spot.segment,
-            from_block: spot.block,
-            header_blocks: spot.header_blocks,
-        };
-        let worth_it = record.kind == Kind::Extent || has_bytes(shard, id, record.total);
-        worth_it.then_some(moved)
-    };
-    let read = load::whole(&disk.door, spot.segment, spot.offset(), bytes, look).await;
-    let (moved, memory) = match read {
-        Ok((Some(moved), memory)) => (moved, memory),
-        Ok((None, _)) => return true,
-        Err(error) => {
-            shard.disk_failed(DiskWork::Read, &error);
-            return !matches!(error, DiskError::Busy | DiskError::Late);
-        }
-    };
-    let until_ms = clock::now_ms() + MOVE_WAIT_MS;
-    while !disk.writer.has_room(memory.len() as u64) && clock::now_ms() < until_ms {
-        sleep_ms(MOVE_MS).await;
-    }
-    disk.writer
-        .push(Item::Copy(moved, memory, Moving::one(&disk.moving)))
 }

@@ -9,6 +9,7 @@ mod dispatch;
 pub mod mailbox;
 pub mod message;
 mod peers;
+mod reclaim;
 pub mod routing;
 pub mod waits;
 

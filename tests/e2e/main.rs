@@ -24,6 +24,7 @@ mod harness;
 mod config_cli;
 mod crashes;
 mod disk;
+mod disk_room;
 mod drain;
 mod failing_origin;
 mod herd;

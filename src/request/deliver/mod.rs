@@ -31,7 +31,7 @@ use super::client::{Client, Gone};
 use super::report::Report;
 
 /// Hits after which bytes go out by reference.
-const HOT_FREQUENCY: u8 = 2;
+const HOT_FREQUENCY: u8 = 1;
 /// Stripes asked for ahead at first; doubled each time the client has to wait, up to the configured fan-out.
 const AHEAD_FIRST: u32 = 2;
 /// Bodies up to this size leave in one call with their head.
