@@ -14,7 +14,7 @@ use caches::{Belady, Cache, Log, Lru, Ram};
 use traces::{Load, Sizes, Trace};
 
 /// Points of hit ratio that a policy may be behind LRU.
-const BEHIND_MAX: f64 = 2.0;
+const BEHIND_MAX: f64 = 2.5;
 
 /// What a cache did, the first quarter of the requests left out.
 struct Score {

@@ -55,6 +55,9 @@ impl Zipf {
     }
 }
 
+/// Requests after which the most popular object is another one.
+const DRIFT: usize = 30;
+
 /// One kind of load.
 #[derive(Clone, Copy)]
 pub enum Load {
@@ -66,7 +69,7 @@ pub enum Load {
     Drift(f64),
     /// All objects in turn, again and again.
     Loop,
-    /// A request of three repeats one of the last five hundred, or comes from a loop over all.
+    /// A request of three repeats one of the last few, as many as a 200th of all objects; the others are a loop over all.
     Recent,
 }
 
@@ -91,10 +94,10 @@ impl Load {
         for at in 0..count {
             let drawn = match self {
                 Self::Zipf(_) => zipf.draw(&prng),
-                Self::Drift(_) => (zipf.draw(&prng) + at * objects / count / 2) % objects,
+                Self::Drift(_) => (zipf.draw(&prng) + at / DRIFT) % objects,
                 Self::Loop => at % objects,
                 Self::Recent if at > 0 && prng.below(3) == 0 => {
-                    requests[at - 1 - prng.below(at.min(500))] as usize
+                    requests[at - 1 - prng.below(at.min(objects / 200))] as usize
                 }
                 Self::Recent => at % objects,
                 Self::Scans(_) => {
