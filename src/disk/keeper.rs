@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use crate::base::clock;
@@ -71,7 +71,11 @@ pub struct Keeper {
     /// Others, oldest first.
     others: Vec<InstanceName>,
     ledger: Ledger,
+    /// Of journals and snapshots; what is being written counts as long as it may become.
     journal_bytes: u64,
+    /// Room that a snapshot that is being written was given.
+    snapshot_bytes: u64,
+    snapshot_wish: Option<(u64, Sender<bool>)>,
     /// Segments made so far, of each shard's logs.
     numbers: Vec<[u32; 2]>,
     journals: Vec<u32>,
@@ -184,6 +188,13 @@ pub fn check(dir: &Path) -> Result<(), DirectoryError> {
     check_format_text(&text, STRIPE_BYTES).map_err(|source| DirectoryError::Format { path, source })
 }
 
+/// Whether another process holds an instance's lease.
+#[must_use]
+pub fn is_alive(dir: &Path, name: &InstanceName) -> bool {
+    let lease = fs::File::open(name.folder(dir).join(names::LEASE));
+    lease.is_ok_and(|lease| matches!(lease.try_lock(), Err(fs::TryLockError::WouldBlock)))
+}
+
 impl Keeper {
     /// Opens the directory, makes this process's folder, and looks at what others have left.
     ///
@@ -223,6 +234,8 @@ impl Keeper {
             others,
             ledger,
             journal_bytes: 0,
+            snapshot_bytes: 0,
+            snapshot_wish: None,
             numbers: vec![[0; 2]; shards],
             journals: vec![0; shards],
             renewed_ms: 0,
@@ -237,17 +250,62 @@ impl Keeper {
         for Found { segment, bytes } in segments(&self.config.dir, &self.others)? {
             self.ledger.found(segment, bytes);
         }
-        for name in &self.others {
-            let journals = files(&name.folder(&self.config.dir), names::parse_journal)?;
-            self.journal_bytes += journals.iter().map(|journal| journal.3).sum::<u64>();
-        }
+        self.count_journals();
         Ok(())
+    }
+
+    /// Counts journals and snapshots; what cannot be looked at is as it was.
+    fn count_journals(&mut self) {
+        let mut bytes = 0;
+        for name in self.others.iter().chain([&self.own]) {
+            let Ok(found) = files(&name.folder(&self.config.dir), parse_telling) else {
+                return;
+            };
+            for (shard, number, _, length) in found {
+                let next = self.journals.get(usize::from(shard)).copied();
+                let open = *name == self.own && next == Some(number + 1);
+                bytes += match open {
+                    true => length.max(self.config.journal_bytes),
+                    false => length,
+                };
+            }
+        }
+        self.journal_bytes = bytes;
+    }
+
+    fn taken_bytes(&mut self) -> u64 {
+        self.ledger
+            .set_other_bytes(self.journal_bytes + self.snapshot_bytes);
+        self.ledger.taken_bytes()
+    }
+
+    /// Room for a snapshot, if there is some by now or no segment can go for it.
+    fn answer_snapshot(&mut self, tell: &impl Fn(usize, News)) {
+        let Some((bytes, _)) = self.snapshot_wish else {
+            return;
+        };
+        let within = self.taken_bytes() + bytes <= self.config.budget_bytes;
+        let space = file::space(&self.folder).map_or(0, |space| space.free_bytes);
+        let fits = within && space >= self.config.reserve_bytes + bytes;
+        if !fits && bytes <= self.config.budget_bytes / 2 && self.reclaim_one(tell) {
+            return;
+        }
+        if let Some((_, answer)) = self.snapshot_wish.take() {
+            let told = answer.send(fits).is_ok();
+            self.snapshot_bytes = if fits && told { bytes } else { 0 };
+        }
     }
 
     /// Instances whose journals are to be read, oldest first.
     #[must_use]
     pub fn others(&self) -> &[InstanceName] {
         &self.others
+    }
+
+    /// The instance of this process.
+    #[must_use]
+    pub fn own(&self) -> &InstanceName {
+        &self.own
     }
 
     /// Every segment there is.
@@ -273,7 +331,9 @@ impl Keeper {
             if clock::now_ms() >= self.renewed_ms + LEASE_MS {
                 self.renew();
                 self.spare();
+                self.count_journals();
             }
+            self.answer_snapshot(&tell);
             self.settle(&tell);
             note(&self.ledger);
         }
@@ -286,6 +346,13 @@ impl Keeper {
             Ask::FoldEnded => self.ledger.fold_ended(),
             Ask::Sealed(id, bytes) => self.sealed(id, bytes),
             Ask::Trim(id, bytes) => self.trim(id, bytes),
+            Ask::Snapshot(bytes, answer) => self.snapshot_wish = Some((bytes, answer)),
+            Ask::Compacted => {
+                self.snapshot_bytes = 0;
+                self.remove_empty();
+                self.remove_hollow();
+                self.count_journals();
+            }
             Ask::Released(id, _) => {
                 if self.ledger.released(id) {
                     self.remove(id);
@@ -296,7 +363,8 @@ impl Keeper {
 
     /// Segments of processes that live are not ours to remove.
     fn spare(&mut self) {
-        let alive = self.others.iter().filter(|name| self.is_alive(name));
+        let dir = &self.config.dir;
+        let alive = self.others.iter().filter(|name| is_alive(dir, name));
         let alive = alive.map(|name| name.number).collect();
         self.ledger.set_spared(alive);
     }
@@ -327,7 +395,7 @@ impl Keeper {
         let header = self.header(shard, number).journal();
         match new_file(&path, &header, JOURNAL_BYTES) {
             Ok(()) => {
-                self.journal_bytes += JOURNAL_BYTES;
+                self.count_journals();
                 tell(shard, News::Journal(path, header));
             }
             Err(error) => {
@@ -340,7 +408,7 @@ impl Keeper {
     /// Does what the ledger says.
     fn settle(&mut self, tell: &impl Fn(usize, News)) {
         loop {
-            self.ledger.set_other_bytes(self.journal_bytes);
+            self.taken_bytes();
             // If that cannot be said, nothing is granted, and nothing goes for it.
             let space = file::space(&self.folder);
             let free_bytes = space.map_or(self.config.reserve_bytes, |space| space.free_bytes);
@@ -431,17 +499,12 @@ impl Keeper {
             return;
         };
         let instance = segment.instance;
-        let alive = |name: &&InstanceName| name.number == instance && self.is_alive(name);
+        let dir = &self.config.dir;
+        let alive = |name: &&InstanceName| name.number == instance && is_alive(dir, name);
         let whole = self.ledger.is_whole(id);
         if whole && bytes < room && !self.others.iter().any(|name| alive(&name)) {
             self.sealed(id, bytes);
         }
-    }
-
-    /// Whether another process holds that instance's lease.
-    fn is_alive(&self, name: &InstanceName) -> bool {
-        let lease = fs::File::open(name.folder(&self.config.dir).join(names::LEASE));
-        lease.is_ok_and(|lease| matches!(lease.try_lock(), Err(fs::TryLockError::WouldBlock)))
     }
 
     fn remove(&mut self, id: u32) {
@@ -457,27 +520,46 @@ impl Keeper {
         self.remove_empty();
     }
 
+    /// Instances go that have neither segments, nor journals, nor a snapshot.
+    fn remove_hollow(&mut self) {
+        let dir = &self.config.dir;
+        let ledger = &self.ledger;
+        self.others.retain(|name| {
+            let told = files(&name.folder(dir), parse_telling);
+            let used = !told.is_ok_and(|told| told.is_empty())
+                || ledger
+                    .segments()
+                    .any(|segment| segment.instance == name.number)
+                || is_alive(dir, name);
+            if !used && let Err(error) = fs::remove_dir_all(name.folder(dir)) {
+                tracing::warn!(%error, "an old instance's folder cannot be removed");
+            }
+            used
+        });
+    }
+
     /// The oldest instances go when they have no segment left: what their journals say is of no use to anybody.
     fn remove_empty(&mut self) {
         while let Some(oldest) = self.others.first() {
             let mut segments = self.ledger.segments();
             let has_segments = segments.any(|segment| segment.instance == oldest.number);
-            if has_segments || self.is_alive(oldest) {
+            if has_segments || is_alive(&self.config.dir, oldest) {
                 return;
             }
             let folder = oldest.folder(&self.config.dir);
-            let journals = files(&folder, names::parse_journal).unwrap_or_default();
-            self.journal_bytes -= journals
-                .iter()
-                .map(|journal| journal.3)
-                .sum::<u64>()
-                .min(self.journal_bytes);
             if let Err(error) = fs::remove_dir_all(&folder) {
                 tracing::warn!(%error, "an old instance's folder cannot be removed");
             }
             self.others.remove(0);
+            self.count_journals();
         }
     }
+}
+
+/// Shard and number of a journal, or nothing much and the number of a snapshot.
+fn parse_telling(text: &str) -> Option<(u16, u32)> {
+    let snapshot = names::parse_snapshot(text).map(|number| (u16::MAX, number));
+    names::parse_journal(text).or(snapshot)
 }
 
 fn new_file(path: &Path, first: &[u8], bytes: u64) -> Result<(), DirectoryError> {

@@ -26,7 +26,7 @@ use crate::disk::journal::Journal;
 use crate::disk::load::{self, Wanted, frames_around};
 use crate::disk::reclaim::{Ghost, Stream};
 use crate::disk::writer::{Item, Moved, Owner, Writer};
-use crate::disk::{Ask, Described, DiskConfig, DiskError, Folded, News, Segment};
+use crate::disk::{Ask, Batch, Described, DiskConfig, DiskError, Folded, News, Segment};
 use crate::fill::{Fetch, Ready};
 use crate::http::Method;
 use crate::io::{sleep_ms, spawn};
@@ -42,8 +42,6 @@ use super::{Shard, reclaim, routing};
 
 /// Extents up to this size are loaded whole: it is one read in any case.
 const WHOLE_BYTES: usize = 128 * 1024;
-/// Prefixes that are compared with heads on disk; beyond it every head goes.
-const PREFIXES_MAX: usize = 256;
 /// How soon a journal is asked for again.
 const JOURNAL_MS: u64 = 1_000;
 /// Part of the queue of what is to be written that is for what has proved its worth: one of so many.
@@ -89,7 +87,7 @@ impl Disk {
     pub(super) fn new(shard: usize, parts: DiskParts) -> Self {
         let config = &parts.config;
         let door = Rc::new(Door::new(config.operations_max, config.deadline_ms));
-        let journal = Rc::new(Journal::new(Rc::clone(&door)));
+        let journal = Rc::new(Journal::new(Rc::clone(&door), config.journal_bytes));
         let writers = Stream::ALL.map(|stream| {
             let proven_bytes = config.queue_bytes_max / PROVEN_PART;
             let queue_bytes = match stream {
@@ -136,6 +134,13 @@ impl Disk {
             true => Stream::Proven,
             false => Stream::Fresh,
         }
+    }
+
+    /// Whether a head was invalidated with all objects of some prefix.
+    pub(super) fn is_beaten(&self, instance: u64, confirmed_unix_ms: u64, key: &[u8]) -> bool {
+        let prefixes = self.prefixes.borrow();
+        let mut prefixes = prefixes.iter();
+        prefixes.any(|prefix| prefix.beats(instance, confirmed_unix_ms, key))
     }
 
     fn is_announced(&self, object: u128) -> bool {
@@ -322,9 +327,13 @@ impl Shard {
                 }
                 spawn(reclaim::segment(Rc::clone(self), segment, why));
             }
-            News::Folded(facts) => facts.into_iter().for_each(|fact| self.folded(disk, fact)),
-            News::FoldEnded(prefixes) => {
-                disk.prefixes.borrow_mut().extend(prefixes);
+            News::Prefixes(prefixes) => {
+                for prefix in prefixes {
+                    prefix.note(&mut disk.prefixes.borrow_mut());
+                }
+            }
+            News::Folded(batch) => self.folded(disk, batch),
+            News::FoldEnded => {
                 disk.folding.set(false);
                 let _ = disk.asks.send(Ask::FoldEnded);
                 disk.invalid.take();
@@ -333,28 +342,33 @@ impl Shard {
         }
     }
 
-    fn folded(&self, disk: &Disk, fact: Folded) {
-        let (Folded::Extent { segment, place, .. } | Folded::Head { segment, place, .. }) = &fact;
-        if disk.gone.borrow().contains(&segment.id) {
-            return;
-        }
-        disk.door.know(segment);
-        let spot = Spot::of(place, segment.id);
+    fn folded(&self, disk: &Disk, mut batch: Batch) {
         let index = &mut self.partition.borrow_mut().disk;
-        index.know(segment);
-        match fact {
-            Folded::Extent { id, window, .. } => {
-                index.insert_extent(&id, &DiskExtent::new(&id, window, spot));
+        let (gone, invalid) = (disk.gone.borrow(), disk.invalid.borrow());
+        for segment in &batch.segments {
+            // One that has gone meanwhile is not to be known again.
+            if !gone.contains(&segment.id) {
+                disk.door.know(segment);
+                index.know(segment);
             }
-            Folded::Head {
-                object,
-                version,
-                confirmed_unix_ms,
-                ..
-            } => {
-                let younger =
-                    disk.invalid.borrow().contains(&object) || index.index().head(object).is_some();
-                if !younger {
+        }
+        for fact in batch.facts.drain(..) {
+            let (Folded::Extent { segment, place, .. } | Folded::Head { segment, place, .. }) =
+                &fact;
+            if gone.contains(segment) {
+                continue;
+            }
+            let spot = Spot::of(place, *segment);
+            match fact {
+                Folded::Extent { id, window, .. } => {
+                    index.insert_extent(&id, &DiskExtent::new(&id, window, spot));
+                }
+                Folded::Head {
+                    object,
+                    version,
+                    confirmed_unix_ms,
+                    ..
+                } if !invalid.contains(&object) && index.index().head(object).is_none() => {
                     let head = DiskHead {
                         version: version as u64,
                         confirmed_unix_s: (confirmed_unix_ms / 1000) as u32,
@@ -363,6 +377,8 @@ impl Shard {
                     };
                     index.insert_head(object, &head);
                 }
+                // What this process knows itself is younger.
+                Folded::Head { .. } => {}
             }
         }
     }
@@ -516,21 +532,12 @@ impl Shard {
     pub(super) fn forget_prefix_on_disk(&self, prefix: &[u8]) -> Option<u64> {
         let disk = self.disk.as_ref()?;
         let unix_ms = clock::unix_ms();
-        let mut prefixes = disk.prefixes.borrow_mut();
-        if prefixes.len() >= PREFIXES_MAX {
-            // One that is the beginning of all stands for many.
-            prefixes.clear();
-            prefixes.push(Prefix {
-                prefix: Box::default(),
-                instance: u64::MAX,
-                unix_ms,
-            });
-        }
-        prefixes.push(Prefix {
+        let own = Prefix {
             prefix: prefix.into(),
             instance: u64::MAX,
             unix_ms,
-        });
+        };
+        own.note(&mut disk.prefixes.borrow_mut());
         let mark = disk
             .journal
             .append(&Fact::InvalidatedPrefix { prefix, unix_ms });
@@ -744,12 +751,8 @@ impl Shard {
             }
         };
         self.metrics().count(Counter::DiskHeadsLoaded);
-        let beaten = disk.prefixes.borrow().iter().any(|prefix| {
-            let before = u64::from(entry.confirmed_unix_s) * 1000 <= prefix.unix_ms;
-            let older = segment.instance < prefix.instance && prefix.instance != u64::MAX;
-            key.starts_with(&prefix.prefix)
-                && (older || before && segment.instance <= prefix.instance)
-        });
+        let confirmed_unix_ms = u64::from(entry.confirmed_unix_s) * 1000;
+        let beaten = disk.is_beaten(segment.instance, confirmed_unix_ms, key);
         // Somebody may have changed it while it was read.
         let still = own.on_disk.head(object).is_some_and(|now| now.spot == spot);
         let held = self.holds.borrow_mut().covers(object, clock::now_ms());

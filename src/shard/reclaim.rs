@@ -318,7 +318,11 @@ async fn move_out(
             header_blocks: spot.header_blocks,
             frequency,
         };
-        let worth_it = record.kind == Kind::Extent || has_bytes(shard, id, record.total);
+        // A head that moves is one of this instance from then on: one that older instances have invalidated must not.
+        let instance = disk.door.segment(spot.segment).map(|from| from.instance);
+        let is_true = |from| !disk.is_beaten(from, confirmed_unix_ms, record.key);
+        let worth_it = record.kind == Kind::Extent
+            || instance.is_some_and(is_true) && has_bytes(shard, id, record.total);
         worth_it.then_some(moved)
     };
     let read = load::whole(&disk.door, spot.segment, spot.offset(), bytes, look).await;
