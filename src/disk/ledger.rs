@@ -117,7 +117,7 @@ impl Ledger {
         self.segments.values().map(|held| &held.segment)
     }
 
-    /// Bytes of segments that are of no use to anybody, and bytes of all whole ones.
+    /// Bytes of whole segments that are of no use to anybody.
     #[must_use]
     pub fn useless_bytes(&self) -> u64 {
         let whole = self
