@@ -12,7 +12,7 @@ use super::fold::{Fold, Listener, Prefix, Tally};
 use super::format::segment::FileHeader;
 use super::keeper::{self, DirectoryError, Registry};
 use super::names::{self, InstanceName};
-use super::snapshot::{Covers, SnapshotWriter};
+use super::snapshot::{Covers, Snapshot, SnapshotWriter};
 use super::sources::{self, Sources};
 use super::{Folded, Segment};
 use crate::base::{clock, prng};
@@ -62,6 +62,8 @@ pub struct Compactor {
     number: u32,
     /// Bytes of journals that are worth a snapshot.
     bytes_min: u64,
+    /// What there was when it was not worth it.
+    looked_at: Option<Covers>,
 }
 
 /// What is to be written.
@@ -93,6 +95,7 @@ impl Compactor {
             own: own.clone(),
             number: 0,
             bytes_min: BYTES_MIN,
+            looked_at: None,
         }
     }
 
@@ -129,14 +132,20 @@ impl Compactor {
     }
 
     /// What is to be done, if it is worth it.
-    fn work(&self) -> Result<Option<Work>, DirectoryError> {
+    fn work(&mut self) -> Result<Option<Work>, DirectoryError> {
         let covers = self.covers()?;
+        if self.looked_at.as_ref() == Some(&covers) {
+            return Ok(None);
+        }
         let mut sources = Sources::look(&self.dir)?;
         sources
             .journals
             .retain(|journal| covers.has(journal.instance, journal.shard, journal.number));
-        // Of another process, which has gone on from here: its snapshot is not ours to go behind.
-        let further = |best: &super::snapshot::Snapshot| best.reach().0 > covers.through;
+        // Of another process, which has gone further: ours would be none beside it.
+        let further = |best: &Snapshot| {
+            let theirs = (best.covers.through, best.covers.partial);
+            theirs > (covers.through, covers.partial)
+        };
         if sources.snapshots.first().is_some_and(further) {
             return Ok(None);
         }
@@ -153,6 +162,7 @@ impl Compactor {
             if leftovers && sources.snapshots.first().is_some() {
                 self.remove(&sources, false);
             }
+            self.looked_at = Some(covers);
             return Ok(None);
         }
         let bytes_max = sources.bytes() + SLACK_BYTES;

@@ -137,11 +137,11 @@ impl Snapshot {
         Ok(())
     }
 
-    /// By which of two snapshots the better one is known.
+    /// By which of two snapshots the one is known that stands for all that the other stands for.
     #[must_use]
-    pub fn reach(&self) -> (u64, u64, u32) {
-        let file = self.header.file;
-        (self.header.through, file.instance, file.number)
+    pub fn reach(&self) -> (u64, u64, u64, u32) {
+        let (covers, file) = (&self.covers, self.header.file);
+        (covers.through, covers.partial, file.instance, file.number)
     }
 
     /// Bytes that `open` has read.

@@ -332,7 +332,9 @@ fn compact(config: &DiskConfig, own: &InstanceName, (world, asks): Ends<'_>) {
             answer_end.recv_timeout(wait).unwrap_or(false)
         };
         let done = compactor.turn(room);
-        let _ = asks.send(Ask::Compacted);
+        if !matches!(done, Ok(None)) {
+            let _ = asks.send(Ask::Compacted);
+        }
         let pause_ms = match done {
             Ok(None) => COMPACT_MS,
             Ok(Some(done)) => {

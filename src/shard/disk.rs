@@ -614,7 +614,7 @@ impl Shard {
     }
 
     /// Begins to load the bytes of a stripe that are wanted, from the first on as far as they go; gives the extent that they come to.
-    fn load(
+    pub(super) fn load(
         self: &Rc<Self>,
         id: StripeId,
         Range { start: at, end }: Range<u32>,
