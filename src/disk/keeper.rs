@@ -541,8 +541,8 @@ impl Keeper {
     /// The oldest instances go when they have no segment left: what their journals say is of no use to anybody.
     fn remove_empty(&mut self) {
         while let Some(oldest) = self.others.first() {
-            let mut segments = self.ledger.segments();
-            let has_segments = segments.any(|segment| segment.instance == oldest.number);
+            let of_it = |segment: &Arc<Segment>| segment.instance == oldest.number;
+            let has_segments = self.ledger.segments().any(of_it);
             if has_segments || is_alive(&self.config.dir, oldest) {
                 return;
             }
