@@ -213,15 +213,8 @@ impl Ledger {
     /// Whether a segment is on its way out.
     #[must_use]
     pub fn is_going(&self) -> bool {
-        self.going_bytes() > 0
-    }
-
-    fn going_bytes(&self) -> u64 {
-        let going = self
-            .segments
-            .values()
-            .filter(|held| matches!(held.state, State::Going(_)));
-        going.map(|held| held.bytes).sum()
+        let mut held = self.segments.values();
+        held.any(|held| matches!(held.state, State::Going(_)))
     }
 
     /// Whether there is room for one more segment. What is moved out of a segment that goes must always find some: new bytes leave it alone.

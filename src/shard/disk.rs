@@ -44,7 +44,7 @@ use super::{Shard, reclaim, routing};
 const WHOLE_BYTES: usize = 128 * 1024;
 /// How soon a journal is asked for again.
 const JOURNAL_MS: u64 = 1_000;
-/// Part of the queue of what is to be written that is for what has proved its worth: one of so many.
+/// What has proved its worth waits in a queue of its own, a part of the size of the other: one of so many.
 const PROVEN_PART: u64 = 4;
 /// Confirmations nearer to each other than this are not written down.
 const CONFIRM_S: u32 = 1;
@@ -89,10 +89,9 @@ impl Disk {
         let door = Rc::new(Door::new(config.operations_max, config.deadline_ms));
         let journal = Rc::new(Journal::new(Rc::clone(&door), config.journal_bytes));
         let writers = Stream::ALL.map(|stream| {
-            let proven_bytes = config.queue_bytes_max / PROVEN_PART;
             let queue_bytes = match stream {
-                Stream::Fresh => config.queue_bytes_max - proven_bytes,
-                Stream::Proven => proven_bytes,
+                Stream::Fresh => config.queue_bytes_max,
+                Stream::Proven => config.queue_bytes_max / PROVEN_PART,
             };
             let (place, asks) = ((shard, stream), parts.asks.clone());
             Rc::new(Writer::new(
