@@ -14,6 +14,7 @@ mod fold_tests;
 pub mod format;
 pub mod journal;
 pub mod keeper;
+pub mod lane;
 pub mod load;
 pub mod names;
 pub mod plan;
