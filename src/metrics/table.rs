@@ -277,10 +277,10 @@ table! {
             "Bytes of RAM that the index of the disk takes.";
         DiskFoldsRunning, Level, "millrace_disk_folding_shards",
             "Shards that have not heard yet that all older journals are read.";
-        DiskFoldedPercent, Level, "millrace_disk_folded_percent",
-            "Part of the bytes of earlier journals and snapshots that has been read, in percent; 100 when all is known.";
+        DiskFoldBytes, Level, "millrace_disk_fold_bytes",
+            "Bytes of earlier journals and snapshots that are read at the start, read by now or not.";
         DiskFoldedBytes, Level, "millrace_disk_folded_bytes",
-            "Bytes of earlier journals and snapshots read since the start.";
+            "Bytes of earlier journals and snapshots read since the start: all is known when it is as many as there are.";
         MailboxDepth, ShardFlow, "millrace_mailbox_depth",
             "Messages waiting in the mailbox of a shard.";
         DnsHosts, Level, "millrace_dns_hosts",

@@ -265,7 +265,7 @@ impl Listener for Batches<'_> {
     fn progress(&mut self, tally: &Tally) {
         let metrics = self.world.registry.global();
         let percent = tally.bytes.min(tally.of_bytes) * 100 / tally.of_bytes.max(1);
-        metrics.gauge_set(Gauge::DiskFoldedPercent, percent.min(99));
+        metrics.gauge_set(Gauge::DiskFoldBytes, tally.of_bytes);
         metrics.gauge_set(Gauge::DiskFoldedBytes, tally.bytes);
         let now_ms = clock::now_ms();
         if now_ms >= self.said_ms + SAY_MS {
@@ -303,7 +303,7 @@ fn fold(config: &DiskConfig, own: &InstanceName, registry: &Registry, (world, as
         tell(world, shard, News::FoldEnded);
     }
     let metrics = world.registry.global();
-    metrics.gauge_set(Gauge::DiskFoldedPercent, 100);
+    metrics.gauge_set(Gauge::DiskFoldBytes, tally.bytes);
     metrics.add(Counter::DiskTorn, tally.torn);
     tracing::info!(
         journals = tally.journals,
