@@ -159,7 +159,7 @@ impl Compactor {
         let worth = many || fresh >= least;
         let leftovers = !sources.covered.is_empty() || !sources.useless.is_empty();
         if sources.journals.is_empty() || !worth {
-            if leftovers && sources.snapshots.first().is_some() {
+            if leftovers && !sources.snapshots.is_empty() {
                 self.remove(&sources, false);
             }
             self.looked_at = Some(covers);

@@ -138,6 +138,8 @@ impl Hasher for Itself {
 }
 
 type Plain = BuildHasherDefault<Itself>;
+/// Instance, shard and number.
+type SegmentName = (u64, u16, u32);
 
 /// The state of a fold.
 pub struct Fold<'f, L: Listener> {
@@ -151,7 +153,7 @@ pub struct Fold<'f, L: Listener> {
     /// Where the known records of a segment end.
     ends: HashMap<u32, u64>,
     /// The segment that was spoken of last, and where its records end.
-    last: Option<((u64, u16, u32), Arc<Segment>, u64)>,
+    last: Option<(SegmentName, Arc<Segment>, u64)>,
     tally: Tally,
 }
 

@@ -104,6 +104,8 @@ fn prefix_of(object: u8) -> Vec<u8> {
 
 type Where = (u64, u16, u32, u32);
 type HeadOf = (u8, u64, Where);
+/// Heads that stand, and extents.
+type Meaning = (BTreeMap<u128, HeadOf>, BTreeSet<(u128, u8, u32, Where)>);
 
 /// What is told in the end.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -356,13 +358,13 @@ impl<'d> World<'d> {
         (told, tally)
     }
 
-    fn folded(&self) -> (BTreeMap<u128, HeadOf>, BTreeSet<(u128, u8, u32, Where)>) {
+    fn folded(&self) -> Meaning {
         let told = self.tell().0;
         (told.standing(), told.extents)
     }
 
     /// What the model says, without what lay in segments that are gone.
-    fn expected(&self) -> (BTreeMap<u128, HeadOf>, BTreeSet<(u128, u8, u32, Where)>) {
+    fn expected(&self) -> Meaning {
         let there = |at: &Where| !self.unlinked.contains(&(at.0, at.1, at.2));
         let (mut heads, mut extents) = (self.model.standing(), self.model.extents.clone());
         heads.retain(|_, head| there(&head.2));
