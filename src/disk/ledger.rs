@@ -384,6 +384,19 @@ mod tests {
             }
         }
 
+        fn release(&mut self) {
+            let Some((id, left)) = self.going else {
+                return;
+            };
+            let last = self.ledger.released(id);
+            assert_eq!(last, left == 1);
+            self.going = Some((id, left - 1)).filter(|_| !last);
+            if last {
+                self.files.remove(&id);
+                self.ledger.removed(id);
+            }
+        }
+
         fn happen(&mut self, event: Event, bounds: &Bounds) {
             let known: Vec<u32> = self.files.keys().copied().collect();
             match event {
@@ -397,17 +410,7 @@ mod tests {
                     self.files.insert(id, bytes);
                     self.ledger.sealed(id, bytes);
                 }
-                Event::Release => {
-                    if let Some((id, left)) = self.going {
-                        let last = self.ledger.released(id);
-                        assert_eq!(last, left == 1);
-                        self.going = Some((id, left - 1)).filter(|_| !last);
-                        if last {
-                            self.files.remove(&id);
-                            self.ledger.removed(id);
-                        }
-                    }
-                }
+                Event::Release => self.release(),
                 Event::Useful(at, bytes) if !known.is_empty() => {
                     let id = known[at.index(known.len())];
                     let (segment, _) = self.ledger.file(id).expect("it has a file");
