@@ -13,6 +13,7 @@ pub mod journal;
 pub mod keeper;
 pub mod load;
 pub mod names;
+pub mod note;
 pub mod plan;
 pub mod writer;
 
@@ -42,6 +43,8 @@ pub struct DiskConfig {
     pub queue_bytes_max: u64,
     /// Shards of this process.
     pub shards: usize,
+    /// What the tools are told about how to reach this process.
+    pub contact: String,
 }
 
 /// A segment that this process knows.

@@ -223,6 +223,8 @@ labels! {
         Write = "write",
         /// The origin has another version.
         Changed = "changed",
+        /// An operator purged it.
+        Purge = "purge",
     }
 
     /// What an operation on the disk was for.

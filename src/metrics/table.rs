@@ -202,7 +202,7 @@ table! {
         DiskUnrecorded, Counter, "millrace_disk_unrecorded_total",
             "Invalidations that could not be written to the journal in time.";
         Invalidations(cause: Invalidation), Counter, "millrace_invalidations_total",
-            "Objects dropped from the cache before eviction: a write went through, or the origin has another version.";
+            "Objects dropped from the cache before eviction: a write went through, the origin has another version, or an operator purged them.";
 
         MailboxMessages, ShardCounter, "millrace_mailbox_messages_total",
             "Messages taken out of the mailbox of a shard.";

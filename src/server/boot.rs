@@ -13,7 +13,7 @@ use crossbeam::utils::CachePadded;
 use tracing_subscriber::EnvFilter;
 
 use crate::access_log::{AccessLog, ShardLog, Target};
-use crate::admin::{self, AdminState, Readiness, State};
+use crate::admin::{self, AdminState, Purger, Readiness, State};
 use crate::base::clock;
 use crate::cache::partition::Partition;
 use crate::cache::stamps::Stamps;
@@ -262,7 +262,9 @@ pub(super) fn start(settings: &Settings) -> Result<Running, ServerError> {
     note_start(&registry, &limits, &world);
     let (log, shard_logs) = start_access_log(settings, &registry)?;
     let readiness = Arc::new(Readiness::new());
-    let (names, events) = start_control(settings, &world, &readiness, admin_listener)?;
+    let contact = Contact::of(&admin_listener);
+    let desk = (admin_listener, contact.run.clone());
+    let (names, events) = start_control(settings, &world, &readiness, desk)?;
     let named = world
         .routes
         .single
@@ -273,7 +275,7 @@ pub(super) fn start(settings: &Settings) -> Result<Running, ServerError> {
     let mut own: Vec<_> = doors.iter().map(|door| door.address()).collect();
     own.push(settings.admin.listen);
     let allow = guard::address_rule(own, named);
-    let mut disk = DiskThreads::open(settings, &limits)?;
+    let mut disk = DiskThreads::open(settings, &limits, contact.text())?;
     let seats = Seats {
         disk: disk.as_ref(),
         settings,
@@ -335,6 +337,26 @@ fn start_access_log(
     Ok(AccessLog::start(&target, Arc::clone(registry))?)
 }
 
+/// How the tools find this process.
+struct Contact {
+    admin: String,
+    run: String,
+}
+
+impl Contact {
+    fn of(admin: &TcpListener) -> Self {
+        let admin = admin.local_addr().map(|address| address.to_string());
+        Self {
+            admin: admin.unwrap_or_default(),
+            run: format!("{:x}-{:x}", clock::unix_ms(), std::process::id()),
+        }
+    }
+
+    fn text(&self) -> String {
+        format!("{} {}\n", self.admin, self.run)
+    }
+}
+
 type Control = (
     tokio::sync::mpsc::Sender<Box<str>>,
     mpsc::Receiver<super::Event>,
@@ -344,7 +366,7 @@ fn start_control(
     settings: &Settings,
     world: &Arc<World>,
     readiness: &Arc<Readiness>,
-    listener: TcpListener,
+    (listener, run): (TcpListener, String),
 ) -> Result<Control, ServerError> {
     let heartbeats = world
         .shards
@@ -358,6 +380,11 @@ fn start_control(
         heartbeats,
         admin::Limits::default(),
     );
+    let world_of_purger = Arc::clone(world);
+    let admin = admin.with_purger(Purger {
+        world: world_of_purger,
+        run,
+    });
     let upstream = &settings.upstream;
     let resolver = Resolver::new(ResolverConfig {
         servers: upstream.dns_servers.clone(),

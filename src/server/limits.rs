@@ -122,6 +122,7 @@ pub fn disk(
         operations_max: disk.operations_max,
         queue_bytes_max: disk.queue_bytes.min(limits.slab_bytes / 2),
         shards: limits.cores.len(),
+        contact: String::new(),
     }))
 }
 

@@ -34,15 +34,15 @@ use crate::ram::extent::Extent;
 use crate::ram::readers::Readers;
 use crate::ram::{STRIPE_BYTES, StripeId};
 
-use crate::s3::Resolved;
+use crate::s3::{Resolved, covers, whole_bucket};
 
 use super::message::{Answer, Message};
 use super::{Shard, routing};
 
 /// Extents up to this size are loaded whole: it is one read in any case.
 const WHOLE_BYTES: usize = 128 * 1024;
-/// Prefixes that are compared with heads on disk; beyond it every head goes.
-const PREFIXES_MAX: usize = 256;
+/// Patterns that are compared with heads on disk; beyond it each stands for its whole bucket, and if there are too many buckets, for everything.
+const PREFIXES_MAX: usize = 1024;
 /// How soon a journal is asked for again.
 const JOURNAL_MS: u64 = 1_000;
 /// How often a record that is to be moved looks for room in the queue, and for how long.
@@ -77,6 +77,8 @@ pub(super) struct Disk {
     /// Segments that have been reclaimed while they may.
     gone: RefCell<HashSet<u32>>,
     prefixes: RefCell<Vec<Prefix>>,
+    /// The latest moment at which an origin has confirmed a head, by clocks that may have been set back since; milliseconds since 1970.
+    confirmed_last_ms: Cell<u64>,
     journal_due: Cell<bool>,
     queued_heads: QueuedHeads,
     /// Objects that a write is under way to, with the number of writes: their heads do not go to disk.
@@ -100,6 +102,7 @@ impl Disk {
             invalid: RefCell::default(),
             gone: RefCell::default(),
             prefixes: RefCell::default(),
+            confirmed_last_ms: Cell::new(0),
             journal_due: Cell::new(true),
             queued_heads: Rc::default(),
             announced: RefCell::default(),
@@ -108,6 +111,12 @@ impl Disk {
 }
 
 impl Disk {
+    /// An origin confirmed a head then.
+    fn confirmed(&self, unix_ms: u64) {
+        self.confirmed_last_ms
+            .set(self.confirmed_last_ms.get().max(unix_ms));
+    }
+
     fn is_announced(&self, object: u128) -> bool {
         self.announced.borrow().contains_key(&object)
     }
@@ -333,6 +342,7 @@ impl Shard {
                 confirmed_unix_ms,
                 ..
             } => {
+                disk.confirmed(confirmed_unix_ms);
                 let younger =
                     disk.invalid.borrow().contains(&object) || index.index().head(object).is_some();
                 if !younger {
@@ -389,6 +399,7 @@ impl Shard {
             return;
         }
         let confirmed_unix_ms = unix_ms_of(head.confirmed_ms());
+        disk.confirmed(confirmed_unix_ms);
         let confirmed_unix_s = (confirmed_unix_ms / 1000) as u32;
         let known = self.world.shards[self.id].index.on_disk.head(object);
         let same = known.filter(|known| known.version == head.version() as u64);
@@ -487,25 +498,12 @@ impl Shard {
         self.head_gone(disk, object)
     }
 
-    /// The same for every object whose encoded key begins so.
+    /// The same for every object whose key a pattern covers.
     pub(super) fn forget_prefix_on_disk(&self, prefix: &[u8]) -> Option<u64> {
         let disk = self.disk.as_ref()?;
-        let unix_ms = clock::unix_ms();
-        let mut prefixes = disk.prefixes.borrow_mut();
-        if prefixes.len() >= PREFIXES_MAX {
-            // One that is the beginning of all stands for many.
-            prefixes.clear();
-            prefixes.push(Prefix {
-                prefix: Box::default(),
-                instance: u64::MAX,
-                unix_ms,
-            });
-        }
-        prefixes.push(Prefix {
-            prefix: prefix.into(),
-            instance: u64::MAX,
-            unix_ms,
-        });
+        // A clock that was set back must not make what is known younger than this.
+        let unix_ms = clock::unix_ms().max(disk.confirmed_last_ms.get());
+        note_prefix(&mut disk.prefixes.borrow_mut(), prefix, unix_ms);
         let mark = disk
             .journal
             .append(&Fact::InvalidatedPrefix { prefix, unix_ms });
@@ -515,15 +513,17 @@ impl Shard {
         mark
     }
 
-    /// Waits until an invalidation is on disk, as long as an operation may take.
-    pub(super) async fn recorded(&self, mark: Option<u64>) {
+    /// Waits until an invalidation is on disk, as long as an operation may take; false if it is not.
+    pub(super) async fn recorded(&self, mark: Option<u64>) -> bool {
         let (Some(mark), Some(disk)) = (mark, &self.disk) else {
-            return;
+            return true;
         };
-        if let Err(error) = disk.journal.flush(mark, true).await {
-            self.disk_failed(DiskWork::Write, &error);
+        let flushed = disk.journal.flush(mark, true).await;
+        if let Err(error) = &flushed {
+            self.disk_failed(DiskWork::Write, error);
             self.metrics().count(Counter::DiskUnrecorded);
         }
+        flushed.is_ok()
     }
 
     /// What a fetch asks for, if it is on disk.
@@ -720,10 +720,10 @@ impl Shard {
         };
         self.metrics().count(Counter::DiskHeadsLoaded);
         let beaten = disk.prefixes.borrow().iter().any(|prefix| {
+            // A head that was moved is in a younger segment than its purge, but no younger itself.
             let before = u64::from(entry.confirmed_unix_s) * 1000 <= prefix.unix_ms;
             let older = segment.instance < prefix.instance && prefix.instance != u64::MAX;
-            key.starts_with(&prefix.prefix)
-                && (older || before && segment.instance <= prefix.instance)
+            (older || before) && covers(&prefix.prefix, key)
         });
         // Somebody may have changed it while it was read.
         let still = own.on_disk.head(object).is_some_and(|now| now.spot == spot);
@@ -753,6 +753,27 @@ impl Shard {
         metrics.gauge_set(Gauge::DiskQueuedBytes, disk.writer.queued_bytes());
         metrics.gauge_set(Gauge::DiskFoldsRunning, u64::from(disk.folding.get()));
     }
+}
+
+/// Adds a pattern; what it says of a pattern that is there already counts anew.
+fn note_prefix(prefixes: &mut Vec<Prefix>, prefix: &[u8], unix_ms: u64) {
+    let own = |prefix: &[u8], unix_ms| Prefix {
+        prefix: prefix.into(),
+        instance: u64::MAX,
+        unix_ms,
+    };
+    prefixes.retain(|known| known.instance != u64::MAX || *known.prefix != *prefix);
+    prefixes.push(own(prefix, unix_ms));
+    if prefixes.len() <= PREFIXES_MAX {
+        return;
+    }
+    let patterns = std::mem::take(prefixes);
+    let buckets = patterns.iter().map(|known| whole_bucket(&known.prefix));
+    let buckets: HashSet<&[u8]> = buckets.collect();
+    if buckets.len() > PREFIXES_MAX / 2 {
+        return prefixes.push(own(b"", unix_ms));
+    }
+    prefixes.extend(buckets.into_iter().map(|bucket| own(bucket, unix_ms)));
 }
 
 fn head_of(record: &Record<'_>, confirmed_unix_ms: u64) -> Head {

@@ -18,6 +18,7 @@ use crate::ram::readers::Readers;
 use crate::upstream::{DetachedResponse, UpstreamError};
 
 use super::asks::Ticket;
+use super::purge::Order;
 
 /// A client's connection on its way from an acceptor to its shard.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub enum Message {
     Invalidate(u128, u64, Ticket),
     /// The same for every object of a bucket.
     InvalidateBucket(Arc<[u8]>, u64, Ticket),
+    /// An operator wants something gone.
+    Purge(Box<Order>),
     /// The head of an object, from disk.
     LoadHead(u128, Arc<[u8]>, Stamp, Ticket),
     /// The keeper of the cache directory, or the fold, has something to say.

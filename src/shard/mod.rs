@@ -9,6 +9,7 @@ mod dispatch;
 pub mod mailbox;
 pub mod message;
 mod peers;
+pub mod purge;
 pub mod routing;
 pub mod waits;
 
@@ -290,7 +291,8 @@ impl Shard {
         let owner = routing::head_owner(object, self.world.shards.len());
         if owner == self.id {
             let mark = self.drop_object(object, hold_ms);
-            return self.recorded(mark).await;
+            let _counted = self.recorded(mark).await;
+            return;
         }
         let (ticket, ask) = self.asks.open();
         self.post(owner, Message::Invalidate(object, hold_ms, ticket));
@@ -302,7 +304,7 @@ impl Shard {
         for owner in 0..self.world.shards.len() {
             if owner == self.id {
                 let mark = self.drop_bucket(&bucket, hold_ms);
-                self.recorded(mark).await;
+                let _counted = self.recorded(mark).await;
                 continue;
             }
             let (ticket, ask) = self.asks.open();

@@ -18,6 +18,9 @@ use crate::disk::format::record::{Kind, Record};
 use crate::disk::keeper::{self, DirectoryError};
 use crate::disk::{Folded, Segment};
 use crate::ram::{STRIPE_BYTES, StripeId};
+use crate::s3::covers;
+
+use super::bars::Bars;
 
 /// Bytes of a version in a segment.
 #[derive(Debug, Clone)]
@@ -60,6 +63,12 @@ pub(super) struct StoredHead {
     pub(super) segment: Arc<Segment>,
 }
 
+impl StoredHead {
+    pub(super) fn record_bytes(&self) -> u64 {
+        u64::from(self.place.record_blocks) * BLOCK_BYTES
+    }
+}
+
 /// An object whose head could be read.
 pub(super) struct Object {
     pub(super) key: Vec<u8>,
@@ -88,7 +97,7 @@ pub(super) fn read(segment: &Segment, block: u32, blocks: u32) -> io::Result<Vec
 }
 
 impl Picture {
-    pub(super) fn read(dir: &Path) -> Result<Self, DirectoryError> {
+    pub(super) fn read(dir: &Path, bars: &Bars) -> Result<Self, DirectoryError> {
         keeper::check(dir)?;
         let instances = keeper::instances(dir)?;
         let found = keeper::segments(dir, &instances)?;
@@ -98,9 +107,12 @@ impl Picture {
         let registry = registry.collect();
         let facts = RefCell::new(Vec::new());
         let mut fold = Fold::new(&registry, |fact| facts.borrow_mut().push(fact));
+        let bar = bars.of("reading journals", instances.len() as u64);
         for name in instances.iter().rev() {
             fold.instance(dir, name);
+            bar.inc(1);
         }
+        bar.finish_and_clear();
         let mut picture = Self {
             heads: HashMap::new(),
             extents: Vec::new(),
@@ -150,20 +162,33 @@ impl Picture {
     fn is_beaten(&self, head: &StoredHead, key: &[u8]) -> bool {
         self.prefixes.iter().any(|prefix| {
             let older = head.segment.instance < prefix.instance;
-            let before = head.segment.instance == prefix.instance
-                && head.confirmed_unix_ms <= prefix.unix_ms;
-            key.starts_with(&prefix.prefix) && (older || before)
+            let before = head.confirmed_unix_ms <= prefix.unix_ms;
+            (older || before) && covers(&prefix.prefix, key)
         })
     }
 
     /// Objects whose heads can be read, with the extents of their version.
-    pub(super) fn objects(&self) -> impl Iterator<Item = Object> + '_ {
+    pub(super) fn objects(&self, bars: &Bars) -> impl Iterator<Item = Object> + '_ {
+        self.objects_where(bars, |_| true)
+    }
+
+    /// The same for those whose digest satisfies `is`.
+    pub(super) fn objects_where(
+        &self,
+        bars: &Bars,
+        is: impl Fn(u128) -> bool + 'static,
+    ) -> impl Iterator<Item = Object> + '_ {
+        let bar = bars.of("reading heads", self.heads.len() as u64);
         let mut by_version: HashMap<(u128, u128), Vec<StoredExtent>> = HashMap::new();
         for extent in &self.extents {
             let name = (extent.id.object, extent.id.version);
             by_version.entry(name).or_default().push(extent.clone());
         }
         self.heads.iter().filter_map(move |(object, head)| {
+            bar.inc(1);
+            if !is(*object) {
+                return None;
+            }
             let place = &head.place;
             let memory = read(&head.segment, place.block, place.record_blocks).ok()?;
             let (record, layout) = Record::decode(&memory).ok()?;

@@ -33,6 +33,7 @@ mod idle;
 mod leaving_clients;
 mod log_and_metrics;
 mod pass;
+mod purge;
 mod reads;
 mod regression;
 mod shards;
