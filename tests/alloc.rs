@@ -145,7 +145,7 @@ fn serve(origin: SocketAddr, further_settings: &str) -> SocketAddr {
     };
     let loaded = Settings::load(sources).expect("settings");
     let run = move || {
-        let ended = millrace::server::run(Arc::new(loaded.settings));
+        let ended = millrace::server::run(loaded);
         panic!("the server has ended: {ended:?}");
     };
     std::thread::spawn(run);

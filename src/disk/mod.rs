@@ -9,6 +9,7 @@ pub mod bell;
 pub mod door;
 pub mod fold;
 pub mod format;
+pub mod frames;
 pub mod journal;
 pub mod keeper;
 pub mod load;

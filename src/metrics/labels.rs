@@ -227,6 +227,14 @@ labels! {
         Purge = "purge",
     }
 
+    /// What came of reading the settings again.
+    ReloadResult {
+        /// They hold from now on.
+        Applied = "applied",
+        /// They have errors; those before them stay.
+        Refused = "refused",
+    }
+
     /// What an operation on the disk was for.
     DiskWork {
         /// A load, or a head.

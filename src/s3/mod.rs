@@ -29,6 +29,7 @@ mod operation;
 #[cfg(test)]
 mod operation_tests;
 mod origin_config;
+mod packed;
 mod query;
 mod range;
 mod reason;
@@ -55,6 +56,7 @@ pub use operation::classify;
 pub use origin_config::{
     CustomOrigin, ORIGIN_NAME_BYTES_MAX, OriginMapConfig, OriginMapError, SingleOrigin,
 };
+pub use packed::is_packed;
 pub use range::{ContentRange, RangeHeader, RangeSpec, Resolved, resolve};
 pub use reason::PassReason;
 pub use redact::{is_secret_parameter, redact_target};

@@ -17,7 +17,7 @@ use crate::admin::{self, AdminState, Purger, Readiness, State};
 use crate::base::clock;
 use crate::cache::partition::Partition;
 use crate::cache::stamps::Stamps;
-use crate::config::{AccessLog as AccessLogSetting, HugePages, Level, Settings};
+use crate::config::{AccessLog as AccessLogSetting, HugePages, Level, Loaded, Rules, Settings};
 use crate::io::listen::Listener;
 use crate::io::probe;
 use crate::listener::acceptor;
@@ -31,6 +31,7 @@ use crate::upstream::{AddressRule, Endpoint, TlsConfig, TlsRoots, UpstreamConfig
 
 use super::disk::DiskThreads;
 use super::limits::{self, Limits};
+use super::reload::Reloader;
 use super::threads::{self, Seat};
 use super::{Running, ServerError, control, guard};
 
@@ -233,6 +234,7 @@ fn world(
         stamps,
         registry: Arc::clone(registry),
         policy: limits::policy(settings, by_reference),
+        rules: Arc::new(Rules::of(settings, 1)),
         routes: routes(settings)?,
         draining: AtomicBool::new(false),
     };
@@ -240,7 +242,8 @@ fn world(
 }
 
 /// Brings everything up; returns when the doors are open.
-pub(super) fn start(settings: &Settings) -> Result<Running, ServerError> {
+pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
+    let settings = &loaded.settings;
     probe_kernel(settings)?;
     let by_reference = proves_by_reference();
     let usable: Vec<usize> = core_affinity::get_core_ids()
@@ -264,7 +267,7 @@ pub(super) fn start(settings: &Settings) -> Result<Running, ServerError> {
     let readiness = Arc::new(Readiness::new());
     let contact = Contact::of(&admin_listener);
     let desk = (admin_listener, contact.run.clone());
-    let (names, events) = start_control(settings, &world, &readiness, desk)?;
+    let (names, events) = start_control(loaded, &world, &readiness, desk)?;
     let named = world
         .routes
         .single
@@ -363,7 +366,7 @@ type Control = (
 );
 
 fn start_control(
-    settings: &Settings,
+    loaded: &Arc<Loaded>,
     world: &Arc<World>,
     readiness: &Arc<Readiness>,
     (listener, run): (TcpListener, String),
@@ -385,7 +388,7 @@ fn start_control(
         world: world_of_purger,
         run,
     });
-    let upstream = &settings.upstream;
+    let upstream = &loaded.settings.upstream;
     let resolver = Resolver::new(ResolverConfig {
         servers: upstream.dns_servers.clone(),
         ttl_min: Duration::from_millis(upstream.dns_ttl_min_ms),
@@ -402,6 +405,11 @@ fn start_control(
         names: names_end,
         registry,
         events,
+        reloader: Reloader {
+            started: Arc::clone(loaded),
+            world: Arc::clone(world),
+            readiness: Arc::clone(readiness),
+        },
     };
     let body = move || {
         if let Err(error) = control::run(desk) {

@@ -34,7 +34,7 @@ use crate::ram::extent::Extent;
 use crate::ram::readers::Readers;
 use crate::ram::{STRIPE_BYTES, StripeId};
 
-use crate::s3::{Resolved, covers, whole_bucket};
+use crate::s3::{Resolved, covers, is_packed, whole_bucket};
 
 use super::message::{Answer, Message};
 use super::{Shard, routing};
@@ -381,10 +381,15 @@ impl Shard {
         let Some(head) = head.filter(|head| head.version() == id.version) else {
             return;
         };
+        let policy = self.policy_of(&head);
+        if !policy.disk {
+            return;
+        }
+        let compress = policy.compress && !is_packed(head.lines(), head.key());
         let item = Item::Extent {
             extent: Arc::clone(extent),
             head,
-            compress: self.world.policy.compress,
+            compress,
         };
         if !disk.writer.push(item) {
             self.metrics().count(Counter::DiskDropped);
@@ -422,6 +427,9 @@ impl Shard {
         if known.is_some() {
             // Another version: what is on disk is not the current one from now on, whether or not the new one gets there.
             let _ = self.head_gone(disk, object);
+        }
+        if !self.policy_of(head).disk {
+            return;
         }
         // Every fetch of a large object publishes its head.
         let queued = disk.queued_heads.borrow().get(&object).copied();

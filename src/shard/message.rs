@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
+use crate::config::Rules;
 use crate::disk::News;
 use crate::fill::{Fetch, Outcome, Ready};
 use crate::ram::StripeId;
@@ -65,6 +66,8 @@ pub enum Message {
     Answer(Ticket, SentAnswer),
     /// The addresses of a name, or that there are none.
     Resolved(Arc<str>, Option<Arc<[IpAddr]>>),
+    /// The settings have been read again.
+    Rules(Arc<Rules>),
     /// The last request is over: flush the log, close what is pooled.
     Drain,
 }

@@ -151,7 +151,7 @@ fn show(dir: &Path, wanted: &str) -> Result<Answer, DirectoryError> {
 fn usage(dir: &Path) -> Result<Answer, DirectoryError> {
     let bars = Bars::new();
     let picture = Picture::read(dir, &bars)?;
-    let mut buckets: HashMap<String, (u64, u64)> = HashMap::new();
+    let mut buckets: HashMap<String, (u64, u64, u64)> = HashMap::new();
     let (mut useful, mut text) = (0, String::new());
     for (name, object) in named(&picture, &bars) {
         let bucket = name.split('/').next().unwrap_or_default().to_owned();
@@ -160,21 +160,26 @@ fn usage(dir: &Path) -> Result<Answer, DirectoryError> {
             .iter()
             .map(|extent| extent.record_bytes())
             .sum();
+        let extents = object.extents.iter();
+        let saved: u64 = extents.map(|extent| extent.saved_bytes()).sum();
         useful += bytes + object.head_bytes;
-        let sums = buckets.entry(bucket).or_default();
-        *sums = (sums.0 + 1, sums.1 + bytes + object.head_bytes);
+        let (objects, on_disk, saved_before) = buckets.entry(bucket).or_default();
+        *objects += 1;
+        *on_disk += bytes + object.head_bytes;
+        *saved_before += saved;
     }
     let mut buckets: Vec<_> = buckets.into_iter().collect();
     buckets.sort_by(|a, b| b.1.1.cmp(&a.1.1).then_with(|| a.0.cmp(&b.0)));
-    let _ = writeln!(text, "{:>15} {:>10}  bucket", "bytes", "objects");
-    for (bucket, (objects, bytes)) in buckets {
-        let _ = writeln!(text, "{bytes:>15} {objects:>10}  {bucket}");
+    let _ = writeln!(text, "{:>15} {:>15} {:>10}  bucket", "bytes", "saved", "objects");
+    for (bucket, (objects, bytes, saved)) in &buckets {
+        let _ = writeln!(text, "{bytes:>15} {saved:>15} {objects:>10}  {bucket}");
     }
+    let saved: u64 = buckets.iter().map(|(_, (_, _, saved))| saved).sum();
     let taken = picture.segment_bytes;
     let garbage = taken.saturating_sub(useful);
     let _ = writeln!(
         text,
-        "{taken:>15} bytes in {} segments, {garbage} of them of no use",
+        "{taken:>15} bytes in {} segments, {garbage} of them of no use, {saved} saved by compression",
         picture.segments
     );
     Ok(Answer { text, good: true })

@@ -52,6 +52,11 @@ impl StoredExtent {
     pub(super) fn record_bytes(&self) -> u64 {
         u64::from(self.place.record_blocks) * BLOCK_BYTES
     }
+
+    /// Bytes that the record is shorter than the bytes it holds: what compression has saved, at least.
+    pub(super) fn saved_bytes(&self) -> u64 {
+        self.bytes().saturating_sub(self.record_bytes())
+    }
 }
 
 /// A head in a segment.
