@@ -4,9 +4,9 @@
 //! each shard moves its own heartbeat and nobody else's; a shard is called stalled only after several checks in a row
 //! saw its heartbeat unmoved, so that a control thread which was held up itself accuses nobody.
 
+use arc_swap::ArcSwap;
 use std::fmt::Write;
 use std::sync::Arc;
-use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// What the doors do.

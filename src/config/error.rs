@@ -257,9 +257,7 @@ pub enum Contradiction {
         nearest: Option<String>,
     },
     /// What is on disk is read through memory.
-    #[error(
-        "`rule.tiers`: what is on disk is read through memory: write [\"ram\", \"disk\"]"
-    )]
+    #[error("`rule.tiers`: what is on disk is read through memory: write [\"ram\", \"disk\"]")]
     DiskWithoutRam,
     /// A window that no stripe passes through.
     #[error("`fill.window` ({window}) is smaller than a stripe ({stripe})")]

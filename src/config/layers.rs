@@ -160,4 +160,3 @@ impl Layers {
         once.chain(repeated).collect()
     }
 }
-

@@ -86,13 +86,14 @@ impl Loaded {
     /// The keys whose values are others than in `before`, without those that hold at once; in the order of the table.
     #[must_use]
     pub fn waiting_for_restart(&self, before: &Self) -> Vec<&'static str> {
-        let values = |loaded: &Self| -> Vec<_> {
+        type Plain = (&'static str, Option<usize>, Value);
+        let values = |loaded: &Self| -> Vec<Plain> {
             let fixed = loaded.values.iter().filter(|value| !is_live(value.setting));
             let plain = fixed.map(|value| (value.setting.key, value.table, value.value.clone()));
             plain.collect()
         };
         let (now, then) = (values(self), values(before));
-        let differs = |one: &[_], other: &[_]| -> Vec<&'static str> {
+        let differs = |one: &[Plain], other: &[Plain]| -> Vec<&'static str> {
             let new = one.iter().filter(|value| !other.contains(value));
             new.map(|(key, ..)| *key).collect()
         };
@@ -231,7 +232,12 @@ mod tests {
         let after = "[ram]\nsize = '32MiB'\n[cache]\nttl = '2s'\n[[rule]]\nmatch = '**'\n\
                      [[origin]]\nname = 'a'\nurl = 'http://127.0.0.1:9000'\n";
         let keys = load(after).waiting_for_restart(&before);
-        let origin = ["origin.name", "origin.url", "origin.hosts", "origin.domains"];
+        let origin = [
+            "origin.name",
+            "origin.url",
+            "origin.hosts",
+            "origin.domains",
+        ];
         assert_eq!(keys, [&["ram.size"], &origin[..]].concat());
         assert!(before.waiting_for_restart(&before).is_empty());
     }

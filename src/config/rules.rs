@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn without_a_rule_the_settings_hold() {
-        let rules = rules("[cache]\nttl = '5s'\nobject_bytes_max = '1KiB'\n[disk]\ncompress = 'lz4'");
+        let rules =
+            rules("[cache]\nttl = '5s'\nobject_bytes_max = '1KiB'\n[disk]\ncompress = 'lz4'");
         let policy = rules.plain().expect("no rule");
         let expected = ObjectPolicy {
             ttl_ms: 5000,
@@ -237,14 +238,20 @@ mod tests {
         );
         let at = |name| resolve(&rules, "origin", name);
         let plain = at("other/key");
-        assert_eq!((plain.ttl_ms, plain.disk, plain.compress), (3_600_000, true, false));
+        assert_eq!(
+            (plain.ttl_ms, plain.disk, plain.compress),
+            (3_600_000, true, false)
+        );
         let tmp = at("b/hot/tmp/x/y.csv");
         assert_eq!((tmp.ttl_ms, tmp.head_ttl_ms), (86_400_000, 2000));
         assert_eq!((tmp.disk, tmp.compress), (false, true));
         assert_eq!(at("b/hot/x").head_ttl_ms, 86_400_000);
         assert_eq!(at("b/hotter/x"), plain);
         let secret = at("secret/k.csv");
-        assert_eq!((secret.ttl_ms, secret.head_ttl_ms, secret.disk), (0, 0, false));
+        assert_eq!(
+            (secret.ttl_ms, secret.head_ttl_ms, secret.disk),
+            (0, 0, false)
+        );
         assert_eq!(secret.object_bytes_max, 1 << 20);
     }
 

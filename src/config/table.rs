@@ -130,12 +130,20 @@ from_value! {
     Option<String>: Value::TextOrNone(text) => text, Value::Text(text) => Some(text), Value::Unset => None;
     Option<u64>: Value::Bytes(value) | Value::Millis(value) => Some(value), Value::Unset => None;
     Option<Vec<Tier>>: Value::List(items) => Some(items.into_iter().map(FromValue::from_value).collect()), Value::Unset => None;
-    Option<Compress>: Value::Unset => None, word => Some(FromValue::from_value(word));
     Option<PathBuf>: Value::Path(path) | Value::DiskDir(path) => path;
     Vec<usize>: Value::Cores(cores) => cores;
     Vec<SocketAddr>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<String>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     AccessLog: Value::AccessLog(log) => log;
+}
+
+impl FromValue for Option<Compress> {
+    fn from_value(value: Value) -> Self {
+        match value {
+            Value::Unset => None,
+            word => Some(FromValue::from_value(word)),
+        }
+    }
 }
 
 macro_rules! words {

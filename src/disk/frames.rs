@@ -153,7 +153,10 @@ pub fn unpacked(memory: &[u8]) -> Option<Vec<u8>> {
     out.resize(layout.data_offset as usize, 0);
     out.extend_from_slice(&data);
     out.resize(out.len().next_multiple_of(BLOCK_BYTES as usize), 0);
-    assert!(out.len() == layout.record_bytes as usize, "as its layout says");
+    assert!(
+        out.len() == layout.record_bytes as usize,
+        "as its layout says"
+    );
     Some(out)
 }
 
@@ -185,13 +188,18 @@ mod tests {
             lines: b"",
             checksum_lines: b"",
             checksums_known: false,
-            frames: stored.iter().map(|(bytes, lz4)| frame(bytes, *lz4)).collect(),
+            frames: stored
+                .iter()
+                .map(|(bytes, lz4)| frame(bytes, *lz4))
+                .collect(),
         };
         let layout = record.layout();
         let mut out = Vec::new();
         record.encode(&mut out);
         out.resize(layout.data_offset as usize, 0);
-        stored.iter().for_each(|(bytes, _)| out.extend_from_slice(bytes));
+        stored
+            .iter()
+            .for_each(|(bytes, _)| out.extend_from_slice(bytes));
         out.resize(layout.record_bytes as usize, 0);
         out
     }

@@ -11,8 +11,8 @@ use crate::ram::lent::Pinned;
 use super::Described;
 use super::format::fact::Place;
 use super::format::record::{Kind, Layout, Record, header_bytes, stored_bytes};
-use super::frames::Frames;
 use super::format::{BLOCK_BYTES, FRAME_BYTES};
+use super::frames::Frames;
 
 /// Gathered bytes are written at the latest when there are so many.
 const GATHER_BYTES: usize = 1 << 20;

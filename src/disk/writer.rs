@@ -22,8 +22,8 @@ use super::door::Door;
 use super::format::BLOCK_BYTES;
 use super::format::fact::{Fact, Place};
 use super::format::record::Kind;
-use super::journal::Journal;
 use super::frames::{self, Frames};
+use super::journal::Journal;
 use super::plan::{self, Piece, Plan};
 use super::{Ask, Described, DiskError, Segment};
 

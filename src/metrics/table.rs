@@ -7,7 +7,8 @@
 
 use super::labels::{
     Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation, Label, Malformed, Method,
-    Outcome, Refusal, ReloadResult, SendPath, Source, StatusClass, TlsSession, UpstreamFailure, UpstreamKind,
+    Outcome, Refusal, ReloadResult, SendPath, Source, StatusClass, TlsSession, UpstreamFailure,
+    UpstreamKind,
 };
 
 /// What a metric is, and how its cells are shown.

@@ -142,7 +142,11 @@ mod tests {
             ("Content-Encoding:\r\n", "a", false),
             ("x-amz-meta-content-type: image/png\r\n", "a", false),
         ] {
-            assert_eq!(is_packed(lines.as_bytes(), &key(name)), packed, "{lines:?} {name}");
+            assert_eq!(
+                is_packed(lines.as_bytes(), &key(name)),
+                packed,
+                "{lines:?} {name}"
+            );
         }
     }
 

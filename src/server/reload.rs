@@ -80,7 +80,10 @@ impl Reloader {
                 metrics.gauge_set(Gauge::ConfigWaiting, waiting.len() as u64);
                 let rules = Arc::new(Rules::of(&loaded.settings, generation));
                 self.publish(&rules).await;
-                tracing::info!(rules = loaded.settings.rules.len(), "the settings are read again");
+                tracing::info!(
+                    rules = loaded.settings.rules.len(),
+                    "the settings are read again"
+                );
                 let remarks = match waiting.as_slice() {
                     [] => Vec::new(),
                     keys => {

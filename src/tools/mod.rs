@@ -170,7 +170,11 @@ fn usage(dir: &Path) -> Result<Answer, DirectoryError> {
     }
     let mut buckets: Vec<_> = buckets.into_iter().collect();
     buckets.sort_by(|a, b| b.1.1.cmp(&a.1.1).then_with(|| a.0.cmp(&b.0)));
-    let _ = writeln!(text, "{:>15} {:>15} {:>10}  bucket", "bytes", "saved", "objects");
+    let _ = writeln!(
+        text,
+        "{:>15} {:>15} {:>10}  bucket",
+        "bytes", "saved", "objects"
+    );
     for (bucket, (objects, bytes, saved)) in &buckets {
         let _ = writeln!(text, "{bytes:>15} {saved:>15} {objects:>10}  {bucket}");
     }

@@ -40,12 +40,20 @@ fn semantics_71_a_changed_file_holds_at_once_and_one_with_errors_changes_nothing
     };
     assert!(is_hit());
     // By a change alone, and for what is cached already.
-    write(&server, "[fill]\nattempts = 2\n[[rule]]\nmatch = 'a/**'\nttl = '0s'\n");
-    wait_until("the rule", PATIENCE, || server.get("/a/k").cache_word() != "HIT");
+    write(
+        &server,
+        "[fill]\nattempts = 2\n[[rule]]\nmatch = 'a/**'\nttl = '0s'\n",
+    );
+    wait_until("the rule", PATIENCE, || {
+        server.get("/a/k").cache_word() != "HIT"
+    });
     assert!(!is_hit());
     await_reloads(&server, "applied", 1);
     assert_eq!(readyz(&server), "ready\n");
-    write(&server, "[fill]\nattempts = 2\n[[rule]]\nmatch = 'a/**'\nttl = '5'\nttll = '1h'\n");
+    write(
+        &server,
+        "[fill]\nattempts = 2\n[[rule]]\nmatch = 'a/**'\nttl = '5'\nttll = '1h'\n",
+    );
     await_reloads(&server, "refused", 1);
     let ready = readyz(&server);
     for part in [
@@ -56,7 +64,11 @@ fn semantics_71_a_changed_file_holds_at_once_and_one_with_errors_changes_nothing
         assert!(ready.contains(part), "{part} in {ready}");
     }
     assert_eq!(server.metrics().sum("millrace_config_refused", &[]), 1.0);
-    assert!(server.output().contains("did you mean `rule.ttl`?"), "{}", server.output());
+    assert!(
+        server.output().contains("did you mean `rule.ttl`?"),
+        "{}",
+        server.output()
+    );
     assert!(!is_hit(), "the last good settings stay");
     // A file that is not there is one that cannot be read.
     std::fs::remove_file(server.settings_file()).expect("removed");
@@ -65,7 +77,10 @@ fn semantics_71_a_changed_file_holds_at_once_and_one_with_errors_changes_nothing
     write(&server, "[fill]\nattempts = 3\n[cache]\nttl = '2h'\n");
     await_reloads(&server, "applied", 2);
     wait_until("the rule's end", PATIENCE, is_hit);
-    assert_eq!(readyz(&server), "config: waits for a restart: fill.attempts\nready\n");
+    assert_eq!(
+        readyz(&server),
+        "config: waits for a restart: fill.attempts\nready\n"
+    );
     let metrics = server.metrics();
     assert_eq!(metrics.sum("millrace_config_refused", &[]), 0.0);
     assert_eq!(metrics.sum("millrace_config_waiting_for_restart", &[]), 1.0);

@@ -17,7 +17,14 @@ fn is_kept(server: &Millrace, ask: impl Fn() -> Ask) -> bool {
 #[test]
 fn semantics_68_the_first_rule_that_says_something_about_a_field_decides_it() {
     let store = Store::new();
-    for path in ["/a/never/k", "/a/short/k", "/a/large", "/a/heads", "/b/k", "/b/none"] {
+    for path in [
+        "/a/never/k",
+        "/a/short/k",
+        "/a/large",
+        "/a/heads",
+        "/b/k",
+        "/b/none",
+    ] {
         store.insert(path, Object::tile(1, 100 * KIB));
     }
     let origin = store.serve();
@@ -29,7 +36,10 @@ fn semantics_68_the_first_rule_that_says_something_about_a_field_decides_it() {
         [[rule]]\nmatch = 'b/none'\ntiers = []
         [[rule]]\nmatch = 'a/**'\nttl = '1h'\nhead_ttl = '1h'
     ";
-    let server = Millrace::setup().shards(2).settings(rules).start(origin.address);
+    let server = Millrace::setup()
+        .shards(2)
+        .settings(rules)
+        .start(origin.address);
     let get = |path: &str| is_kept(&server, || Ask::get(path));
     assert!(!get("/a/never/k"));
     assert!(!get("/a/large") && !get("/b/none"));
@@ -107,9 +117,15 @@ fn semantics_70_what_is_compressed_on_disk_comes_back_as_it_was() {
     }
     let plain = text(5, 300_000);
     for path in ["/text/a.csv.gz", "/text/off.txt", "/text/typed"] {
-        store.insert(path, Object::bytes(&plain).header("Content-Encoding-Not", "x"));
+        store.insert(
+            path,
+            Object::bytes(&plain).header("Content-Encoding-Not", "x"),
+        );
     }
-    store.insert("/text/typed", Object::bytes(&plain).header("Content-Type", "image/png"));
+    store.insert(
+        "/text/typed",
+        Object::bytes(&plain).header("Content-Type", "image/png"),
+    );
     store.insert("/text/random", Object::tile(3, 300_000));
     let origin = store.serve();
     let rules = "[disk]\ncompress = 'lz4'\n[[rule]]\nmatch = 'text/off.*'\ncompress = 'off'\n";
@@ -121,12 +137,21 @@ fn semantics_70_what_is_compressed_on_disk_comes_back_as_it_was() {
     let (_, usage) = tool(&["du"], &folder.path);
     let saved: u64 = saved_of(&usage);
     assert!(saved > 3_000_000, "{usage}");
-    for path in ["/text/a.csv.gz", "/text/off.txt", "/text/typed", "/text/random"] {
+    for path in [
+        "/text/a.csv.gz",
+        "/text/off.txt",
+        "/text/typed",
+        "/text/random",
+    ] {
         server.get(path);
     }
     await_extents(&server, 11);
     let (_, usage) = tool(&["du"], &folder.path);
-    assert_eq!(saved_of(&usage), saved, "something was compressed that should not be");
+    assert_eq!(
+        saved_of(&usage),
+        saved,
+        "something was compressed that should not be"
+    );
     assert_eq!(tool(&["verify"], &folder.path).0, 0);
     server.kill();
     let server = start(&folder.path, "", origin.address);
@@ -145,7 +170,9 @@ fn semantics_70_what_is_compressed_on_disk_comes_back_as_it_was() {
         assert!(whole.body == *bytes, "{path}");
         assert_eq!(whole.header("Content-Encoding"), None);
     }
-    server.get("/text/random").assert_body(&Tile::new(3), 0, 300_000);
+    server
+        .get("/text/random")
+        .assert_body(&Tile::new(3), 0, 300_000);
     assert_eq!(origin.requests(), asked, "a hit asked the origin");
     server.finish();
 }
@@ -155,7 +182,10 @@ fn semantics_70_what_is_compressed_on_disk_comes_back_as_it_was() {
 fn saved_of(usage: &str) -> u64 {
     let last = usage.lines().last().expect("a sum");
     let words: Vec<&str> = last.split_whitespace().collect();
-    let at = words.iter().position(|word| *word == "saved").expect("saved");
+    let at = words
+        .iter()
+        .position(|word| *word == "saved")
+        .expect("saved");
     words[at - 1].parse().expect("a number")
 }
 
@@ -165,7 +195,10 @@ fn rules_of_a_server_without_any_hit_cost_no_wrong_answer_while_they_change() {
     store.insert("/a/k", Object::tile(1, 3 * MIB));
     let origin = store.serve();
     let rule = |ttl: &str| format!("[[rule]]\nmatch = 'a/*'\nttl = '{ttl}'\n");
-    let server = Millrace::setup().shards(2).settings(&rule("1h")).start(origin.address);
+    let server = Millrace::setup()
+        .shards(2)
+        .settings(&rule("1h"))
+        .start(origin.address);
     for round in 0..20 {
         let ttl = if round % 2 == 0 { "0s" } else { "1h" };
         std::fs::write(server.settings_file(), rule(ttl)).expect("written");
