@@ -12,6 +12,7 @@ pub mod format;
 pub mod frames;
 pub mod journal;
 pub mod keeper;
+pub mod lane;
 pub mod load;
 pub mod names;
 pub mod note;
