@@ -48,7 +48,7 @@ pub use if_match::IfMatch;
 pub use multi_delete::{
     MULTI_DELETE_BYTES_MAX, MULTI_DELETE_KEYS_MAX, MultiDeleteError, parse_multi_delete,
 };
-pub use name_pattern::{NameError, NamePattern, covers, whole_bucket};
+pub use name_pattern::{NameError, NamePattern, covers};
 pub use object_key::{
     BUCKET_BYTES_MAX, BucketDigest, KEY_BYTES_MAX, ObjectDigest, ObjectKey, ObjectKeyRef,
 };
