@@ -12,12 +12,14 @@ pub mod fold;
 #[cfg(test)]
 mod fold_tests;
 pub mod format;
+pub mod frames;
 pub mod journal;
 pub mod keeper;
 pub mod lane;
 pub mod ledger;
 pub mod load;
 pub mod names;
+pub mod note;
 pub mod plan;
 pub mod reclaim;
 pub mod snapshot;
@@ -57,6 +59,8 @@ pub struct DiskConfig {
     pub shards: usize,
     /// Whether the room of what is expired is given back at once.
     pub active_expiry: bool,
+    /// What the tools are told about how to reach this process.
+    pub contact: String,
 }
 
 /// What is in a segment, by bytes, as far as indexes know. Written by the shards that own what is in it, read by the keeper.

@@ -58,7 +58,8 @@ struct Judged<R> {
 impl Shard {
     /// Until when a head on disk is fresh.
     fn fresh_until(&self, head: &DiskHead) -> u32 {
-        let ttl_s = match self.policy().ttl_ms {
+        // An entry does not say whose it is: of several rules the most patient counts.
+        let ttl_s = match self.rules.borrow().ttl_ms_longest() {
             // Nothing is fresh, so that age says nothing of what is of use.
             0 => u64::MAX,
             ttl_ms => ttl_ms.div_ceil(1000),
