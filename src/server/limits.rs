@@ -131,6 +131,7 @@ pub fn policy(settings: &Settings, by_reference: bool) -> Policy {
     let wanted = by_reference && settings.ram.zero_copy == ZeroCopy::Auto;
     Policy {
         ttl_ms: settings.cache.ttl_ms,
+        head_ttl_ms: settings.cache.head_ttl_ms,
         fanout: settings.fill.fanout as u32,
         attempts: settings.fill.attempts,
         compress: settings.disk.compress == Compress::Lz4,

@@ -48,8 +48,10 @@ const BODY_COPIES_MAX: usize = 32;
 /// What the request path needs to know of the configuration; plain numbers, computed once.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// How long a head may be used without asking; 0 passes everything.
+    /// How long a copy may be used without asking; 0: every request asks.
     pub ttl_ms: u64,
+    /// The same for answers without a body: HEAD, and what conditions decide.
+    pub head_ttl_ms: u64,
     /// Stripes that one client's stream may have in flight.
     pub fanout: u32,
     /// How often one answer may fetch what is missing again.
@@ -246,6 +248,10 @@ impl Shard {
     /// The owner of a fetch: of the stripe of its first byte, or of the head where that is not known.
     #[must_use]
     pub fn fetch_owner(&self, fetch: &Fetch) -> usize {
+        if fetch.known.is_some() {
+            // All who ask whether a version still holds meet at its head.
+            return routing::head_owner(fetch.object, self.world.shards.len());
+        }
         let start = fetch
             .ranged
             .spec()

@@ -21,11 +21,14 @@
 
 mod harness;
 
+mod conditions;
 mod config_cli;
 mod crashes;
 mod disk;
 mod drain;
 mod failing_origin;
+mod freshness;
+mod golden;
 mod herd;
 mod hostile;
 mod http_client_shapes;

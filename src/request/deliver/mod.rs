@@ -165,6 +165,8 @@ impl<'a> Delivery<'a> {
             client_whole: false,
             interest: Arc::downgrade(&asking.interest),
             faithful: false,
+            known: None,
+            fresh_ms: 0,
         }
     }
 
