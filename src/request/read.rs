@@ -138,7 +138,7 @@ impl Read<'_, '_> {
             return self.begin_without(head, reason, report, out);
         }
         match resolve(spec, head.total()) {
-            None if fresh => Found::Ask,
+            None if fresh || fresh_ms == 0 => Found::Ask,
             None => Found::Absent(CacheStatus::Stale),
             Some(None) if request.checksum_mode && !head.checksums_known() => {
                 Found::Absent(if fresh {
@@ -404,12 +404,15 @@ impl Read<'_, '_> {
 
     /// What the conditions say when a version has come. What the origin judged itself has been judged.
     fn verdict_after(&self, ready: &Ready, template: &Template) -> Verdict {
-        if !self.exchange.request.conditions.any() {
+        let request = &self.exchange.request;
+        if !request.conditions.any() {
             return Verdict::Proceed;
         }
+        // `If-Range` is left out where it may be.
+        let left_out = request.conditions.has_if_range() && !request.auth.signs("if-range");
         let sent_as_they_came = match ready.came {
-            Came::Fetched(_) => true,
-            Came::Changed(_) | Came::Confirmed(200 | 206) => !template.may_revalidate,
+            Came::Fetched(_) => !left_out,
+            Came::Changed(_) | Came::Confirmed(200 | 206) => !template.may_revalidate && !left_out,
             Came::Known | Came::Disk | Came::Confirmed(_) => false,
         };
         match self.verdict(&ready.head, Moment::now()) {

@@ -100,7 +100,8 @@ fn semantics_74_many_readers_of_an_old_copy_ask_once() {
                 let ask = Ask::get(PATH).range(first, first + MIB);
                 let response = server.fetch(&ask);
                 assert_eq!(response.status(), 206);
-                assert_revalidated(&response);
+                // A late one finds the copy fresh again.
+                assert!(["REVALIDATED", "HIT"].contains(&response.cache_word()));
                 response.assert_body(&Tile::new(74), first, first + MIB);
             });
         }

@@ -237,7 +237,10 @@ impl Store {
         match judged {
             Judged::AsAsked | Judged::Whole => {}
             Judged::NotModified => {
-                let headers = [("ETag", &*object.etag), ("Last-Modified", &*modified)];
+                let mut headers = vec![("ETag", &*object.etag), ("Last-Modified", &*modified)];
+                let control = |(name, _): &&(String, String)| name == "Cache-Control";
+                let control = object.headers.iter().find(control);
+                headers.extend(control.map(|(name, value)| (&**name, &**value)));
                 return wire.respond("304 Not Modified", &headers, b"");
             }
             Judged::Failed if seen.method() == "HEAD" => {
