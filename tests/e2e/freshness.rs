@@ -430,3 +430,73 @@ fn a_copy_on_disk_that_is_too_old_is_asked_about_and_not_fetched_again() {
     assert_revalidated(&response);
     server.finish();
 }
+
+/// One answer of one version, or a connection that was cut because the version went in the middle; the version's number.
+#[track_caller]
+fn one_version(server: &Millrace, first: u64, end: u64) -> Option<u64> {
+    let ask = Ask::get(PATH).range(first, end);
+    let response = server.connect().try_exchange(&ask).ok()?;
+    assert_eq!(response.status(), 206, "{}", response.text());
+    let etag = response.header("etag").expect("an ETag");
+    let seed = u64::from_str_radix(etag.trim_matches('"'), 16).expect("the seed");
+    response.assert_body(&Tile::new(seed), first, end);
+    Some(seed)
+}
+
+fn read_versions(server: &Millrace, reader: u64, over: &AtomicBool) -> (u64, u64) {
+    let (mut whole, mut youngest) = (0, 0);
+    for step in 0.. {
+        if over.load(Ordering::Acquire) {
+            break;
+        }
+        // Some within a stripe, some over its border.
+        let first = (reader * 1_777_777 + step * 777_777) % (8 * MIB);
+        let end = (first + 1 + (step % 7) * 300_000).min(9 * MIB);
+        if let Some(seed) = one_version(server, first, end) {
+            whole += 1;
+            youngest = youngest.max(seed);
+        }
+    }
+    (whole, youngest)
+}
+
+#[test]
+fn versions_that_change_under_load_are_never_mixed() {
+    for ttl in ["0s", "1s"] {
+        let store = Store::new();
+        store.insert(PATH, Object::tile(1_000, 9 * MIB));
+        let origin = store.serve();
+        let server = Millrace::setup()
+            .shards(2)
+            .arguments(&["--ttl", ttl])
+            .start(origin.address);
+        let over = AtomicBool::new(false);
+        let (whole, youngest) = std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..16)
+                .map(|reader| {
+                    let (server, over) = (&server, &over);
+                    scope.spawn(move || read_versions(server, reader, over))
+                })
+                .collect();
+            for seed in 1_001..1_031 {
+                std::thread::sleep(Duration::from_millis(100));
+                store.insert(PATH, Object::tile(seed, 9 * MIB));
+            }
+            over.store(true, Ordering::Release);
+            let ended = readers
+                .into_iter()
+                .map(|reader| reader.join().expect("a reader"));
+            ended.fold((0, 0), |(sum, most), (whole, youngest)| {
+                (sum + whole, most.max(youngest))
+            })
+        });
+        assert!(whole > 50, "{whole} whole answers with ttl {ttl}");
+        assert!(
+            youngest > 1_010,
+            "no newer version was seen than {youngest}"
+        );
+        std::thread::sleep(Duration::from_millis(1_100));
+        assert_eq!(one_version(&server, 0, 100), Some(1_030), "ttl {ttl}");
+        server.finish();
+    }
+}

@@ -134,6 +134,13 @@ fn plain_shapes() -> Vec<Shape> {
             shapes.push(shape(method, object, "", &[]));
         }
     }
+    shapes.extend(shapes_by_query());
+    shapes.extend(shapes_by_header());
+    shapes
+}
+
+fn shapes_by_query() -> Vec<Shape> {
+    let mut shapes = Vec::new();
     let queries = [
         "x-id=GetObject",
         "versionId=null",
@@ -159,6 +166,11 @@ fn plain_shapes() -> Vec<Shape> {
     ] {
         shapes.push(shape("HEAD", "k", query, &[]));
     }
+    shapes
+}
+
+fn shapes_by_header() -> Vec<Shape> {
+    let mut shapes = Vec::new();
     let headers: [&[(&str, &str)]; 14] = [
         &[CHECKSUMS],
         &[CHECKSUMS, RANGE],
