@@ -2,6 +2,7 @@
 //!
 //! Called by `shard` as a task of its own. `opened` is called exactly once, as soon as it is known what the readers get.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,6 +23,9 @@ use super::stream::{self, Flow};
 use super::template::{Condition, Ranged};
 use super::validate::{Fit, Question, validate};
 use super::{Came, Fetch, Outcome, Peers, Ready, plan};
+
+/// Fewer bytes are there sooner than a new connection in the place of one whose answer is not read.
+const LOAD_BYTES_MIN: usize = 256 << 10;
 
 /// Runs a fetch to its end. `opened` hands the outcome to whoever waits.
 pub async fn run<P: Peers>(peers: Rc<P>, fetch: Fetch, opened: impl FnOnce(Outcome)) {
@@ -250,6 +254,24 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         }
     }
 
+    /// What an answer is bringing, if it is one window, worth a connection, and all of it on disk.
+    fn on_disk(
+        &self,
+        window: &plan::Window,
+        version: u128,
+        span: &Range<u64>,
+    ) -> Option<Arc<Extent>> {
+        let whole = window.absolute() == *span && window.range.len() >= LOAD_BYTES_MIN;
+        let opening = self.fetch.expected.is_none();
+        let id = window.id(self.fetch.object, version);
+        (whole && opening)
+            .then(|| {
+                self.peers
+                    .load(id, window.range.clone(), &self.fetch.interest)
+            })
+            .flatten()
+    }
+
     /// The version that is known still holds, or the origin answers the client's own condition.
     async fn not_modified(&mut self, response: Response, confirmation: Confirmed) -> FillEnd {
         let Confirmed::Same(mut parts) = confirmation else {
@@ -338,6 +360,20 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         }
     }
 
+    async fn room(&mut self, window: &plan::Window, version: u128, span: &Range<u64>) -> Lease {
+        let id = window.id(self.fetch.object, version);
+        let early = self.early.take_if(|writer| writer.extent().id() == id);
+        match (early, self.on_disk(window, version, span)) {
+            (Some(writer), _) => Lease::Granted(writer),
+            // The version is the one that was there before: what is left of the answer is not read.
+            (None, Some(extent)) => Lease::Have(extent),
+            (None, None) => {
+                let readers = Arc::clone(&self.readers);
+                self.peers.lease(id, window.range.clone(), readers).await
+            }
+        }
+    }
+
     async fn keep(&mut self, response: Response, mut fit: Fit) -> FillEnd {
         date(&mut fit.parts, &response);
         let span = fit.span.clone();
@@ -347,26 +383,18 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         };
         let came = self.came(response.status(), version);
         let opens = self.fetch.expected.is_none();
-        let Some(window) = plan::first_window(&span)
-            .filter(|_| !(opens && self.peers.has(self.fetch.object, version, &span)))
-        else {
-            self.ready(head, None, false, came);
+        // Reading the answer costs less than another connection, unless there is much of it or hardly any.
+        let cheap = (DRAIN_BYTES_MAX..LOAD_BYTES_MIN as u64).contains(&(span.end - span.start));
+        let is_here = || !cheap && self.peers.has(self.fetch.object, version, &span);
+        let Some(window) = plan::first_window(&span).filter(|_| !(opens && is_here())) else {
+            let window = plan::first_window(&span);
+            let extent = window.and_then(|window| self.on_disk(&window, version, &span));
+            self.ready(head, extent, false, came);
             drain(response).await;
             return FillEnd::Completed;
         };
         self.readers.announce(span.clone());
-        let early = self
-            .early
-            .take_if(|writer| writer.extent().id() == window.id(self.fetch.object, version));
-        let lease = match early {
-            Some(writer) => Lease::Granted(writer),
-            None => {
-                let id = window.id(self.fetch.object, version);
-                self.peers
-                    .lease(id, window.range.clone(), Arc::clone(&self.readers))
-                    .await
-            }
-        };
+        let lease = self.room(&window, version, &span).await;
         let (extent, enough) = match &lease {
             Lease::Granted(writer) => (writer.extent(), false),
             // Somebody else has these bytes already: reading them again would fetch a byte twice for nothing.
