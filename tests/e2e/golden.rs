@@ -64,7 +64,10 @@ fn shape(
     }
 }
 
-const RANGES: [&str; 34] = [
+/// Longer suffixes than the object: s3s-fs fails with 500 when it comes to read them, S3 sends the whole object as a part.
+const LONG_SUFFIXES: [&str; 2] = ["bytes=-10001", "bytes=-99999999999"];
+
+const RANGES: [&str; 32] = [
     "bytes=0-0",
     "bytes=0-1",
     "bytes=0-9998",
@@ -83,8 +86,6 @@ const RANGES: [&str; 34] = [
     "bytes=-2",
     "bytes=-9999",
     "bytes=-10000",
-    "bytes=-10001",
-    "bytes=-99999999999",
     "bytes=10000-",
     "bytes=10000-10000",
     "bytes=99999999-",
@@ -247,6 +248,9 @@ fn conditional_shapes() -> Vec<Shape> {
     for pair in &pairs {
         shapes.push(shape("GET", "k", "", pair));
         shapes.push(shape("HEAD", "k", "", pair));
+    }
+    for suffix in LONG_SUFFIXES {
+        shapes.push(shape("GET", "k", "", &[("Range", suffix)]));
     }
     let late = ("Range", "bytes=10000-");
     shapes.push(shape("GET", "k", "", &[("If-None-Match", ETAG), late]));
