@@ -23,6 +23,8 @@ use super::{Ask, DiskConfig, News, Segment};
 
 /// How often the lease is rewritten and room is looked for.
 const TICK: Duration = Duration::from_secs(2);
+/// How long a lease lasts that nobody can lock.
+const LEASE_MS: u64 = 10_000;
 /// Bytes of a journal's first blocks, taken at once so that an invalidation finds room on a full disk.
 const JOURNAL_BYTES: u64 = 1 << 20;
 
@@ -47,7 +49,7 @@ pub enum DirectoryError {
     },
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> DirectoryError + '_ {
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> DirectoryError + '_ {
     |source| DirectoryError::Io {
         path: path.to_owned(),
         source,
@@ -201,11 +203,22 @@ pub fn check(dir: &Path) -> Result<(), DirectoryError> {
     check_format_text(&text, STRIPE_BYTES).map_err(|source| DirectoryError::Format { path, source })
 }
 
-/// Whether another process holds an instance's lease.
+/// Whether a process holds the lease of an instance: locked, or where the filesystem has no locks rewritten a moment ago.
 #[must_use]
 pub fn is_alive(dir: &Path, name: &InstanceName) -> bool {
-    let lease = fs::File::open(name.folder(dir).join(names::LEASE));
-    lease.is_ok_and(|lease| matches!(lease.try_lock(), Err(fs::TryLockError::WouldBlock)))
+    let path = name.folder(dir).join(names::LEASE);
+    let Ok(lease) = fs::File::open(&path) else {
+        return false;
+    };
+    match lease.try_lock() {
+        Ok(()) => false,
+        Err(fs::TryLockError::WouldBlock) => true,
+        Err(fs::TryLockError::Error(_)) => {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let renewed_ms: u64 = text.trim().parse().unwrap_or(0);
+            clock::unix_ms().abs_diff(renewed_ms) < LEASE_MS
+        }
+    }
 }
 
 impl Keeper {
@@ -217,8 +230,8 @@ impl Keeper {
         let top = config.dir.join(names::INSTANCES);
         fs::create_dir_all(&top).map_err(at(&top))?;
         claim(&config.dir)?;
-        let others = instances(&config.dir)?;
-        let youngest = others.last().map_or(0, |name| name.number);
+        let youngest = instances(&config.dir)?;
+        let youngest = youngest.last().map_or(0, |name| name.number);
         let own = InstanceName {
             number: clock::unix_ms().max(youngest + 1),
             random: crate::base::prng::mix64(clock::now_ns() ^ u64::from(std::process::id()) << 32)
@@ -231,6 +244,11 @@ impl Keeper {
         let lease = fs::File::create(&lease_path).map_err(at(&lease_path))?;
         // A filesystem without locks has a lease with a time only.
         let _ = lease.try_lock();
+        let admin_path = folder.join(names::ADMIN);
+        fs::write(&admin_path, &config.contact).map_err(at(&admin_path))?;
+        // Looked at behind the lock: who writes facts while no server holds a lease looks for one again afterwards.
+        let mut others = instances(&config.dir)?;
+        others.retain(|name| *name != own);
         let shards = config.shards;
         let mut keeper = Self {
             config,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::base::clock::Moment;
 use crate::cache::Head;
 use crate::cache::stamps::Stamp;
+use crate::config::ObjectPolicy;
 use crate::fill::plan;
 use crate::fill::template::{Ranged, Template};
 use crate::fill::{Came, Fetch, Outcome, Ready};
@@ -64,6 +65,9 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         Found::Begun(Begun::Gone(gone)) => End::gone(gone, report),
         Found::Fresh(head, part) => read.known(head, part, report, out).await,
         // Boxed, so that the state of a hit stays small.
+        Found::Absent(_) if !read.policy().kept => {
+            Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await
+        }
         Found::Absent(status) => Box::pin(read.open(status, None, report, out)).await,
         Found::Stale(known, fresh_ms) => {
             let known = Some((known, fresh_ms));
@@ -93,6 +97,11 @@ impl Read<'_, '_> {
         self.exchange.request.range
     }
 
+    /// How the object is treated.
+    fn policy(&self) -> ObjectPolicy {
+        self.shard().policy_at(self.object)
+    }
+
     /// One look at the index. A hit in one place is answered from inside of it.
     fn look_up(&self, report: &mut Report, out: &mut Vec<u8>) -> Found {
         let index = self.shard().index_of(self.digest, 0);
@@ -103,21 +112,16 @@ impl Read<'_, '_> {
             .unwrap_or(Found::Absent(CacheStatus::Miss))
     }
 
-    /// How long this kind of answer may be given without asking.
-    fn fresh_ms(&self) -> u64 {
-        let policy = self.shard().policy();
-        match self.is_head() {
-            true => policy.head_ttl_ms,
-            false => policy.ttl_ms,
-        }
-    }
-
     fn judge(&self, head: &Arc<Head>, report: &mut Report, out: &mut Vec<u8>) -> Found {
+        let policy = self.shard().policy_of(head);
+        if !policy.kept {
+            return Found::Ask;
+        }
         let request = &self.exchange.request;
-        let (mut spec, mut fresh_ms) = (self.spec(), self.fresh_ms());
+        let (mut spec, mut fresh_ms) = (self.spec(), policy.ttl_ms_of(self.is_head()));
         let mut instead = None;
         if request.conditions.any() {
-            let head_ttl_ms = self.shard().policy().head_ttl_ms;
+            let head_ttl_ms = policy.head_ttl_ms;
             match self.verdict(head, report.started()) {
                 Verdict::Proceed => {}
                 Verdict::Doubt => return Found::Ask,
@@ -315,6 +319,7 @@ impl Read<'_, '_> {
         Some(Asking {
             key: self.object.encoded().into(),
             template,
+            policy: shard.policy_at(self.object),
             interest: Arc::new(()),
         })
     }
@@ -487,9 +492,10 @@ impl Read<'_, '_> {
                 .map_or(0, |bounds| bounds.start),
             client_whole: self.spec().is_none(),
             interest: Arc::downgrade(&asking.interest),
+            policy: asking.policy,
             faithful,
             known: None,
-            fresh_ms: self.fresh_ms(),
+            fresh_ms: asking.policy.ttl_ms_of(self.is_head()),
         }
     }
 

@@ -121,6 +121,7 @@ impl Shard {
                 let mark = self.drop_bucket(&bucket, hold_ms);
                 self.reply_when_recorded(mark, ticket);
             }
+            Message::Purge(order) => self.purge(*order),
             Message::VersionGone(object, version, ticket) => {
                 self.drop_version(object, version);
                 self.reply(ticket, SentAnswer::Done);
@@ -144,6 +145,7 @@ impl Shard {
                 let known = addresses.as_deref().ok_or(());
                 self.upstream.on_resolved(&host, known);
             }
+            Message::Rules(rules) => drop(self.rules.replace(rules)),
             Message::Drain => {
                 self.log.borrow_mut().flush();
                 self.upstream.close_idle();
@@ -160,7 +162,7 @@ impl Shard {
         }
         let shard = Rc::clone(self);
         spawn(async move {
-            shard.recorded(mark).await;
+            let _counted = shard.recorded(mark).await;
             shard.reply(ticket, SentAnswer::Done);
         });
     }
@@ -187,7 +189,7 @@ impl Shard {
     }
 
     pub(super) fn drop_bucket(&self, bucket: &[u8], hold_ms: u64) -> Option<u64> {
-        self.partition.borrow_mut().invalidate_prefix(bucket);
+        self.partition.borrow_mut().invalidate_pattern(bucket);
         if hold_ms > 0 {
             self.holds
                 .borrow_mut()

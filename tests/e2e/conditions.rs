@@ -39,7 +39,7 @@ fn assert_304(response: &Response, etag: &str) {
 }
 
 #[test]
-fn semantics_70_conditions_that_a_fresh_copy_decides_are_answered_from_it() {
+fn semantics_84_conditions_that_a_fresh_copy_decides_are_answered_from_it() {
     // (2C.65, 2C.67)
     let (_store, origin, server, etag) = warm();
     let asked = origin.requests();
