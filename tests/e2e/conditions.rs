@@ -99,7 +99,7 @@ fn semantics_84_conditions_that_a_fresh_copy_decides_are_answered_from_it() {
 }
 
 #[test]
-fn semantics_71_a_condition_that_names_another_version_is_asked_of_the_origin() {
+fn semantics_85_a_condition_that_names_another_version_is_asked_of_the_origin() {
     // The client may know a younger version than the cache. (2F.111)
     let (store, origin, server, etag) = warm();
     let asked = origin.requests();
