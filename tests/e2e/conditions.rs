@@ -128,7 +128,7 @@ fn semantics_85_a_condition_that_names_another_version_is_asked_of_the_origin() 
 }
 
 #[test]
-fn semantics_72_a_condition_on_what_is_not_known_goes_along_and_the_answer_is_kept() {
+fn semantics_86_a_condition_on_what_is_not_known_goes_along_and_the_answer_is_kept() {
     // (2F.112)
     let store = Store::new();
     let object = Object::tile(72, 30_000);
