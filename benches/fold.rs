@@ -126,11 +126,7 @@ impl Listener for Into {
             Folded::Extent {
                 id, window, place, ..
             } => {
-                let extent = DiskExtent {
-                    window,
-                    spot: Spot::of(&place, segment.id),
-                    frequency: 0,
-                };
+                let extent = DiskExtent::new(&id, window, Spot::of(&place, segment.id));
                 index.insert_extent(&id, &extent);
             }
             Folded::Head {
