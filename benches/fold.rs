@@ -122,15 +122,12 @@ struct Into {
 impl Listener for Into {
     fn fact(&mut self, fact: Folded, segment: &Arc<Segment>) {
         let Some(index) = &mut self.index else { return };
+        index.know(segment);
         match fact {
             Folded::Extent {
                 id, window, place, ..
             } => {
-                let extent = DiskExtent {
-                    window,
-                    spot: Spot::of(&place, segment.id),
-                    frequency: 0,
-                };
+                let extent = DiskExtent::new(&id, window, Spot::of(&place, segment.id));
                 index.insert_extent(&id, &extent);
             }
             Folded::Head {
