@@ -122,6 +122,7 @@ struct Into {
 impl Listener for Into {
     fn fact(&mut self, fact: Folded, segment: &Arc<Segment>) {
         let Some(index) = &mut self.index else { return };
+        index.know(segment);
         match fact {
             Folded::Extent {
                 id, window, place, ..
