@@ -186,13 +186,12 @@ impl Door {
     /// Busy, late, or the kernel's; the memory is gone then, or comes back with nothing in it.
     pub async fn read<B: Lend>(
         &self,
-        file: &File,
+        file: &Rc<File>,
         memory: B,
         offset: u64,
     ) -> Result<(usize, B), DiskError> {
         let place = self.place(&self.places)?;
-        let (result, memory) = self.in_time(file.read_at(memory, offset, place)).await?;
-        Ok((result?, memory))
+        Ok(self.in_time(file.read_at(memory, offset, place)).await??)
     }
 
     /// Writes all of `memory` to `offset`.

@@ -227,6 +227,10 @@ impl<'f, T: FnMut(Folded)> Fold<'f, T> {
         let Some(segment) = segment else {
             return;
         };
+        // What could not be read may have been that it is not true any more: the origin is to be asked.
+        if self.tally.torn > 0 {
+            confirmed_unix_ms = 0;
+        }
         (self.tell)(Folded::Head {
             object,
             version,

@@ -80,7 +80,7 @@ pub struct Keeper {
     own: InstanceName,
     folder: PathBuf,
     /// Kept locked while this process lives.
-    lease: fs::File,
+    lease: file::Blocks,
     /// Others, oldest first.
     others: Vec<InstanceName>,
     /// By age.
@@ -217,9 +217,9 @@ impl Keeper {
         let segments = folder.join(names::SEGMENTS);
         fs::create_dir_all(&segments).map_err(at(&segments))?;
         let lease_path = folder.join(names::LEASE);
-        let lease = fs::File::create(&lease_path).map_err(at(&lease_path))?;
+        let lease = file::Blocks::create(&lease_path).map_err(at(&lease_path))?;
         // A filesystem without locks has a lease with a time only.
-        let _ = lease.try_lock();
+        let _ = lease.file().try_lock();
         let shards = config.shards;
         let mut keeper = Self {
             config,
@@ -313,9 +313,8 @@ impl Keeper {
     }
 
     fn renew(&mut self) {
-        use std::os::unix::fs::FileExt as _;
         let text = format!("{:013}\n", clock::unix_ms());
-        if let Err(error) = self.lease.write_all_at(text.as_bytes(), 0) {
+        if let Err(error) = self.lease.write_first(text.as_bytes()) {
             tracing::warn!(%error, "the lease of the cache directory cannot be written");
         }
     }
@@ -523,14 +522,10 @@ impl Keeper {
 }
 
 fn new_file(path: &Path, first: &[u8], bytes: u64) -> Result<(), DirectoryError> {
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(at(path))?;
-    let made = file::preallocate(&file, bytes)
-        .and_then(|()| file.write_all(first))
-        .and_then(|()| file.sync_all());
+    let file = file::Blocks::create(path).map_err(at(path))?;
+    let made = file::preallocate(file.file(), bytes)
+        .and_then(|()| file.write_first(first))
+        .and_then(|()| file.file().sync_all());
     made.map_err(|error| {
         let _ = fs::remove_file(path);
         at(path)(error)

@@ -180,8 +180,9 @@ pub struct Writer<T> {
     queue: RefCell<VecDeque<Item<T>>>,
     queued_bytes: Cell<u64>,
     open: RefCell<Option<Open>>,
+    /// A segment that was asked for and not begun yet; the answer may come when nobody waits for it any more.
     granted: RefCell<Option<Arc<Segment>>>,
-    answered: Cell<bool>,
+    asked: Cell<bool>,
     bell: Bell,
 }
 
@@ -236,7 +237,7 @@ impl<T: 'static> Writer<T> {
             queued_bytes: Cell::new(0),
             open: RefCell::default(),
             granted: RefCell::default(),
-            answered: Cell::new(false),
+            asked: Cell::new(false),
             bell: Bell::default(),
         }
     }
@@ -267,8 +268,12 @@ impl<T: 'static> Writer<T> {
 
     /// The keeper's answer to the wish for a segment.
     pub fn granted(&self, segment: Option<Arc<Segment>>) {
-        self.answered.set(true);
-        *self.granted.borrow_mut() = segment;
+        self.asked.set(false);
+        if let Some(segment) = segment
+            && let Some(earlier) = self.granted.replace(Some(segment))
+        {
+            self.give_back(&earlier);
+        }
         self.bell.ring();
     }
 
@@ -323,6 +328,11 @@ impl<T: 'static> Writer<T> {
         if let Some(open) = self.open.take() {
             let _ = self.asks.send(Ask::Sealed(open.segment.id, open.end));
         }
+    }
+
+    /// A segment that nothing was written to: the keeper may have its room for another.
+    fn give_back(&self, segment: &Segment) {
+        let _ = self.asks.send(Ask::Sealed(segment.id, BLOCK_BYTES));
     }
 
     async fn write(
@@ -482,15 +492,25 @@ impl<T: 'static> Writer<T> {
         if let Some(open) = &*self.open.borrow() {
             return Ok((Arc::clone(&open.segment), Rc::clone(&open.file), open.end));
         }
-        self.answered.set(false);
-        let _ = self.asks.send(Ask::Segment(self.shard));
-        let answer = self
-            .bell
-            .until(|| self.answered.get().then(|| self.granted.take()));
-        let Some(segment) = timeout_ms(SEGMENT_MS, answer).await.flatten() else {
+        let granted = || match self.granted.take() {
+            Some(segment) => Some(Some(segment)),
+            None => (!self.asked.get()).then_some(None),
+        };
+        // An earlier wish may still be unanswered, if the keeper hangs.
+        if self.granted.borrow().is_none() && !self.asked.replace(true) {
+            let _ = self.asks.send(Ask::Segment(self.shard));
+        }
+        let answer = timeout_ms(SEGMENT_MS, self.bell.until(granted)).await;
+        let Some(segment) = answer.flatten() else {
             return Err(DiskError::Busy);
         };
-        let file = Rc::new(self.door.open(&segment.path, Access::Write).await?);
+        let file = match self.door.open(&segment.path, Access::Write).await {
+            Ok(file) => Rc::new(file),
+            Err(error) => {
+                self.give_back(&segment);
+                return Err(error);
+            }
+        };
         self.door.know(&segment);
         *self.open.borrow_mut() = Some(Open {
             segment: Arc::clone(&segment),

@@ -30,7 +30,7 @@ fn await_written(server: &Millrace, heads: u64, extents: u64) {
 }
 
 #[track_caller]
-fn await_folded(server: &Millrace) {
+pub fn await_folded(server: &Millrace) {
     wait_until("the end of the fold", PATIENCE, || {
         server.metrics().sum("millrace_disk_folding_shards", &[]) == 0.0
     });
@@ -154,7 +154,7 @@ fn semantics_62_a_crash_in_the_middle_of_a_write_brings_no_old_copy_back() {
 }
 
 /// Every file of the cache directory whose path contains `part`.
-fn files(dir: &Path, part: &str) -> Vec<PathBuf> {
+pub fn files(dir: &Path, part: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).expect("a folder").flatten() {
         if entry.path().is_dir() {
@@ -337,7 +337,7 @@ fn semantics_64_the_budget_holds_and_what_is_read_again_stays() {
 }
 
 #[track_caller]
-fn tool(arguments: &[&str], dir: &Path) -> (i32, String) {
+pub fn tool(arguments: &[&str], dir: &Path) -> (i32, String) {
     let (what, rest) = arguments.split_first().expect("a tool");
     let output = command()
         .args(["cache", what])

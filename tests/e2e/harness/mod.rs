@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod data;
+pub mod faultfs;
 pub mod metrics;
 pub mod millrace;
 pub mod s3s;
