@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -23,6 +25,10 @@ use super::{Ask, DiskConfig, News, Segment};
 
 /// How often the lease is rewritten and room is looked for.
 const TICK: Duration = Duration::from_secs(2);
+/// How long a lease is good that nobody rewrites.
+const LEASE_VALID_MS: u64 = 3 * TICK.as_millis() as u64;
+/// Digits of a lease's time.
+const LEASE_DIGITS: usize = 13;
 /// Bytes of a journal's first blocks, taken at once so that an invalidation finds room on a full disk.
 const JOURNAL_BYTES: u64 = 1 << 20;
 
@@ -218,8 +224,10 @@ impl Keeper {
         fs::create_dir_all(&segments).map_err(at(&segments))?;
         let lease_path = folder.join(names::LEASE);
         let lease = file::Blocks::create(&lease_path).map_err(at(&lease_path))?;
-        // A filesystem without locks has a lease with a time only.
-        let _ = lease.file().try_lock();
+        // Giving a lock back asks a server, and a process whose server is gone would not end: there the time in the lease says who lives.
+        if file::is_on_a_device(lease.file().as_raw_fd()) {
+            let _ = lease.file().try_lock();
+        }
         let shards = config.shards;
         let mut keeper = Self {
             config,
@@ -477,10 +485,19 @@ impl Keeper {
         true
     }
 
-    /// Whether another process holds that instance's lease.
+    /// Whether another process holds that instance's lease: has it locked, or, where a server has the files, has rewritten it lately.
     fn is_alive(&self, name: &InstanceName) -> bool {
-        let lease = fs::File::open(name.folder(&self.config.dir).join(names::LEASE));
-        lease.is_ok_and(|lease| matches!(lease.try_lock(), Err(fs::TryLockError::WouldBlock)))
+        let Ok(lease) = fs::File::open(name.folder(&self.config.dir).join(names::LEASE)) else {
+            return false;
+        };
+        if file::is_on_a_device(lease.as_raw_fd()) {
+            return matches!(lease.try_lock(), Err(fs::TryLockError::WouldBlock));
+        }
+        let mut text = [0; LEASE_DIGITS];
+        let read = lease.read_exact_at(&mut text, 0);
+        let text = read.ok().and_then(|()| std::str::from_utf8(&text).ok());
+        let renewed_ms = text.and_then(|text| text.parse::<u64>().ok());
+        renewed_ms.is_some_and(|renewed_ms| renewed_ms + LEASE_VALID_MS > clock::unix_ms())
     }
 
     fn remove(&mut self, id: u32) {

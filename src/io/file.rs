@@ -6,7 +6,7 @@
 
 use std::alloc::{self, Layout};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::ptr::NonNull;
@@ -229,7 +229,8 @@ impl File {
 }
 
 /// Whether a file is on a block device of this machine, as far as the kernel knows without asking anybody.
-fn is_on_a_device(fd: std::os::fd::RawFd) -> bool {
+#[must_use]
+pub fn is_on_a_device(fd: RawFd) -> bool {
     // SAFETY: all zeros is a value of this plain structure.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
     let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
