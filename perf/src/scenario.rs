@@ -33,6 +33,8 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("put-1m", include_str!("../scenarios/put-1m.toml")),
     ("open-4k", include_str!("../scenarios/open-4k.toml")),
     ("shards-2", include_str!("../scenarios/shards-2.toml")),
+    ("disk-1g", include_str!("../scenarios/disk-1g.toml")),
+    ("fill-1g", include_str!("../scenarios/fill-1g.toml")),
 ];
 
 /// Why a scenario cannot be used.
@@ -73,6 +75,8 @@ pub enum State {
     Cold,
     /// Nothing, and all connections ask for the same key at once.
     Herd,
+    /// All of it, on disk alone: each run follows a restart, and the kernel's copies of files are dropped.
+    Disk,
 }
 
 /// How keys are drawn.
@@ -156,6 +160,8 @@ pub struct Variant {
     pub ram: String,
     /// Shards, each on a core of its own.
     pub shards: u32,
+    /// What its cache directory may take, like `8GiB`; `None` is no cache directory.
+    pub disk: Option<Size>,
 }
 
 impl Default for Variant {
@@ -164,6 +170,7 @@ impl Default for Variant {
             name: "millrace".to_string(),
             ram: "2GiB".to_string(),
             shards: 1,
+            disk: None,
         }
     }
 }
@@ -241,11 +248,16 @@ impl Scenario {
         if self.objects.count == 0 || self.objects.size.0 == 0 || load.connections == 0 {
             return Some("objects and connections are at least one");
         }
-        if load.state != State::Warm && (self.objects.count > 1 || load.method != Method::Get) {
+        if self.is_cold() && (self.objects.count > 1 || load.method != Method::Get) {
             return Some("cold and herd GET one object");
         }
         if load.state != State::Warm && load.rate.is_some() {
-            return Some("cold and herd know no rate");
+            return Some("cold, herd and disk know no rate");
+        }
+        if load.state == State::Disk
+            && (load.method != Method::Get || self.millrace.iter().any(|one| one.disk.is_none()))
+        {
+            return Some("disk GETs, from variants of millrace with a disk");
         }
         if load.range.is_some() && load.method != Method::Get {
             return Some("only a GET has a range");
@@ -274,6 +286,11 @@ impl Scenario {
         self
     }
 
+    /// Whether each run asks for a key that nobody has asked for.
+    pub fn is_cold(&self) -> bool {
+        matches!(self.load.state, State::Cold | State::Herd)
+    }
+
     /// The cores that a server may use.
     pub fn server_cores(&self) -> usize {
         let most = self.millrace.iter().map(|variant| variant.shards).max();
@@ -284,7 +301,7 @@ impl Scenario {
     pub fn picks(&self) -> Picks {
         let count = self.objects.count;
         match (self.load.state, self.load.keys) {
-            (State::Cold | State::Herd, _) => Picks::InOrder { count },
+            (State::Cold | State::Herd | State::Disk, _) => Picks::InOrder { count },
             (State::Warm, Keys::Uniform) => Picks::Uniform { count },
             (State::Warm, Keys::Zipf) => Picks::zipf(count, self.load.theta),
         }
@@ -306,6 +323,9 @@ impl Scenario {
             },
             State::Cold | State::Herd => Stop::Count {
                 requests: u64::from(self.load.connections),
+            },
+            State::Disk => Stop::Count {
+                requests: u64::from(self.objects.count),
             },
         }
     }

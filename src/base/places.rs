@@ -1,6 +1,6 @@
 //! A bounded number of places on one thread: for what may be under way at the same time.
 //!
-//! Called by `shard` (copies of request bodies) and `disk` (operations in flight). A place comes back when it is dropped.
+//! Called by `shard` (copies of request bodies). A place comes back when it is dropped.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -403,8 +403,8 @@ settings! {
         deadline_ms: u64 = "deadline" (duration(10, 5 * MINUTE), "5s")
             "Time for one operation on the disk. After it the request goes to the origin, and the disk is left alone for two seconds.";
         operations_max: usize = "operations_max" (int(8, 2048), "128")
-            "Reads in flight, for each shard; writes have as many places of their own. One more finds the disk busy: the request goes to the origin.";
-        queue_bytes: u64 = "queue" (size(16 * MIB, 16 * GIB), "64MiB")
+            "Reads in flight, for each shard; writes have as many places of their own. What comes then waits, `deadline` at most, and after it the request goes to the origin.";
+        queue_bytes: u64 = "queue" (size(16 * MIB, 16 * GIB), "256MiB")
             "Bytes in RAM that may wait to be written, for each shard, at most half of its RAM. What does not fit is not kept on disk.";
         compress: Compress = "compress" (one(Shape::OneOf(Compress::WORDS)), "off")
             "\"lz4\": what gets smaller by an eighth is compressed on disk. \"off\": plain, which is read without being copied.";

@@ -1,7 +1,7 @@
 //! One shard's way to files: open segments, a bound on operations in flight, a deadline for each, and a rest for a disk that was late.
 //!
 //! Called by the loader, the writer and the journal. An operation that is given up keeps its memory and its place among those in flight until the kernel is done
-//! with it: when all places are taken by stuck operations, everything else is told at once that the disk is busy.
+//! with it: while all places are taken by such ones, everything else is told at once that the disk is busy.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,11 +13,11 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::base::clock;
-use crate::base::places::{Place, Places};
 use crate::io::file::{Access, File, Lend};
 use crate::io::{spawn, timeout_ms};
 
 use super::bell::Bell;
+use super::lane::{Lane, Place, Stub};
 use super::{DiskError, Segment};
 
 /// Segments that one shard keeps open for reading.
@@ -28,9 +28,9 @@ const REST_MS: u64 = 2_000;
 /// One shard's files.
 pub struct Door {
     /// For what a reader waits for.
-    places: Rc<Places>,
+    lane: Lane,
     /// For what nobody waits for, so that neither keeps the other away.
-    background: Rc<Places>,
+    background: Lane,
     deadline_ms: u64,
     rest_until_ms: Cell<u64>,
     segments: RefCell<HashMap<u32, Arc<Segment>>>,
@@ -44,8 +44,8 @@ impl Door {
     #[must_use]
     pub fn new(operations_max: usize, deadline_ms: u64) -> Self {
         Self {
-            places: Places::new(operations_max),
-            background: Places::new(operations_max),
+            lane: Lane::new(operations_max),
+            background: Lane::new(operations_max),
             deadline_ms,
             rest_until_ms: Cell::new(0),
             segments: RefCell::default(),
@@ -61,16 +61,10 @@ impl Door {
         self.direct.get()
     }
 
-    /// Operations that may still begin.
-    #[must_use]
-    pub fn places_free(&self) -> usize {
-        self.places.free()
-    }
-
-    /// Whether the disk is left alone, since it was late a moment ago.
+    /// Whether the disk is left alone, since it was late a moment ago, or has given nothing back of all that was asked of it.
     #[must_use]
     pub fn rests(&self) -> bool {
-        clock::now_ms() < self.rest_until_ms.get()
+        clock::now_ms() < self.rest_until_ms.get() || self.lane.is_stuck()
     }
 
     /// Makes a segment known.
@@ -94,17 +88,22 @@ impl Door {
         drop(file);
     }
 
-    fn place(&self, among: &Rc<Places>) -> Result<Place, DiskError> {
-        if self.rests() {
+    async fn place(&self, lane: &Lane) -> Result<(Place, Stub), DiskError> {
+        if clock::now_ms() < self.rest_until_ms.get() {
             return Err(DiskError::Busy);
         }
-        among.take().ok_or(DiskError::Busy)
+        lane.take(self.deadline_ms).await
     }
 
-    async fn in_time<F: Future>(&self, work: F) -> Result<F::Output, DiskError> {
+    async fn in_time<F: Future>(
+        &self,
+        (lane, stub): (&Lane, Stub),
+        work: F,
+    ) -> Result<F::Output, DiskError> {
         match timeout_ms(self.deadline_ms, work).await {
             Some(output) => Ok(output),
             None => {
+                lane.give_up(&stub);
                 self.rest_until_ms.set(clock::now_ms() + REST_MS);
                 Err(DiskError::Late)
             }
@@ -114,7 +113,8 @@ impl Door {
     /// Work that lends no memory, as a task of its own: when it is given up it keeps its place until it has ended.
     async fn detached<T: 'static>(
         &self,
-        place: Place,
+        lane: &Lane,
+        (place, stub): (Place, Stub),
         work: impl Future<Output = T> + 'static,
     ) -> Result<T, DiskError> {
         let result = Rc::new((RefCell::new(None), Bell::default()));
@@ -126,7 +126,7 @@ impl Door {
             drop(place);
         });
         let taken = || result.0.borrow_mut().take();
-        self.in_time(result.1.until(taken)).await
+        self.in_time((lane, stub), result.1.until(taken)).await
     }
 
     /// Opens a file, past the page cache where that is possible.
@@ -135,14 +135,14 @@ impl Door {
     /// Busy, late, or the kernel's.
     pub async fn open(&self, path: &Path, access: Access) -> Result<File, DiskError> {
         let among = match access {
-            Access::Read => &self.places,
+            Access::Read => &self.lane,
             Access::Write => &self.background,
         };
         loop {
             let direct = self.direct.get();
-            let (place, path) = (self.place(among)?, path.to_owned());
+            let (place, path) = (self.place(among).await?, path.to_owned());
             let opening = async move { File::open(&path, access, direct).await };
-            match self.detached(place, opening).await? {
+            match self.detached(among, place, opening).await? {
                 Err(error) if direct && error.kind() == io::ErrorKind::InvalidInput => {
                     if self.direct.replace(false) {
                         tracing::info!(
@@ -190,8 +190,9 @@ impl Door {
         memory: B,
         offset: u64,
     ) -> Result<(usize, B), DiskError> {
-        let place = self.place(&self.places)?;
-        Ok(self.in_time(file.read_at(memory, offset, place)).await??)
+        let (place, stub) = self.place(&self.lane).await?;
+        let reading = file.read_at(memory, offset, place);
+        Ok(self.in_time((&self.lane, stub), reading).await??)
     }
 
     /// Writes all of `memory` to `offset`.
@@ -204,8 +205,9 @@ impl Door {
         memory: B,
         offset: u64,
     ) -> Result<(), DiskError> {
-        let place = self.place(&self.background)?;
-        Ok(self.in_time(file.write_at(memory, offset, place)).await??)
+        let (place, stub) = self.place(&self.background).await?;
+        let writing = file.write_at(memory, offset, place);
+        Ok(self.in_time((&self.background, stub), writing).await??)
     }
 
     /// Waits until what was written is on the disk.
@@ -213,8 +215,8 @@ impl Door {
     /// # Errors
     /// As `read`.
     pub async fn sync(&self, file: &Rc<File>) -> Result<(), DiskError> {
-        let (place, file) = (self.place(&self.background)?, Rc::clone(file));
+        let (place, file) = (self.place(&self.background).await?, Rc::clone(file));
         let syncing = async move { file.sync().await };
-        Ok(self.detached(place, syncing).await??)
+        Ok(self.detached(&self.background, place, syncing).await??)
     }
 }

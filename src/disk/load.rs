@@ -4,7 +4,7 @@
 //! fails the extent from there: what was published before stays good.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use crate::base::checksum::crc32c;
+use crate::io::breathe;
 use crate::io::file::{AlignedBuf, File};
 use crate::ram::StripeId;
 use crate::ram::extent::{Extent, ExtentWriter};
@@ -28,6 +29,8 @@ const WHOLE_BYTES: u32 = 128 * 1024;
 const PIECE_BYTES: usize = 256 * 1024;
 /// Reads of one load in flight.
 const DEPTH: usize = 16;
+/// Reads of one load that may have ended and wait to be looked at, together with those in flight.
+const BEGUN_MAX: usize = 2 * DEPTH;
 
 /// An extent that is to be loaded.
 #[derive(Debug, Clone)]
@@ -44,6 +47,18 @@ pub struct Wanted {
     pub record_bytes: u32,
     /// Blocks of its header.
     pub header_blocks: u32,
+}
+
+impl Wanted {
+    fn header_bytes(&self) -> u32 {
+        self.header_blocks * BLOCK_BYTES as u32
+    }
+
+    /// Whether its frames lie plain behind the header's blocks: compressing saves more than a block, or is not done.
+    fn is_plain(&self) -> bool {
+        let plain = (self.window.len() as u32).next_multiple_of(BLOCK_BYTES as u32);
+        self.record_bytes == self.header_bytes() + plain
+    }
 }
 
 /// Bytes of `window` that must be read for `[start, end)`: whole frames.
@@ -98,15 +113,12 @@ async fn fill(
         let (frames, layout) = load.check(&memory)?;
         return load.unpack(&memory, layout.data_offset as usize, &frames, writer, wake);
     }
-    let header_bytes = wanted.header_blocks as usize * BLOCK_BYTES as usize;
-    let memory = load.read(wanted.offset, header_bytes).await?;
-    let (frames, layout) = load.check(&memory)?;
-    drop(memory);
-    if layout.is_aligned() {
-        load.plain(&frames, layout, writer, wake).await
-    } else {
-        load.packed(&frames, layout, writer, wake).await
+    let header = load.read(wanted.offset, wanted.header_bytes() as usize);
+    if wanted.is_plain() {
+        return load.plain(header, writer, wake).await;
     }
+    let (frames, layout) = load.check(&header.await?)?;
+    load.packed(&frames, layout, writer, wake).await
 }
 
 struct Load<'l> {
@@ -117,6 +129,85 @@ struct Load<'l> {
 }
 
 type Reading<'f> = Pin<Box<dyn Future<Output = Result<Room, DiskError>> + 'f>>;
+
+/// Reads of one load in the order of their bytes.
+struct Reads<'f> {
+    begun: VecDeque<Read<'f>>,
+    /// Where the next one begins.
+    at: u64,
+}
+
+enum Read<'f> {
+    UnderWay(Reading<'f>),
+    Ended(Result<Room, DiskError>),
+}
+
+impl<'f> Reads<'f> {
+    fn may_begin(&self) -> bool {
+        let under_way = |read: &&Read<'_>| matches!(read, Read::UnderWay(_));
+        self.begun.len() < BEGUN_MAX && self.begun.iter().filter(under_way).count() < DEPTH
+    }
+
+    /// Begins as many as may be under way, and lets the ring take them.
+    async fn top_up(&mut self, load: &'f Load<'_>, writer: &mut ExtentWriter) {
+        let before = self.at;
+        while self.may_begin()
+            && let Some(room) = writer.lend(PIECE_BYTES)
+        {
+            let bytes = room.bytes_of_extent() as u64;
+            let mut reading: Reading<'f> = Box::pin(load.read_room(room, self.at));
+            let read = match looked_at(reading.as_mut()).await {
+                Some(result) => Read::Ended(result),
+                None => Read::UnderWay(reading),
+            };
+            self.begun.push_back(read);
+            self.at += bytes;
+        }
+        if self.at > before {
+            breathe().await;
+        }
+    }
+
+    /// Waits until the first one has ended, if there is one, and looks at all of them.
+    async fn first_ended(&mut self) {
+        poll_fn(|context| {
+            for read in &mut self.begun {
+                if let Read::UnderWay(reading) = read
+                    && let Poll::Ready(result) = reading.as_mut().poll(context)
+                {
+                    *read = Read::Ended(result);
+                }
+            }
+            match self.begun.front() {
+                Some(Read::UnderWay(_)) => Poll::Pending,
+                Some(Read::Ended(_)) | None => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+
+    /// The first one, if it has ended.
+    fn pop(&mut self) -> Option<Result<Room, DiskError>> {
+        match self.begun.pop_front()? {
+            Read::Ended(result) => Some(result),
+            under_way @ Read::UnderWay(_) => {
+                self.begun.push_front(under_way);
+                None
+            }
+        }
+    }
+}
+
+/// Begins something, and gives what came of it if it has ended at once.
+async fn looked_at<F: Future + ?Sized>(mut work: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|context| {
+        Poll::Ready(match work.as_mut().poll(context) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
 
 impl Load<'_> {
     async fn read(&self, offset: u64, bytes: usize) -> Result<AlignedBuf, DiskError> {
@@ -237,47 +328,43 @@ impl Load<'_> {
         Ok(())
     }
 
-    /// Plain frames of a large extent: straight into slots, several reads at a time.
+    /// Plain frames of a large extent: straight into slots, several reads at a time, the first of them together with the header.
     async fn plain(
         &self,
-        frames: &[Frame],
-        layout: Layout,
+        header: impl Future<Output = Result<AlignedBuf, DiskError>>,
         writer: &mut ExtentWriter,
         wake: impl Fn(usize),
     ) -> Result<(), DiskError> {
-        let mut at = self.wanted.offset
-            + u64::from(layout.data_offset)
-            + self.first_frame as u64 * u64::from(FRAME_BYTES);
-        let mut index = self.first_frame;
-        let mut reads: VecDeque<Reading<'_>> = VecDeque::new();
-        loop {
-            while reads.len() < DEPTH {
-                let Some(room) = writer.lend(PIECE_BYTES) else {
-                    break;
-                };
-                let bytes = room.bytes_of_extent() as u64;
-                let mut read: Reading<'_> = Box::pin(self.read_room(room, at));
-                at += bytes;
-                // Asked once, so that it is on its way while the ones before it are waited for.
-                if let Some(early) = start(&mut read).await {
-                    read = Box::pin(std::future::ready(early));
-                }
-                reads.push_back(read);
-            }
-            let Some(read) = reads.pop_front() else {
-                return Ok(());
-            };
-            let room = read.await?;
-            for stored in room.as_slice().chunks(FRAME_BYTES as usize) {
-                let frame = frames.get(index).ok_or(FormatError::Field("frames"))?;
-                let whole = stored.len() == frame.stored_bytes as usize;
-                if !whole || crc32c(stored) != frame.sum {
-                    return Err(FormatError::Checksum.into());
-                }
-                index += 1;
-            }
-            writer.accept(room, &wake);
+        let data_offset = self.wanted.header_bytes();
+        let mut reads = Reads {
+            at: self.wanted.offset
+                + u64::from(data_offset)
+                + self.first_frame as u64 * u64::from(FRAME_BYTES),
+            begun: VecDeque::new(),
+        };
+        let mut header = std::pin::pin!(header);
+        let early = looked_at(header.as_mut()).await;
+        reads.top_up(self, writer).await;
+        let memory = match early {
+            Some(memory) => memory?,
+            None => header.await?,
+        };
+        let (frames, layout) = self.check(&memory)?;
+        if layout.data_offset != data_offset {
+            return Err(FormatError::Field("data offset").into());
         }
+        let mut index = self.first_frame;
+        while !reads.begun.is_empty() {
+            reads.first_ended().await;
+            // The disk is to have work while sums are computed here and readers are served.
+            reads.top_up(self, writer).await;
+            while let Some(room) = reads.pop() {
+                let room = room?;
+                index += verify(room.as_slice(), &frames[index.min(frames.len())..])?;
+                writer.accept(room, &wake);
+            }
+        }
+        Ok(())
     }
 
     async fn read_room(&self, mut room: Room, offset: u64) -> Result<Room, DiskError> {
@@ -295,14 +382,18 @@ impl Load<'_> {
     }
 }
 
-async fn start<T>(read: &mut Pin<Box<dyn Future<Output = T> + '_>>) -> Option<T> {
-    std::future::poll_fn(|context| {
-        Poll::Ready(match read.as_mut().poll(context) {
-            Poll::Ready(early) => Some(early),
-            Poll::Pending => None,
-        })
-    })
-    .await
+/// Compares plain frames with their sums; says how many they are.
+fn verify(stored: &[u8], frames: &[Frame]) -> Result<usize, FormatError> {
+    let mut frames = frames.iter();
+    let mut count = 0;
+    for stored in stored.chunks(FRAME_BYTES as usize) {
+        let frame = frames.next().ok_or(FormatError::Field("frames"))?;
+        if stored.len() != frame.stored_bytes as usize || crc32c(stored) != frame.sum {
+            return Err(FormatError::Checksum);
+        }
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// Reads a whole record, and what it says of itself.

@@ -11,6 +11,7 @@ pub mod fold;
 pub mod format;
 pub mod journal;
 pub mod keeper;
+pub mod lane;
 pub mod load;
 pub mod names;
 pub mod plan;

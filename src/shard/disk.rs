@@ -593,7 +593,7 @@ impl Shard {
             .index
             .on_disk
             .extent_at(&id, at)?;
-        if disk.door.rests() || disk.door.places_free() == 0 || at >= end {
+        if disk.door.rests() || at >= end {
             self.disk_failed(DiskWork::Read, &DiskError::Busy);
             return None;
         }

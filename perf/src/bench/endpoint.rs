@@ -39,6 +39,10 @@ impl Endpoint {
         options: &Options,
         results: &mut Results,
     ) -> Result<(), BenchError> {
+        if scenario.load.state == State::Disk {
+            let why = "a server that was not started here cannot be restarted";
+            return Err(BenchError::Wrong(why.to_string()));
+        }
         results.parties.push(Party {
             name: NAME.to_string(),
             version: String::new(),

@@ -1,8 +1,8 @@
 //! One run of one party: the state is checked, the clock runs, the counters are read.
 //!
 //! Called by the session and for an endpoint. Invariants: before a warm run some bodies are read whole and compared,
-//! and the origin must not have been asked for them; after a cold run the object is read again whole; both outside the
-//! measured time. Left to others: order, repetition.
+//! and the origin must not have been asked for them; after a cold run, and one from disk, the object is read again whole; both outside the
+//! measured time. Nor may the origin be asked during a run from disk. Left to others: order, repetition.
 
 use std::sync::Arc;
 
@@ -128,6 +128,9 @@ impl Round<'_> {
             Edge::End => usage = watch.end(),
         })?;
         let counted = self.counted();
+        if scenario.load.state == State::Disk {
+            self.judge_warmth(counted);
+        }
         if scenario.load.state != State::Warm {
             checks.push(self.asker.read_all(self.fresh)?);
         } else if scenario.load.method == Method::Put {
@@ -178,7 +181,7 @@ impl Round<'_> {
 
     fn judge_warmth(&mut self, asked: Option<Counted>) {
         let scenario = self.asker.scenario;
-        let warm = scenario.load.state == State::Warm && scenario.load.method != Method::Put;
+        let warm = !scenario.is_cold() && scenario.load.method != Method::Put;
         let own_origin = self.asker.party == "direct";
         if let Some(asked) = asked.filter(|asked| asked.requests > 0)
             && warm

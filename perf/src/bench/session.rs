@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -15,7 +16,7 @@ use crate::load::requests::{Bodies, SEED};
 use crate::load::target::Target;
 use crate::machine::{self, CONGESTION};
 use crate::peers::origin::{self, Origin};
-use crate::peers::{self, Peer, PeerError, Setup, process};
+use crate::peers::{self, Peer, PeerError, Setup, fio, process};
 use crate::results::{Results, Run};
 use crate::scenario::{Scenario, State};
 
@@ -23,6 +24,8 @@ use crate::scenario::{Scenario, State};
 const FOREIGN_MAX: f64 = 0.15;
 const TRIES: u32 = 3;
 const BUSY_MAX: f64 = 0.9;
+/// A virtual disk gives more for a moment after it has rested: every run from disk begins with the same.
+const DISK_RESTS: Duration = Duration::from_secs(3);
 
 /// A scenario under way.
 #[derive(Debug)]
@@ -96,7 +99,7 @@ impl<'a> Session<'a> {
 
     /// Runs all rounds.
     pub fn measure(mut self, results: &mut Results) -> Result<(), BenchError> {
-        if self.scenario.load.state == State::Warm {
+        if !self.scenario.is_cold() {
             for at in 0..self.peers.len() {
                 self.warm(at, results)?;
             }
@@ -144,10 +147,18 @@ impl<'a> Session<'a> {
     }
 
     /// Fills a cache with everything, every byte compared, until the origin is not asked any more.
-    fn warm(&self, at: usize, results: &mut Results) -> Result<(), BenchError> {
-        let asker = self.asker(at, results)?;
-        let name = &self.peers[at].party.name;
+    fn warm(&mut self, at: usize, results: &mut Results) -> Result<(), BenchError> {
+        if self.peers[at].reads.is_some() {
+            return Ok(());
+        }
         for pass in 0..3 {
+            if pass > 0 && self.scenario.load.state == State::Disk {
+                self.peers[at].restart_on_disk()?;
+            }
+            // A party is asked for something, to see that it serves, and passes it on.
+            self.origin.counted()?;
+            let asker = self.asker(at, results)?;
+            let name = &self.peers[at].party.name;
             let outcome = match asker.read_all(None) {
                 Ok(outcome) => outcome,
                 Err(error) => {
@@ -163,6 +174,7 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
         }
+        let name = &self.peers[at].party.name;
         warn(
             results,
             format!("{name} still asks the origin after everything was read three times"),
@@ -227,7 +239,14 @@ impl<'a> Session<'a> {
         attempt: u32,
         results: &mut Results,
     ) -> Result<Run, BenchError> {
+        if self.scenario.load.state == State::Disk {
+            self.peers[at].restart_on_disk()?;
+            std::thread::sleep(DISK_RESTS);
+        }
         let peer = &self.peers[at];
+        if let Some(file) = &peer.reads {
+            return Ok(fio::run(file, &results.machine.server_cores)?);
+        }
         let direct = peer.addr.is_none();
         let own = self.origin.process.id();
         let (server, others) = match &peer.process {
@@ -253,12 +272,13 @@ impl<'a> Session<'a> {
         }
         let asker = self.asker(at, results)?;
         let fresh = format!("{}.{round}.{attempt}", peer.party.name);
-        if self.scenario.load.state != State::Warm {
-            self.origin.make_fresh(&fresh, &self.bodies)?;
+        let fresh = self.scenario.is_cold().then_some(fresh);
+        if let Some(fresh) = &fresh {
+            self.origin.make_fresh(fresh, &self.bodies)?;
         }
         let mut round = Round {
             asker,
-            fresh: (self.scenario.load.state != State::Warm).then_some(fresh.as_str()),
+            fresh: fresh.as_deref(),
             server,
             others,
             origin: Some(&self.origin),

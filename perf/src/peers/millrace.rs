@@ -1,8 +1,8 @@
-//! millrace itself: everything by flags and variables, nothing on disk.
+//! millrace itself: everything by flags and variables, on disk only what a variant asks for.
 
 use std::process::Command;
 
-use super::{PeerError, Plan, Setup, free_addr, version};
+use super::{PeerError, Plan, Setup, failed, free_addr, version};
 use crate::machine::CONGESTION;
 use crate::scenario::Variant;
 
@@ -15,6 +15,13 @@ pub(super) fn plan(variant: &Variant, setup: &Setup<'_>, cores: &[u32]) -> Resul
     } else {
         "http"
     };
+    let cache = match variant.disk {
+        Some(_) => {
+            let folder = setup.folder(&variant.name).map_err(failed(&variant.name))?;
+            folder.display().to_string()
+        }
+        None => "none".to_string(),
+    };
     let mut command = Command::new(setup.millrace);
     command.arg("serve");
     for (flag, value) in [
@@ -24,7 +31,7 @@ pub(super) fn plan(variant: &Variant, setup: &Setup<'_>, cores: &[u32]) -> Resul
         ("--ram", variant.ram.clone()),
         ("--shards", variant.shards.to_string()),
         ("--cores", cores.join(",")),
-        ("--cache-dir", "none".to_string()),
+        ("--cache-dir", cache),
     ] {
         command.args([flag, &value]);
     }
@@ -43,6 +50,9 @@ pub(super) fn plan(variant: &Variant, setup: &Setup<'_>, cores: &[u32]) -> Resul
     command.envs(settings);
     if let Some(ca) = &setup.origin.ca {
         command.env("MILLRACE_UPSTREAM_CA_FILE", ca);
+    }
+    if let Some(size) = variant.disk {
+        command.env("MILLRACE_DISK_SIZE", size.0.to_string());
     }
     Ok(Plan {
         command,

@@ -6,6 +6,7 @@
 
 mod ats;
 mod bare;
+pub mod fio;
 mod haproxy;
 mod millrace;
 mod nginx;
@@ -27,7 +28,9 @@ use crate::scenario::{Scenario, Variant};
 const CACHE_GIB: u64 = 2;
 
 /// Peers by name, besides the variants of millrace.
-pub const NAMES: &[&str] = &["direct", "bare", "nginx", "haproxy", "varnish", "ats"];
+pub const NAMES: &[&str] = &[
+    "direct", "bare", "nginx", "haproxy", "varnish", "ats", "fio",
+];
 
 /// Why a party is not there.
 #[derive(Debug, thiserror::Error)]
@@ -100,10 +103,59 @@ impl Setup<'_> {
 pub struct Peer {
     /// What is kept about it.
     pub party: Party,
-    /// Where it serves; `None` is the origin itself.
+    /// Where it serves; `None` is the origin itself, or nobody.
     pub addr: Option<SocketAddr>,
-    /// Its process; `None` where it is the origin's.
+    /// Its process; `None` where it is the origin's, or where there is none between runs.
     pub process: Option<Process>,
+    /// What started it, where that is a process.
+    start: Option<Start>,
+    /// It reads this file instead of serving.
+    pub reads: Option<PathBuf>,
+}
+
+/// How a process is started again.
+#[derive(Debug)]
+struct Start {
+    command: Command,
+    dir: PathBuf,
+    cores: Vec<u32>,
+}
+
+impl Peer {
+    /// Ends it, drops the kernel's copies of its files, and starts it again: what it kept is then on disk alone.
+    pub fn restart_on_disk(&mut self) -> Result<(), PeerError> {
+        self.process = None;
+        let name = &self.party.name;
+        if let Some(file) = &self.reads {
+            return drop_page_cache(file).map_err(failed(name));
+        }
+        let (Some(start), Some(addr)) = (&mut self.start, self.addr) else {
+            return Ok(());
+        };
+        drop_page_cache(&start.dir.join(name)).map_err(failed(name))?;
+        let mut process = Process::spawn(name, &mut start.command, &start.dir, &start.cores)?;
+        process.wait_until_open(addr)?;
+        self.process = Some(process);
+        Ok(())
+    }
+}
+
+/// Makes the kernel forget the pages of a file, or of all files below a folder.
+fn drop_page_cache(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            drop_page_cache(&entry?.path())?;
+        }
+        return Ok(());
+    }
+    if !path.is_file() {
+        return Ok(());
+    }
+    let file = std::fs::File::open(path)?;
+    // Only clean pages can be dropped.
+    file.sync_all()?;
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok(())
 }
 
 /// What starts a party: its command and what is kept about it.
@@ -124,6 +176,7 @@ pub fn start(name: &str, setup: &Setup<'_>) -> Result<Peer, PeerError> {
         "haproxy" => haproxy::plan(setup),
         "varnish" => varnish::plan(setup),
         "ats" => ats::plan(setup),
+        "fio" => return fio::start(setup),
         _ => return Err(PeerError::Unknown(name.to_string())),
     };
     run(name, plan?, setup, setup.cores)
@@ -149,6 +202,8 @@ fn direct(setup: &Setup<'_>) -> Peer {
         party,
         addr: None,
         process: None,
+        start: None,
+        reads: None,
     }
 }
 
@@ -166,6 +221,12 @@ fn run(name: &str, plan: Plan, setup: &Setup<'_>, cores: &[u32]) -> Result<Peer,
         party,
         addr: Some(plan.addr),
         process: Some(process),
+        start: Some(Start {
+            command,
+            dir: setup.dir.to_owned(),
+            cores: cores.to_owned(),
+        }),
+        reads: None,
     })
 }
 

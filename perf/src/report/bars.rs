@@ -62,10 +62,13 @@ const fn bar(scenario: &'static str, measure: Measure, limit: Limit) -> Bar {
 
 /// The party of a scenario with two variants of millrace that has one shard.
 pub const ONE_SHARD: &str = "millrace-1-shard";
+/// The party of a scenario with two variants of millrace that has nothing on disk.
+const RAM_ONLY: &str = "millrace-ram";
 
 use Limit::{AtLeast, AtMost, AtMostMore, Within};
 use Measure::{
-    CpuPerGib, CpuPerRequest, Fetched, FirstByte, LastByte, LatencyP99, RequestRate, Throughput,
+    CpuPerGib, CpuPerRequest, Fetched, FirstByte, LastByte, LatencyP50, LatencyP99, RequestRate,
+    Throughput,
 };
 
 /// All of them. Bytes fetched may exceed 1.00 by what rounds to it.
@@ -93,6 +96,9 @@ pub const BARS: &[Bar] = &[
     bar("cold-1g", CpuPerGib, Within(0.6)),
     bar("cold-1g", Throughput, AtLeast(1.0, "ats")),
     bar("shards-2", RequestRate, AtLeast(1.8, ONE_SHARD)),
+    bar("disk-1g", Throughput, AtLeast(0.9, "fio")),
+    bar("fill-1g", LatencyP50, AtMost(1.05, RAM_ONLY)),
+    bar("fill-1g", CpuPerGib, Within(0.6)),
 ];
 
 /// What the results say of a bar.

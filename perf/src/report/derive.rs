@@ -72,7 +72,7 @@ impl Measure {
         let requests = run.requests as f64;
         let bytes = run.bytes as f64;
         let cpu = run.server_cpu.map(cpu_seconds);
-        let per_request = |us: u64| (run.requests > 0).then_some(us as f64 / 1e3);
+        let per_request = |us: u64| (run.requests > 0 && us > 0).then_some(us as f64 / 1e3);
         let value = match self {
             Measure::Throughput => positive(bytes)? / GIB / run.seconds,
             Measure::RequestRate => requests / run.seconds,
