@@ -233,6 +233,16 @@ impl Load {
     }
 }
 
+fn start(dir: &Path, shards: u32, origin: SocketAddr) -> Millrace {
+    Millrace::setup()
+        .cache_dir(dir)
+        .shards(shards)
+        .ram("24MiB")
+        .arguments(&["--disk", "256MiB"])
+        .settings("[fill]\nwindow = \"8MiB\"\n[log]\naccess = \"@ACCESS_LOG@\"")
+        .start(origin)
+}
+
 /// What the rounds came to.
 #[derive(Debug, Default)]
 struct Sums {
@@ -269,13 +279,7 @@ fn heavy_crashes_in_a_loop_cost_no_byte_and_bring_nothing_old_back() {
     let mut sums = Sums::default();
     let mut on_disk = Vec::new();
     for round in 0..rounds {
-        let server = Millrace::setup()
-            .cache_dir(&dir)
-            .shards(1 + round % 2)
-            .ram("24MiB")
-            .arguments(&["--disk", "256MiB"])
-            .settings("[fill]\nwindow = \"8MiB\"\n[log]\naccess = \"@ACCESS_LOG@\"")
-            .start(origin.address);
+        let server = start(&dir, 1 + round % 2, origin.address);
         // Every other round the load meets the fold.
         if round % 2 == 1 {
             sums.listed += on_disk.len() as u64;

@@ -60,7 +60,9 @@ impl Small {
                 .rposition(|&byte| byte != 0)
                 .expect("something")
                 + 1;
-            bytes.truncate(end);
+            // Records are whole blocks.
+            let block = if part == "/seg/" { 4096 } else { 1 };
+            bytes.truncate(end.next_multiple_of(block));
             std::fs::write(&path, bytes).expect("written");
             path
         };

@@ -105,9 +105,7 @@ impl Stuck {
                             true => (number * 3 + round) % COLD,
                             false => new_from + number * 1000 + round,
                         };
-                        if number >= 8 {
-                            store.insert(&cold(seed), Object::tile(seed, COLD_BYTES));
-                        }
+                        store.insert(&cold(seed), Object::tile(seed, COLD_BYTES));
                         round += 1;
                         let begun = Instant::now();
                         let read = crate::harness::fetch(door, &Ask::get(&cold(seed)));

@@ -43,9 +43,11 @@ fn errno(error: &io::Error) -> i32 {
 
 impl Backing {
     pub fn new(root: &Path) -> Backing {
-        let mut tables = Tables::default();
-        tables.paths = vec![PathBuf::new(), root.to_owned()];
-        tables.nodes.insert(root.to_owned(), ROOT);
+        let tables = Tables {
+            paths: vec![PathBuf::new(), root.to_owned()],
+            nodes: HashMap::from([(root.to_owned(), ROOT)]),
+            ..Tables::default()
+        };
         Backing {
             tables: Mutex::new(tables),
             refuse_direct: AtomicBool::new(false),
