@@ -146,7 +146,7 @@ impl Stuck {
     fn assert_goes_on(&self, what: &str, seen: &Seen) {
         println!("{what} hang: {seen:?}");
         assert!(
-            seen.hits > 20 && seen.hit_mean_us < 300_000,
+            seen.hits > 5 && seen.hit_mean_us < 1_000_000,
             "{what}: {seen:?}"
         );
         assert!(seen.hit_most < Duration::from_secs(2), "{what}: {seen:?}");
