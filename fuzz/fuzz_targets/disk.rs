@@ -1,4 +1,4 @@
-//! Any bytes as a record's header, as facts of a journal and as the headers of files, as they are and with a checksum that fits: what
+//! Any bytes as a record's header, as facts of a journal, as blocks of a snapshot and as the headers of files, as they are and with a checksum that fits: what
 //! stands behind a checksum must be as robust as the checksum itself.
 //!
 //! Held: no panic, nothing read beyond the input, and what was decoded is encoded to the same bytes.
@@ -9,12 +9,13 @@ use millrace::base::checksum::crc32c;
 use millrace::disk::format::fact::{Fact, Facts};
 use millrace::disk::format::record::Record;
 use millrace::disk::format::segment::{FileHeader, check_format_text};
+use millrace::disk::format::snapshot::{Entries, Entry, PIECE_BYTES, Piece, SnapshotHeader};
 
 fuzz_target!(|input: &[u8]| {
     let Some((first, bytes)) = input.split_first() else {
         return;
     };
-    match first % 4 {
+    match first % 6 {
         0 => record(bytes),
         1 => {
             let mut fitting = bytes.to_vec();
@@ -28,6 +29,8 @@ fuzz_target!(|input: &[u8]| {
             record(&fitting);
         }
         2 => facts(bytes),
+        4 => snapshot(bytes),
+        5 => snapshot(&fitting_snapshot(bytes)),
         _ => {
             facts(&fitting_facts(bytes));
             let _ = FileHeader::of_segment(bytes);
@@ -46,6 +49,33 @@ fn record(bytes: &[u8]) {
     record.encode(&mut again);
     let (second, same) = Record::decode(&again).expect("what was decoded can be encoded");
     assert_eq!((second, same), (record, layout));
+}
+
+/// A block that fits, with the input as what is in it: kind, number and entries.
+fn fitting_snapshot(bytes: &[u8]) -> Vec<u8> {
+    let mut block = vec![0; PIECE_BYTES];
+    let length = bytes.len().min(PIECE_BYTES - 12);
+    block[12..12 + length].copy_from_slice(&bytes[..length]);
+    let sum = crc32c(&block[4..]);
+    block[..4].copy_from_slice(&sum.to_le_bytes());
+    block
+}
+
+fn snapshot(bytes: &[u8]) {
+    if let Ok(header) = SnapshotHeader::decode(bytes) {
+        assert_eq!(SnapshotHeader::decode(&header.encode()), Ok(header));
+    }
+    let Ok(entries) = Entries::of(bytes, 0, 0) else {
+        return;
+    };
+    let decoded: Vec<Entry<'_>> = entries.map_while(Result::ok).collect();
+    let (mut piece, mut again) = (Piece::default(), Vec::new());
+    for entry in &decoded {
+        assert!(piece.push(entry), "what came out of a block fits one");
+    }
+    piece.finish(0, 0, &mut again);
+    let entries = Entries::of(&again, 0, 0).expect("what was written can be read");
+    assert!(entries.map_while(Result::ok).eq(decoded));
 }
 
 /// The input cut into facts: a length and a kind, then that many bytes.

@@ -18,8 +18,6 @@ use super::format::segment::HEADER_BYTES;
 
 /// Facts that may wait for a journal; beyond it they are lost.
 const WAITING_BYTES_MAX: usize = 8 << 20;
-/// Where a journal ends and the next one begins.
-const FILE_BYTES_MAX: u64 = 64 << 20;
 
 #[derive(Default)]
 struct State {
@@ -42,16 +40,19 @@ struct State {
 /// One shard's journal.
 pub struct Journal {
     door: Rc<Door>,
+    /// Where a file ends and the next one begins.
+    file_bytes: u64,
     state: RefCell<State>,
     bell: Bell,
 }
 
 impl Journal {
-    /// Without a file: facts wait.
+    /// Without a file: facts wait. A file ends after `file_bytes`.
     #[must_use]
-    pub fn new(door: Rc<Door>) -> Self {
+    pub fn new(door: Rc<Door>, file_bytes: u64) -> Self {
         Self {
             door,
+            file_bytes,
             state: RefCell::default(),
             bell: Bell::default(),
         }
@@ -92,7 +93,7 @@ impl Journal {
     /// Whether the file is so long that the next one should begin.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.state.borrow().offset >= FILE_BYTES_MAX
+        self.state.borrow().offset >= self.file_bytes
     }
 
     /// Takes a fact; gives what to flush for it to be on disk. False: it is lost.

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use crate::base::clock;
@@ -92,7 +92,11 @@ pub struct Keeper {
     /// By age.
     segments: BTreeMap<u32, Held>,
     used_bytes: u64,
+    /// Of journals and snapshots; what is being written counts as long as it may become.
     journal_bytes: u64,
+    /// Room that a snapshot that is being written was given.
+    snapshot_bytes: u64,
+    snapshot_wish: Option<(u64, Sender<bool>)>,
     numbers: Vec<u32>,
     journals: Vec<u32>,
     wishes: VecDeque<usize>,
@@ -203,6 +207,22 @@ pub fn check(dir: &Path) -> Result<(), DirectoryError> {
     check_format_text(&text, STRIPE_BYTES).map_err(|source| DirectoryError::Format { path, source })
 }
 
+/// Whether another process holds an instance's lease: has it locked, or, where a server has the files, has rewritten it lately.
+#[must_use]
+pub fn is_alive(dir: &Path, name: &InstanceName) -> bool {
+    let Ok(lease) = fs::File::open(name.folder(dir).join(names::LEASE)) else {
+        return false;
+    };
+    if file::is_on_a_device(lease.as_raw_fd()) {
+        return matches!(lease.try_lock(), Err(fs::TryLockError::WouldBlock));
+    }
+    let mut text = [0; LEASE_DIGITS];
+    let read = lease.read_exact_at(&mut text, 0);
+    let text = read.ok().and_then(|()| std::str::from_utf8(&text).ok());
+    let renewed_ms = text.and_then(|text| text.parse::<u64>().ok());
+    renewed_ms.is_some_and(|renewed_ms| renewed_ms + LEASE_VALID_MS > clock::unix_ms())
+}
+
 impl Keeper {
     /// Opens the directory, makes this process's folder, and looks at what others have left.
     ///
@@ -238,6 +258,8 @@ impl Keeper {
             segments: BTreeMap::new(),
             used_bytes: 0,
             journal_bytes: 0,
+            snapshot_bytes: 0,
+            snapshot_wish: None,
             numbers: vec![0; shards],
             journals: vec![0; shards],
             wishes: VecDeque::new(),
@@ -258,17 +280,60 @@ impl Keeper {
             };
             self.segments.insert(id, held);
         }
-        for name in &self.others {
-            let journals = files(&name.folder(&self.config.dir), names::parse_journal)?;
-            self.journal_bytes += journals.iter().map(|journal| journal.3).sum::<u64>();
-        }
+        self.count_journals();
         Ok(())
+    }
+
+    /// Counts journals and snapshots; what cannot be looked at is as it was.
+    fn count_journals(&mut self) {
+        let mut bytes = 0;
+        for name in self.others.iter().chain([&self.own]) {
+            let Ok(found) = files(&name.folder(&self.config.dir), parse_telling) else {
+                return;
+            };
+            for (shard, number, _, length) in found {
+                let next = self.journals.get(usize::from(shard)).copied();
+                let open = *name == self.own && next == Some(number + 1);
+                bytes += match open {
+                    true => length.max(self.config.journal_bytes),
+                    false => length,
+                };
+            }
+        }
+        self.journal_bytes = bytes;
+    }
+
+    fn taken_bytes(&self) -> u64 {
+        self.used_bytes + self.journal_bytes + self.snapshot_bytes
+    }
+
+    /// Room for a snapshot, if there is some by now or no segment can go for it.
+    fn answer_snapshot(&mut self, tell: &impl Fn(usize, News)) {
+        let Some((bytes, _)) = self.snapshot_wish else {
+            return;
+        };
+        let within = self.taken_bytes() + bytes <= self.config.budget_bytes;
+        let space = file::space(&self.folder).map_or(0, |space| space.free_bytes);
+        let fits = within && space >= self.config.reserve_bytes + bytes;
+        if !fits && bytes <= self.config.budget_bytes / 2 && self.reclaim_oldest(tell) {
+            return;
+        }
+        if let Some((_, answer)) = self.snapshot_wish.take() {
+            let told = answer.send(fits).is_ok();
+            self.snapshot_bytes = if fits && told { bytes } else { 0 };
+        }
     }
 
     /// Instances whose journals are to be read, oldest first.
     #[must_use]
     pub fn others(&self) -> &[InstanceName] {
         &self.others
+    }
+
+    /// The instance of this process.
+    #[must_use]
+    pub fn own(&self) -> &InstanceName {
+        &self.own
     }
 
     /// Every segment there is.
@@ -291,8 +356,9 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => self.renew(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.answer_snapshot(&tell);
             self.make_room(&tell);
-            note(self.used_bytes + self.journal_bytes);
+            note(self.taken_bytes());
         }
     }
 
@@ -305,6 +371,13 @@ impl Keeper {
             }
             Ask::Sealed(id, bytes) => self.sealed(id, bytes),
             Ask::Trim(id, bytes) => self.trim(id, bytes),
+            Ask::Snapshot(bytes, answer) => self.snapshot_wish = Some((bytes, answer)),
+            Ask::Compacted => {
+                self.snapshot_bytes = 0;
+                self.remove_empty();
+                self.remove_hollow();
+                self.count_journals();
+            }
             Ask::Released(id, _) => {
                 let Some(held) = self.segments.get_mut(&id) else {
                     return;
@@ -344,7 +417,7 @@ impl Keeper {
         let header = self.header(shard, number).journal();
         match new_file(&path, &header, JOURNAL_BYTES) {
             Ok(()) => {
-                self.journal_bytes += JOURNAL_BYTES;
+                self.count_journals();
                 tell(shard, News::Journal(path, header));
             }
             Err(error) => {
@@ -357,7 +430,7 @@ impl Keeper {
     /// Whether there is room for one more segment.
     fn has_room(&self) -> bool {
         let wanted = self.config.segment_bytes;
-        let within = self.used_bytes + self.journal_bytes + wanted <= self.config.budget_bytes;
+        let within = self.taken_bytes() + wanted <= self.config.budget_bytes;
         within
             && file::space(&self.folder)
                 .is_ok_and(|space| space.free_bytes >= self.config.reserve_bytes + wanted)
@@ -436,7 +509,8 @@ impl Keeper {
             return;
         };
         let (whole, instance) = (held.state == State::Whole, held.segment.instance);
-        let alive = |name: &&InstanceName| name.number == instance && self.is_alive(name);
+        let dir = &self.config.dir;
+        let alive = |name: &&InstanceName| name.number == instance && is_alive(dir, name);
         if whole && bytes < held.bytes && !self.others.iter().any(|name| alive(&name)) {
             self.sealed(id, bytes);
         }
@@ -451,7 +525,7 @@ impl Keeper {
             .filter(|held| matches!(held.state, State::Going(_)))
             .map(|held| held.bytes)
             .sum();
-        let used = self.used_bytes + self.journal_bytes - going;
+        let used = self.taken_bytes() - going;
         if used + ahead > self.config.budget_bytes {
             self.reclaim_oldest(tell);
         }
@@ -470,7 +544,7 @@ impl Keeper {
         let live: Vec<u64> = self
             .others
             .iter()
-            .filter(|name| self.is_alive(name))
+            .filter(|name| is_alive(&self.config.dir, name))
             .map(|name| name.number)
             .collect();
         let oldest = self
@@ -483,21 +557,6 @@ impl Keeper {
             tell(shard, News::Reclaim(Arc::clone(&held.segment)));
         }
         true
-    }
-
-    /// Whether another process holds that instance's lease: has it locked, or, where a server has the files, has rewritten it lately.
-    fn is_alive(&self, name: &InstanceName) -> bool {
-        let Ok(lease) = fs::File::open(name.folder(&self.config.dir).join(names::LEASE)) else {
-            return false;
-        };
-        if file::is_on_a_device(lease.as_raw_fd()) {
-            return matches!(lease.try_lock(), Err(fs::TryLockError::WouldBlock));
-        }
-        let mut text = [0; LEASE_DIGITS];
-        let read = lease.read_exact_at(&mut text, 0);
-        let text = read.ok().and_then(|()| std::str::from_utf8(&text).ok());
-        let renewed_ms = text.and_then(|text| text.parse::<u64>().ok());
-        renewed_ms.is_some_and(|renewed_ms| renewed_ms + LEASE_VALID_MS > clock::unix_ms())
     }
 
     fn remove(&mut self, id: u32) {
@@ -513,6 +572,24 @@ impl Keeper {
         self.remove_empty();
     }
 
+    /// Instances go that have neither segments, nor journals, nor a snapshot.
+    fn remove_hollow(&mut self) {
+        let dir = &self.config.dir;
+        let segments = &self.segments;
+        self.others.retain(|name| {
+            let told = files(&name.folder(dir), parse_telling);
+            let used = !told.is_ok_and(|told| told.is_empty())
+                || segments
+                    .values()
+                    .any(|held| held.segment.instance == name.number)
+                || is_alive(dir, name);
+            if !used && let Err(error) = fs::remove_dir_all(name.folder(dir)) {
+                tracing::warn!(%error, "an old instance's folder cannot be removed");
+            }
+            used
+        });
+    }
+
     /// The oldest instances go when they have no segment left: what their journals say is of no use to anybody.
     fn remove_empty(&mut self) {
         while let Some(oldest) = self.others.first() {
@@ -520,22 +597,23 @@ impl Keeper {
                 .segments
                 .values()
                 .any(|held| held.segment.instance == oldest.number);
-            if has_segments || self.is_alive(oldest) {
+            if has_segments || is_alive(&self.config.dir, oldest) {
                 return;
             }
             let folder = oldest.folder(&self.config.dir);
-            let journals = files(&folder, names::parse_journal).unwrap_or_default();
-            self.journal_bytes -= journals
-                .iter()
-                .map(|journal| journal.3)
-                .sum::<u64>()
-                .min(self.journal_bytes);
             if let Err(error) = fs::remove_dir_all(&folder) {
                 tracing::warn!(%error, "an old instance's folder cannot be removed");
             }
             self.others.remove(0);
+            self.count_journals();
         }
     }
+}
+
+/// Shard and number of a journal, or nothing much and the number of a snapshot.
+fn parse_telling(text: &str) -> Option<(u16, u32)> {
+    let snapshot = names::parse_snapshot(text).map(|number| (u16::MAX, number));
+    names::parse_journal(text).or(snapshot)
 }
 
 fn new_file(path: &Path, first: &[u8], bytes: u64) -> Result<(), DirectoryError> {

@@ -6,8 +6,11 @@
 //! deadline for each; what blocks is done by the keeper's own thread. Knows digests and bytes, nothing of S3 or HTTP.
 
 pub mod bell;
+pub mod compact;
 pub mod door;
 pub mod fold;
+#[cfg(test)]
+mod fold_tests;
 pub mod format;
 pub mod journal;
 pub mod keeper;
@@ -15,10 +18,13 @@ pub mod lane;
 pub mod load;
 pub mod names;
 pub mod plan;
+pub mod snapshot;
+pub mod sources;
 pub mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use crate::ram::StripeId;
 use format::FormatError;
@@ -35,6 +41,8 @@ pub struct DiskConfig {
     pub reserve_bytes: u64,
     /// Bytes of a segment.
     pub segment_bytes: u64,
+    /// Bytes after which a journal ends and the next one begins.
+    pub journal_bytes: u64,
     /// How long an operation may take.
     pub deadline_ms: u64,
     /// Operations that one shard may have in flight, those that were given up included.
@@ -121,10 +129,34 @@ pub enum News {
     Refused,
     /// A segment is to go: nothing of it may be known any more.
     Reclaim(Arc<Segment>),
+    /// Prefixes that were invalidated in older journals; any head that they may beat comes later.
+    Prefixes(Vec<fold::Prefix>),
     /// What older journals say.
-    Folded(Vec<Folded>),
-    /// Older journals have been read, and these prefixes were invalidated in them.
-    FoldEnded(Vec<fold::Prefix>),
+    Folded(Batch),
+    /// Older journals have been read.
+    FoldEnded,
+}
+
+/// Facts of older journals on their way to one shard. The memory goes back when the shard is done with it, so that the fold is never far ahead.
+#[derive(Debug)]
+pub struct Batch {
+    /// The facts.
+    pub facts: Vec<Folded>,
+    /// The segments that they are about.
+    pub segments: Vec<Arc<Segment>>,
+    /// Which shard.
+    pub shard: usize,
+    /// Where the memory goes.
+    pub back: Sender<(usize, Vec<Folded>)>,
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.facts.clear();
+        let _ = self
+            .back
+            .send((self.shard, std::mem::take(&mut self.facts)));
+    }
 }
 
 /// A fact of an older journal that still holds, as far as the journals read so far say.
@@ -138,8 +170,8 @@ pub enum Folded {
         window: std::ops::Range<u32>,
         /// Where.
         place: Place,
-        /// In which segment.
-        segment: Arc<Segment>,
+        /// In which segment, by the process's number.
+        segment: u32,
     },
     /// The head of an object's current version.
     Head {
@@ -151,8 +183,8 @@ pub enum Folded {
         confirmed_unix_ms: u64,
         /// Where.
         place: Place,
-        /// In which segment.
-        segment: Arc<Segment>,
+        /// In which segment, by the process's number.
+        segment: u32,
     },
 }
 
@@ -167,6 +199,10 @@ pub enum Ask {
     Sealed(u32, u64),
     /// As far as older journals know, a segment of an older instance has so many bytes.
     Trim(u32, u64),
+    /// Room for a snapshot of at most so many bytes; the answer may take its time.
+    Snapshot(u64, Sender<bool>),
+    /// Journals and snapshots have come or gone.
+    Compacted,
     /// A shard knows nothing of a segment any more.
     Released(u32, usize),
 }

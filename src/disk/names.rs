@@ -59,6 +59,32 @@ pub fn journal(shard: u16, number: u32) -> String {
     format!("journal.{shard}.{number}")
 }
 
+/// `snapshot.<number>`.
+#[must_use]
+pub fn snapshot(number: u32) -> String {
+    format!("snapshot.{number}")
+}
+
+/// The name of a snapshot that is being written.
+#[must_use]
+pub fn unfinished_snapshot(number: u32) -> String {
+    format!("snapshot.{number}.tmp")
+}
+
+/// Number of a snapshot's file name.
+#[must_use]
+pub fn parse_snapshot(text: &str) -> Option<u32> {
+    let number = text.strip_prefix("snapshot.")?.parse().ok()?;
+    (snapshot(number) == text).then_some(number)
+}
+
+/// Number of the file name of a snapshot that was never finished.
+#[must_use]
+pub fn parse_unfinished_snapshot(text: &str) -> Option<u32> {
+    let number = parse_snapshot(text.strip_suffix(".tmp")?)?;
+    Some(number)
+}
+
 fn pair(text: &str) -> Option<(u16, u32)> {
     let (shard, number) = text.split_once('.')?;
     Some((shard.parse().ok()?, number.parse().ok()?))
@@ -89,6 +115,9 @@ mod tests {
         assert_eq!(InstanceName::parse(&name.text()), Some(name));
         assert_eq!(parse_segment(&segment(3, 70)), Some((3, 70)));
         assert_eq!(parse_journal(&journal(3, 70)), Some((3, 70)));
+        assert_eq!(parse_snapshot(&snapshot(9)), Some(9));
+        assert_eq!(parse_snapshot(&unfinished_snapshot(9)), None);
+        assert_eq!(parse_unfinished_snapshot(&unfinished_snapshot(9)), Some(9));
         for other in [
             "",
             ".",

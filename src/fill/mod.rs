@@ -126,6 +126,13 @@ pub trait Peers: 'static {
         window: Range<u32>,
         readers: Arc<Readers>,
     ) -> impl Future<Output = Lease>;
+    /// Begins to load a whole window from this shard's disk, if all of it is there.
+    fn load(
+        &self,
+        id: StripeId,
+        window: Range<u32>,
+        interest: &std::sync::Weak<()>,
+    ) -> Option<Arc<Extent>>;
     /// Tells the owner that an extent has got all it will get.
     fn settled(&self, extent: Arc<Extent>);
     /// The origin says that this version is not the current one any more.

@@ -10,7 +10,7 @@ use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::http::Method;
 use crate::metrics::{Counter, FillEnd, Gauge, Histogram, UpstreamFailure, UpstreamKind};
-use crate::ram::extent::ExtentWriter;
+use crate::ram::extent::{Extent, ExtentWriter};
 use crate::ram::readers::Readers;
 use crate::upstream::{Response, UpstreamError};
 
@@ -18,6 +18,9 @@ use super::stream::{self, Flow};
 use super::template::Ranged;
 use super::validate::{Fit, Question, validate};
 use super::{Fetch, Outcome, Peers, Ready, plan};
+
+/// Fewer bytes are there sooner than a new connection in the place of one whose answer is not read.
+const LOAD_BYTES_MIN: usize = 256 << 10;
 
 /// Runs a fetch to its end. `opened` hands the outcome to whoever waits.
 pub async fn run<P: Peers>(peers: Rc<P>, fetch: Fetch, opened: impl FnOnce(Outcome)) {
@@ -199,6 +202,24 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         }
     }
 
+    /// What an answer is bringing, if it is one window, worth a connection, and all of it on disk.
+    fn on_disk(
+        &self,
+        window: &plan::Window,
+        version: u128,
+        span: &std::ops::Range<u64>,
+    ) -> Option<Arc<Extent>> {
+        let whole = window.absolute() == *span && window.range.len() >= LOAD_BYTES_MIN;
+        let opening = self.fetch.expected.is_none();
+        let id = window.id(self.fetch.object, version);
+        (whole && opening)
+            .then(|| {
+                self.peers
+                    .load(id, window.range.clone(), &self.fetch.interest)
+            })
+            .flatten()
+    }
+
     async fn keep(&mut self, response: Response, fit: Fit) -> FillEnd {
         let span = fit.span.clone();
         let version = fit.version();
@@ -223,9 +244,11 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         let early = self
             .early
             .take_if(|writer| writer.extent().id() == window.id(self.fetch.object, version));
-        let lease = match early {
-            Some(writer) => Lease::Granted(writer),
-            None => {
+        let lease = match (early, self.on_disk(&window, version, &span)) {
+            (Some(writer), _) => Lease::Granted(writer),
+            // The version is the one that was there before: what is left of the answer is not read.
+            (None, Some(extent)) => Lease::Have(extent),
+            (None, None) => {
                 let id = window.id(self.fetch.object, version);
                 self.peers
                     .lease(id, window.range.clone(), Arc::clone(&self.readers))

@@ -15,6 +15,7 @@ pub mod eventfd;
 pub mod file;
 pub mod lend;
 pub mod listen;
+pub mod mapped;
 pub mod memory;
 pub mod probe;
 pub mod runtime;

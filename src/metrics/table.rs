@@ -201,6 +201,16 @@ table! {
             "Segments forgotten to make room, counted by each shard.";
         DiskUnrecorded, Counter, "millrace_disk_unrecorded_total",
             "Invalidations that could not be written to the journal in time.";
+        DiskFolded, Counter, "millrace_disk_folded_total",
+            "Facts of earlier runs, out of journals and snapshots, that were told to the shards.";
+        DiskTorn, Counter, "millrace_disk_torn_total",
+            "Journals and snapshots of earlier runs that could not be read, or are damaged or cut short somewhere.";
+        DiskSnapshots, Counter, "millrace_disk_snapshots_total",
+            "Snapshots made out of journals.";
+        DiskSnapshotBytes, Counter, "millrace_disk_snapshot_bytes_total",
+            "Bytes of the snapshots made.";
+        DiskSnapshotFailures, Counter, "millrace_disk_snapshot_failures_total",
+            "Snapshots that could not be made; the journals stay.";
         Invalidations(cause: Invalidation), Counter, "millrace_invalidations_total",
             "Objects dropped from the cache before eviction: a write went through, or the origin has another version.";
 
@@ -261,6 +271,10 @@ table! {
             "Bytes of RAM that the index of the disk takes.";
         DiskFoldsRunning, Level, "millrace_disk_folding_shards",
             "Shards that have not heard yet that all older journals are read.";
+        DiskFoldBytes, Level, "millrace_disk_fold_bytes",
+            "Bytes of earlier journals and snapshots that are read at the start, read by now or not.";
+        DiskFoldedBytes, Level, "millrace_disk_folded_bytes",
+            "Bytes of earlier journals and snapshots read since the start: all is known when it is as many as there are.";
         MailboxDepth, ShardFlow, "millrace_mailbox_depth",
             "Messages waiting in the mailbox of a shard.";
         DnsHosts, Level, "millrace_dns_hosts",

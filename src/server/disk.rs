@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use crate::base::clock;
 use crate::config::Settings;
-use crate::disk::fold::{Fold, Prefix};
+use crate::disk::compact::Compactor;
+use crate::disk::fold::{Fold, Listener, Prefix, Tally};
 use crate::disk::keeper::{Keeper, Registry};
 use crate::disk::names::InstanceName;
-use crate::disk::{Ask, DiskConfig, Folded, News};
+use crate::disk::{Ask, Batch, DiskConfig, Folded, News, Segment};
 use crate::io::file;
-use crate::metrics::Gauge;
+use crate::metrics::{Counter, Gauge};
 use crate::shard::disk::DiskParts;
 use crate::shard::message::Message;
 use crate::shard::{World, routing};
@@ -24,10 +25,19 @@ use super::{ServerError, wait_until};
 
 /// How long the start waits for the directory.
 const OPEN_MS: u64 = 5_000;
-/// Facts in one message: what a shard takes in without keeping clients waiting.
-const BATCH: usize = 512;
+/// Facts in one message, and messages that a shard may have of them: what it takes in without keeping clients waiting.
+const BATCH: usize = 256;
+const BATCHES: usize = 4;
 /// How often the fold says how far it is.
 const SAY_MS: u64 = 2_000;
+/// How often journals are looked at, and how soon again after a snapshot could not be made.
+const COMPACT_MS: u64 = 5_000;
+const COMPACT_AGAIN_MS: u64 = 60_000;
+/// How long the keeper may take to make room for a snapshot.
+const ROOM_MS: u64 = 30_000;
+
+/// What the thread of the fold talks to: shards, and the keeper.
+type Ends<'e> = (&'e World, &'e Sender<Ask>);
 
 /// The disk tier of a server that starts.
 pub(super) struct DiskThreads {
@@ -142,10 +152,14 @@ fn keep(
         "the cache directory is open"
     );
     let _ = opened.send(Ok(()));
-    let (registry, others) = (keeper.registry(), keeper.others().to_vec());
-    let (dir, folding) = (config.dir.clone(), Arc::clone(world));
+    let (registry, own) = (keeper.registry(), keeper.own().clone());
+    let (folding, there) = (Arc::clone(world), config.clone());
     let trims = trims.clone();
-    let body = move || fold(&dir, &others, &registry, (&folding, &trims));
+    let body = move || {
+        fold(&there, &own, &registry, (&folding, &trims));
+        drop(registry);
+        compact(&there, &own, (&folding, &trims));
+    };
     if let Err(error) = std::thread::Builder::new()
         .name("fold".to_owned())
         .spawn(body)
@@ -173,69 +187,193 @@ fn tell(world: &World, shard: usize, news: News) {
 struct Batches<'w> {
     world: &'w World,
     waiting: Vec<Vec<Folded>>,
+    segments: Vec<Vec<Arc<Segment>>>,
+    /// Memory that came back, for each shard.
+    free: Vec<Vec<Vec<Folded>>>,
+    back: Sender<(usize, Vec<Folded>)>,
+    back_end: Receiver<(usize, Vec<Folded>)>,
+    begun_ms: u64,
+    said_ms: u64,
 }
 
-impl Batches<'_> {
-    fn add(&mut self, fact: Folded) {
+impl<'w> Batches<'w> {
+    fn new(world: &'w World) -> Self {
+        let shards = world.shards.len();
+        let (back, back_end) = channel();
+        let buffers = || (0..BATCHES).map(|_| Vec::with_capacity(BATCH)).collect();
+        Self {
+            world,
+            waiting: (0..shards).map(|_| Vec::with_capacity(BATCH)).collect(),
+            segments: vec![Vec::new(); shards],
+            free: (0..shards).map(|_| buffers()).collect(),
+            back,
+            back_end,
+            begun_ms: clock::now_ms(),
+            said_ms: clock::now_ms(),
+        }
+    }
+
+    /// Memory for a shard; waits until that shard has taken in what it was sent.
+    fn buffer(&mut self, shard: usize) -> Vec<Folded> {
+        loop {
+            while let Ok((whose, memory)) = self.back_end.try_recv() {
+                self.free[whose].push(memory);
+            }
+            if let Some(memory) = self.free[shard].pop() {
+                return memory;
+            }
+            if let Ok((whose, memory)) = self.back_end.recv() {
+                self.free[whose].push(memory);
+            }
+        }
+    }
+
+    fn send(&mut self, shard: usize) {
+        if self.waiting[shard].is_empty() {
+            return;
+        }
+        let next = self.buffer(shard);
+        let facts = std::mem::replace(&mut self.waiting[shard], next);
+        let count = facts.len() as u64;
+        let batch = Batch {
+            facts,
+            segments: std::mem::take(&mut self.segments[shard]),
+            shard,
+            back: self.back.clone(),
+        };
+        tell(self.world, shard, News::Folded(batch));
+        let metrics = self.world.registry.global();
+        metrics.add(Counter::DiskFolded, count);
+    }
+
+    fn all(&mut self) {
+        (0..self.waiting.len()).for_each(|shard| self.send(shard));
+    }
+}
+
+impl Listener for Batches<'_> {
+    fn fact(&mut self, fact: Folded, segment: &Arc<Segment>) {
         let shards = self.world.shards.len();
         let owner = match &fact {
             Folded::Extent { id, .. } => routing::owner_of(id.object, id.index, shards),
             Folded::Head { object, .. } => routing::head_owner(*object, shards),
         };
+        let known = &mut self.segments[owner];
+        // Facts come a segment at a time: looking at the last few is enough, and one too many does no harm.
+        if !known
+            .iter()
+            .rev()
+            .take(4)
+            .any(|known| known.id == segment.id)
+        {
+            known.push(Arc::clone(segment));
+        }
         self.waiting[owner].push(fact);
         if self.waiting[owner].len() >= BATCH {
             self.send(owner);
         }
     }
 
-    fn send(&mut self, shard: usize) {
-        let facts = std::mem::take(&mut self.waiting[shard]);
-        if !facts.is_empty() {
-            tell(self.world, shard, News::Folded(facts));
+    fn prefix(&mut self, prefix: &Prefix) {
+        for shard in 0..self.waiting.len() {
+            tell(self.world, shard, News::Prefixes(vec![prefix.clone()]));
+        }
+    }
+
+    fn progress(&mut self, tally: &Tally) {
+        let metrics = self.world.registry.global();
+        let percent = tally.bytes.min(tally.of_bytes) * 100 / tally.of_bytes.max(1);
+        metrics.gauge_set(Gauge::DiskFoldBytes, tally.of_bytes);
+        metrics.gauge_set(Gauge::DiskFoldedBytes, tally.bytes);
+        let now_ms = clock::now_ms();
+        if now_ms >= self.said_ms + SAY_MS {
+            self.said_ms = now_ms;
+            tracing::info!(
+                percent,
+                journals = tally.journals,
+                snapshots = tally.snapshots,
+                bytes = tally.bytes,
+                of_bytes = tally.of_bytes,
+                facts = tally.facts,
+                took_ms = now_ms - self.begun_ms,
+                "reading what is on disk"
+            );
         }
     }
 }
 
-fn fold(
-    dir: &Path,
-    others: &[InstanceName],
-    registry: &Registry,
-    (world, trims): (&World, &Sender<Ask>),
-) {
-    let begun_ms = clock::now_ms();
-    let shards = world.shards.len();
-    let mut batches = Batches {
-        world,
-        waiting: (0..shards).map(|_| Vec::new()).collect(),
-    };
-    let mut fold = Fold::new(registry, |fact| batches.add(fact));
-    let mut said_ms = begun_ms;
-    for (read, name) in others.iter().rev().enumerate() {
-        fold.instance(dir, name);
-        if clock::now_ms() > said_ms + SAY_MS {
-            said_ms = clock::now_ms();
-            tracing::info!(
-                instances = read + 1,
-                of = others.len(),
-                facts = fold.tally().facts,
-                "reading journals"
-            );
+/// Tells the shards what journals and snapshots say; true if all of them could be read.
+fn fold(config: &DiskConfig, own: &InstanceName, registry: &Registry, (world, asks): Ends<'_>) {
+    let mut fold = Fold::new(registry, Batches::new(world));
+    if let Err(error) = fold.directory(&config.dir, own.number) {
+        tracing::error!(%error, "what is on disk is not found");
+    }
+    let (tally, ends) = (fold.tally(), fold.ends());
+    // A segment is cut behind what is known of it, if everything is known that is there to be known.
+    if tally.unread + tally.torn == 0 {
+        for (segment, bytes) in ends {
+            let _ = asks.send(Ask::Trim(segment, bytes));
         }
     }
-    for (segment, bytes) in fold.ends() {
-        let _ = trims.send(Ask::Trim(segment, bytes));
+    let (mut batches, _) = fold.finish();
+    batches.all();
+    for shard in 0..world.shards.len() {
+        tell(world, shard, News::FoldEnded);
     }
-    let (tally, prefixes): (_, Vec<Prefix>) = (fold.tally(), fold.prefixes().to_vec());
-    (0..shards).for_each(|shard| batches.send(shard));
-    for shard in 0..shards {
-        tell(world, shard, News::FoldEnded(prefixes.clone()));
-    }
+    let metrics = world.registry.global();
+    metrics.gauge_set(Gauge::DiskFoldBytes, tally.bytes);
+    metrics.add(Counter::DiskTorn, tally.torn);
     tracing::info!(
         journals = tally.journals,
+        snapshots = tally.snapshots,
         facts = tally.facts,
         bytes = tally.bytes,
         torn = tally.torn,
-        took_ms = clock::now_ms() - begun_ms,
-        "the journals are read"
+        took_ms = clock::now_ms() - batches.begun_ms,
+        "what is on disk is known"
     );
+}
+
+/// Makes snapshots of journals that are closed, until the process ends.
+fn compact(config: &DiskConfig, own: &InstanceName, (world, asks): Ends<'_>) {
+    let metrics = world.registry.global();
+    let mut compactor = Compactor::new(&config.dir, own);
+    if let Err(error) = compactor.clean() {
+        tracing::warn!(%error, "unfinished snapshots stay");
+    }
+    loop {
+        let begun_ms = clock::now_ms();
+        let room = |bytes| {
+            let (answer, answer_end) = channel();
+            let _ = asks.send(Ask::Snapshot(bytes, answer));
+            let wait = Duration::from_millis(ROOM_MS);
+            answer_end.recv_timeout(wait).unwrap_or(false)
+        };
+        let done = compactor.turn(room);
+        if !matches!(done, Ok(None)) {
+            let _ = asks.send(Ask::Compacted);
+        }
+        let pause_ms = match done {
+            Ok(None) => COMPACT_MS,
+            Ok(Some(done)) => {
+                metrics.count(Counter::DiskSnapshots);
+                metrics.add(Counter::DiskSnapshotBytes, done.bytes);
+                tracing::info!(
+                    journals = done.journals,
+                    extents = done.extents,
+                    heads = done.heads,
+                    bytes = done.bytes,
+                    took_ms = clock::now_ms() - begun_ms,
+                    "journals are one snapshot now"
+                );
+                COMPACT_MS
+            }
+            Err(error) => {
+                metrics.count(Counter::DiskSnapshotFailures);
+                tracing::warn!(%error, "journals stay as they are");
+                COMPACT_AGAIN_MS
+            }
+        };
+        wait_until(clock::now_ms() + pause_ms, || false);
+    }
 }

@@ -83,6 +83,10 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 16 << 20..=256 << 20;
 /// Segments that each shard must have room for: one that is written, one granted ahead, one that may be reclaimed.
 const SEGMENTS_MIN: u64 = 3;
 
+/// Part of the budget that the journals of all shards may take while they are written, where that gives no extreme size: one of so many.
+const JOURNALS_PART: u64 = 64;
+const JOURNAL_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 20;
+
 /// The bounds of the disk tier; `None` without a cache directory. `free_bytes`: of the filesystem, with what the cache has there already.
 ///
 /// # Errors
@@ -118,6 +122,8 @@ pub fn disk(
         budget_bytes,
         reserve_bytes: disk.reserve_bytes,
         segment_bytes: segment_bytes / BLOCK_BYTES * BLOCK_BYTES,
+        journal_bytes: (budget_bytes / JOURNALS_PART / shards)
+            .clamp(*JOURNAL_BYTES.start(), *JOURNAL_BYTES.end()),
         deadline_ms: disk.deadline_ms,
         operations_max: disk.operations_max,
         queue_bytes_max: disk.queue_bytes.min(limits.slab_bytes / 2),

@@ -25,7 +25,7 @@ use crate::disk::format::record::{Kind, Record};
 use crate::disk::journal::Journal;
 use crate::disk::load::{self, Wanted, frames_around};
 use crate::disk::writer::{Item, Moved, Moving, Owner, Writer};
-use crate::disk::{Ask, Described, DiskConfig, DiskError, Folded, News, Segment};
+use crate::disk::{Ask, Batch, Described, DiskConfig, DiskError, Folded, News, Segment};
 use crate::fill::{Fetch, Ready};
 use crate::http::Method;
 use crate::io::{sleep_ms, spawn};
@@ -41,8 +41,6 @@ use super::{Shard, routing};
 
 /// Extents up to this size are loaded whole: it is one read in any case.
 const WHOLE_BYTES: usize = 128 * 1024;
-/// Prefixes that are compared with heads on disk; beyond it every head goes.
-const PREFIXES_MAX: usize = 256;
 /// How soon a journal is asked for again.
 const JOURNAL_MS: u64 = 1_000;
 /// How often a record that is to be moved looks for room in the queue, and for how long.
@@ -87,7 +85,7 @@ impl Disk {
     pub(super) fn new(shard: usize, parts: DiskParts) -> Self {
         let config = &parts.config;
         let door = Rc::new(Door::new(config.operations_max, config.deadline_ms));
-        let journal = Rc::new(Journal::new(Rc::clone(&door)));
+        let journal = Rc::new(Journal::new(Rc::clone(&door), config.journal_bytes));
         let writer = Writer::new(shard, config, &door, &journal, parts.asks.clone());
         Self {
             door,
@@ -108,6 +106,13 @@ impl Disk {
 }
 
 impl Disk {
+    /// Whether a head was invalidated with all objects of some prefix.
+    fn is_beaten(&self, instance: u64, confirmed_unix_ms: u64, key: &[u8]) -> bool {
+        let prefixes = self.prefixes.borrow();
+        let mut prefixes = prefixes.iter();
+        prefixes.any(|prefix| prefix.beats(instance, confirmed_unix_ms, key))
+    }
+
     fn is_announced(&self, object: u128) -> bool {
         self.announced.borrow().contains_key(&object)
     }
@@ -300,9 +305,13 @@ impl Shard {
                 }
                 spawn(reclaim(Rc::clone(self), segment));
             }
-            News::Folded(facts) => facts.into_iter().for_each(|fact| self.folded(disk, fact)),
-            News::FoldEnded(prefixes) => {
-                disk.prefixes.borrow_mut().extend(prefixes);
+            News::Prefixes(prefixes) => {
+                for prefix in prefixes {
+                    prefix.note(&mut disk.prefixes.borrow_mut());
+                }
+            }
+            News::Folded(batch) => self.folded(disk, batch),
+            News::FoldEnded => {
                 disk.folding.set(false);
                 disk.invalid.take();
                 disk.gone.take();
@@ -310,32 +319,34 @@ impl Shard {
         }
     }
 
-    fn folded(&self, disk: &Disk, fact: Folded) {
-        let (Folded::Extent { segment, place, .. } | Folded::Head { segment, place, .. }) = &fact;
-        if disk.gone.borrow().contains(&segment.id) {
-            return;
+    fn folded(&self, disk: &Disk, mut batch: Batch) {
+        for segment in &batch.segments {
+            disk.door.know(segment);
         }
-        disk.door.know(segment);
-        let spot = Spot::of(place, segment.id);
         let index = &mut self.partition.borrow_mut().disk;
-        match fact {
-            Folded::Extent { id, window, .. } => {
-                let extent = DiskExtent {
-                    window,
-                    spot,
-                    frequency: 0,
-                };
-                index.insert_extent(&id, &extent);
+        let (gone, invalid) = (disk.gone.borrow(), disk.invalid.borrow());
+        for fact in batch.facts.drain(..) {
+            let (Folded::Extent { segment, place, .. } | Folded::Head { segment, place, .. }) =
+                &fact;
+            if gone.contains(segment) {
+                continue;
             }
-            Folded::Head {
-                object,
-                version,
-                confirmed_unix_ms,
-                ..
-            } => {
-                let younger =
-                    disk.invalid.borrow().contains(&object) || index.index().head(object).is_some();
-                if !younger {
+            let spot = Spot::of(place, *segment);
+            match fact {
+                Folded::Extent { id, window, .. } => {
+                    let extent = DiskExtent {
+                        window,
+                        spot,
+                        frequency: 0,
+                    };
+                    index.insert_extent(&id, &extent);
+                }
+                Folded::Head {
+                    object,
+                    version,
+                    confirmed_unix_ms,
+                    ..
+                } if !invalid.contains(&object) && index.index().head(object).is_none() => {
                     let head = DiskHead {
                         version: version as u64,
                         confirmed_unix_s: (confirmed_unix_ms / 1000) as u32,
@@ -344,7 +355,13 @@ impl Shard {
                     };
                     index.insert_head(object, &head);
                 }
+                // What this process knows itself is younger.
+                Folded::Head { .. } => {}
             }
+        }
+        // A segment that has gone meanwhile is not to be known again.
+        for id in gone.iter() {
+            disk.door.forget(*id);
         }
     }
 
@@ -491,21 +508,12 @@ impl Shard {
     pub(super) fn forget_prefix_on_disk(&self, prefix: &[u8]) -> Option<u64> {
         let disk = self.disk.as_ref()?;
         let unix_ms = clock::unix_ms();
-        let mut prefixes = disk.prefixes.borrow_mut();
-        if prefixes.len() >= PREFIXES_MAX {
-            // One that is the beginning of all stands for many.
-            prefixes.clear();
-            prefixes.push(Prefix {
-                prefix: Box::default(),
-                instance: u64::MAX,
-                unix_ms,
-            });
-        }
-        prefixes.push(Prefix {
+        let own = Prefix {
             prefix: prefix.into(),
             instance: u64::MAX,
             unix_ms,
-        });
+        };
+        own.note(&mut disk.prefixes.borrow_mut());
         let mark = disk
             .journal
             .append(&Fact::InvalidatedPrefix { prefix, unix_ms });
@@ -582,7 +590,7 @@ impl Shard {
     }
 
     /// Begins to load the bytes of a stripe that are wanted, from the first on as far as they go; gives the extent that they come to.
-    fn load(
+    pub(super) fn load(
         self: &Rc<Self>,
         id: StripeId,
         Range { start: at, end }: Range<u32>,
@@ -719,12 +727,8 @@ impl Shard {
             }
         };
         self.metrics().count(Counter::DiskHeadsLoaded);
-        let beaten = disk.prefixes.borrow().iter().any(|prefix| {
-            let before = u64::from(entry.confirmed_unix_s) * 1000 <= prefix.unix_ms;
-            let older = segment.instance < prefix.instance && prefix.instance != u64::MAX;
-            key.starts_with(&prefix.prefix)
-                && (older || before && segment.instance <= prefix.instance)
-        });
+        let confirmed_unix_ms = u64::from(entry.confirmed_unix_s) * 1000;
+        let beaten = disk.is_beaten(segment.instance, confirmed_unix_ms, key);
         // Somebody may have changed it while it was read.
         let still = own.on_disk.head(object).is_some_and(|now| now.spot == spot);
         let held = self.holds.borrow_mut().covers(object, clock::now_ms());
@@ -848,7 +852,11 @@ async fn move_out(shard: &Rc<Shard>, spot: Spot, confirmed_unix_ms: u64) -> bool
             from_block: spot.block,
             header_blocks: spot.header_blocks,
         };
-        let worth_it = record.kind == Kind::Extent || has_bytes(shard, id, record.total);
+        // A head that moves is one of this instance from then on: one that older instances have invalidated must not.
+        let instance = disk.door.segment(spot.segment).map(|from| from.instance);
+        let is_true = |from| !disk.is_beaten(from, confirmed_unix_ms, record.key);
+        let worth_it = record.kind == Kind::Extent
+            || instance.is_some_and(is_true) && has_bytes(shard, id, record.total);
         worth_it.then_some(moved)
     };
     let read = load::whole(&disk.door, spot.segment, spot.offset(), bytes, look).await;

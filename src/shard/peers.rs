@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use crate::cache::Head;
 use crate::cache::partition::Lease;
@@ -74,6 +74,16 @@ impl Peers for ShardPeers {
                 panic!("a wish for room is answered by a lease")
             }
         }
+    }
+
+    fn load(&self, id: StripeId, window: Range<u32>, interest: &Weak<()>) -> Option<Arc<Extent>> {
+        let shard = &self.0;
+        let owner = routing::owner_of(id.object, id.index, shard.world.shards.len());
+        let on_disk = &shard.world.shards[owner].index.on_disk;
+        let found = on_disk.extent_at(&id, window.start)?;
+        let here = owner == shard.id && found.window.end >= window.end;
+        here.then(|| shard.load(id, window, interest.clone()))
+            .flatten()
     }
 
     fn settled(&self, extent: Arc<Extent>) {

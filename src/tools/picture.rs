@@ -2,7 +2,6 @@
 //!
 //! Called by the tools. The same fold as the server's, with everything kept.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -11,7 +10,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::disk::fold::{Fold, Prefix, Tally};
+use crate::disk::fold::{Fold, Listener, Prefix, Tally};
 use crate::disk::format::BLOCK_BYTES;
 use crate::disk::format::fact::Place;
 use crate::disk::format::record::{Kind, Record};
@@ -80,6 +79,49 @@ pub(super) struct Picture {
     pub(super) segment_bytes: u64,
 }
 
+/// What a fold tells.
+#[derive(Default)]
+struct Found {
+    heads: HashMap<u128, StoredHead>,
+    extents: Vec<StoredExtent>,
+}
+
+impl Listener for Found {
+    fn fact(&mut self, fact: Folded, segment: &Arc<Segment>) {
+        let segment = Arc::clone(segment);
+        match fact {
+            Folded::Extent {
+                id, window, place, ..
+            } => self.extents.push(StoredExtent {
+                id,
+                window,
+                place,
+                segment,
+            }),
+            Folded::Head {
+                object,
+                version,
+                confirmed_unix_ms,
+                place,
+                ..
+            } => {
+                let head = StoredHead {
+                    version,
+                    confirmed_unix_ms,
+                    place,
+                    segment,
+                };
+                // What is told first is the youngest.
+                self.heads.entry(object).or_insert(head);
+            }
+        }
+    }
+
+    fn prefix(&mut self, _: &Prefix) {}
+
+    fn progress(&mut self, _: &Tally) {}
+}
+
 /// Reads so many blocks of a segment.
 pub(super) fn read(segment: &Segment, block: u32, blocks: u32) -> io::Result<Vec<u8>> {
     let mut memory = vec![0; blocks as usize * BLOCK_BYTES as usize];
@@ -96,64 +138,25 @@ impl Picture {
             .iter()
             .map(|found| (found.segment.name(), Arc::clone(&found.segment)));
         let registry = registry.collect();
-        let facts = RefCell::new(Vec::new());
-        let mut fold = Fold::new(&registry, |fact| facts.borrow_mut().push(fact));
-        for name in instances.iter().rev() {
-            fold.instance(dir, name);
-        }
-        let mut picture = Self {
-            heads: HashMap::new(),
-            extents: Vec::new(),
-            prefixes: fold.prefixes().to_vec(),
-            tally: fold.tally(),
+        let mut fold = Fold::new(&registry, Found::default());
+        fold.directory(dir, u64::MAX)?;
+        let tally = fold.tally();
+        let (told, prefixes) = fold.finish();
+        Ok(Self {
+            heads: told.heads,
+            extents: told.extents,
+            prefixes,
+            tally,
             segments: found.len(),
             segment_bytes: found.iter().map(|found| found.bytes).sum(),
-        };
-        for fact in facts.take() {
-            picture.add(fact);
-        }
-        Ok(picture)
-    }
-
-    fn add(&mut self, fact: Folded) {
-        match fact {
-            Folded::Extent {
-                id,
-                window,
-                place,
-                segment,
-            } => self.extents.push(StoredExtent {
-                id,
-                window,
-                place,
-                segment,
-            }),
-            Folded::Head {
-                object,
-                version,
-                confirmed_unix_ms,
-                place,
-                segment,
-            } => {
-                let head = StoredHead {
-                    version,
-                    confirmed_unix_ms,
-                    place,
-                    segment,
-                };
-                self.heads.insert(object, head);
-            }
-        }
+        })
     }
 
     /// Whether a head with that key was invalidated with its prefix.
     fn is_beaten(&self, head: &StoredHead, key: &[u8]) -> bool {
-        self.prefixes.iter().any(|prefix| {
-            let older = head.segment.instance < prefix.instance;
-            let before = head.segment.instance == prefix.instance
-                && head.confirmed_unix_ms <= prefix.unix_ms;
-            key.starts_with(&prefix.prefix) && (older || before)
-        })
+        let (instance, confirmed) = (head.segment.instance, head.confirmed_unix_ms);
+        let mut prefixes = self.prefixes.iter();
+        prefixes.any(|prefix| prefix.beats(instance, confirmed, key))
     }
 
     /// Objects whose heads can be read, with the extents of their version.

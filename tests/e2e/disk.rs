@@ -246,6 +246,89 @@ fn semantics_63_whatever_is_wrong_on_disk_is_a_miss() {
     }
 }
 
+/// A directory whose journals are a snapshot: of a run that died after it had filled it, and of one that made the snapshot.
+fn snapshotted(dir: &Path, store: &Store, origin: SocketAddr) -> PathBuf {
+    let server = start(dir, 2, origin);
+    fill(&server, store, SIZES);
+    server.kill();
+    let filled = files(dir, "/journal.");
+    let server = start(dir, 2, origin);
+    wait_until("a snapshot in the place of journals", PATIENCE, || {
+        files(dir, "/snapshot.").len() == 1 && filled.iter().all(|journal| !journal.exists())
+    });
+    wait_until("the count of it", PATIENCE, || {
+        server.metrics().sum("millrace_disk_snapshots_total", &[]) == 1.0
+    });
+    server.kill();
+    files(dir, "/snapshot.").remove(0)
+}
+
+#[test]
+fn a_snapshot_brings_back_what_journals_would_and_a_damaged_one_is_a_miss() {
+    let (store, folder) = (Store::new(), Scratch::new());
+    let origin = store.serve();
+    snapshotted(&folder.path, &store, origin.address);
+    let (code, verified) = tool(&["verify"], &folder.path);
+    assert_eq!(code, 0, "{verified}");
+    assert!(verified.starts_with("8 heads and 12 extents"), "{verified}");
+    let asked = origin.requests();
+    let server = assert_all_right(&folder.path, origin.address);
+    assert_eq!(origin.requests(), asked, "everything is a hit");
+    let metrics = server.metrics();
+    let read = metrics.sum("millrace_disk_folded_bytes", &[]);
+    assert_eq!(read, metrics.sum("millrace_disk_fold_bytes", &[]));
+    assert!(read > 200_000.0, "{read}");
+    server.finish();
+    for (round, damage) in [
+        (|bytes: &mut Vec<u8>| bytes.truncate(70_000)) as fn(&mut Vec<u8>),
+        |bytes| bytes[70] ^= 1,
+        |bytes| bytes[4096 + 100] ^= 1,
+        |bytes| bytes.clear(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let dir = folder.path.join(format!("round-{round}"));
+        let snapshot = snapshotted(&dir, &store, origin.address);
+        let mut bytes = std::fs::read(&snapshot).expect("a snapshot");
+        damage(&mut bytes);
+        std::fs::write(&snapshot, bytes).expect("written");
+        let asked = origin.requests();
+        assert_all_right(&dir, origin.address).finish();
+        assert!(
+            origin.requests() > asked,
+            "round {round}: nothing was missed"
+        );
+    }
+}
+
+#[test]
+fn a_stale_head_does_not_make_what_is_on_disk_be_fetched_again() {
+    let (store, folder) = (Store::new(), Scratch::new());
+    let origin = store.serve();
+    let server = start(&folder.path, 2, origin.address);
+    fill(&server, &store, &[(9, 20 * MIB)]);
+    let filled = std::time::Instant::now();
+    server.kill();
+    let server = Millrace::setup()
+        .cache_dir(&folder.path)
+        .arguments(&["--disk", "512MiB", "--ttl", "1s"])
+        .start(origin.address);
+    await_folded(&server);
+    wait_until("the end of the time to live", PATIENCE, || {
+        filled.elapsed().as_millis() > 1500
+    });
+    let asked = origin.requests();
+    let read = server.get(&path(9));
+    read.assert_body(&Tile::new(9), 0, 20 * MIB);
+    let metrics = server.metrics();
+    assert_eq!(origin.requests(), asked + 1, "the head is asked for");
+    assert!(metrics.sum("millrace_disk_loads_total", &[]) >= 3.0);
+    let filled = metrics.sum("millrace_fill_bytes_total", &[]);
+    assert_eq!(filled, 0.0, "its bytes are not");
+    server.finish();
+}
+
 #[test]
 fn swapped_segments_are_noticed() {
     let (store, folder) = (Store::new(), Scratch::new());

@@ -77,8 +77,8 @@ pub enum Fact<'a> {
     },
 }
 
-const EXTENT: u8 = 1;
-const HEAD: u8 = 2;
+pub(super) const EXTENT: u8 = 1;
+pub(super) const HEAD: u8 = 2;
 const CONFIRMED: u8 = 3;
 const INVALIDATED: u8 = 4;
 const INVALIDATED_PREFIX: u8 = 5;
@@ -121,7 +121,8 @@ impl Fact<'_> {
         out[start..start + 4].copy_from_slice(&sum.to_le_bytes());
     }
 
-    fn encode_body(&self, out: &mut Vec<u8>) -> u8 {
+    /// Writes its fields alone; gives its kind.
+    pub(super) fn encode_body(&self, out: &mut Vec<u8>) -> u8 {
         match self {
             Self::Extent {
                 object,
@@ -178,7 +179,8 @@ impl Fact<'_> {
 }
 
 impl<'a> Fact<'a> {
-    fn decode_body(kind: u8, body: &'a [u8]) -> Result<Option<Self>, FormatError> {
+    /// Reads its fields; `None` for a kind that is not known.
+    pub(super) fn decode_body(kind: u8, body: &'a [u8]) -> Result<Option<Self>, FormatError> {
         let mut fields = Fields(body);
         let fact = match kind {
             EXTENT => {

@@ -6,6 +6,7 @@
 pub mod fact;
 pub mod record;
 pub mod segment;
+pub mod snapshot;
 
 /// The format's version: in `FORMAT`, in every segment, journal and record.
 pub const VERSION: u32 = 1;
@@ -37,6 +38,7 @@ pub enum FormatError {
 }
 
 /// Reads integers and texts off the front of a slice.
+#[derive(Debug)]
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {

@@ -1,4 +1,4 @@
-//! The first block of a segment, the first bytes of a journal, and the file `FORMAT`.
+//! The first block of a segment, the first bytes of a journal and of a snapshot, and the file `FORMAT`.
 //!
 //! Called by the keeper (writes them), by the fold and the tools (check them).
 
@@ -10,6 +10,8 @@ use super::{BLOCK_BYTES, Fields, FormatError, VERSION};
 const SEGMENT_MAGIC: &[u8; 8] = b"MRSEGMNT";
 /// First bytes of a journal.
 const JOURNAL_MAGIC: &[u8; 8] = b"MRJOURNL";
+/// First bytes of a snapshot.
+const SNAPSHOT_MAGIC: &[u8; 8] = b"MRSNAPSH";
 /// First words of `FORMAT`.
 const FORMAT_WORDS: &str = "millrace cache directory";
 
@@ -77,6 +79,20 @@ impl FileHeader {
     #[must_use]
     pub fn journal(&self) -> [u8; HEADER_BYTES] {
         self.encode(JOURNAL_MAGIC)
+    }
+
+    /// The first bytes of a snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> [u8; HEADER_BYTES] {
+        self.encode(SNAPSHOT_MAGIC)
+    }
+
+    /// Reads a snapshot's first bytes.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn of_snapshot(bytes: &[u8]) -> Result<Self, FormatError> {
+        Self::decode(bytes, SNAPSHOT_MAGIC)
     }
 
     /// Reads a segment's first bytes.
