@@ -10,11 +10,16 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
+use millrace::cache::Head;
+use millrace::cache::head::HeadParts;
+use millrace::config::{Rules, Settings, Sources};
 use millrace::fill::plan;
 use millrace::fill::template::Ranged;
 use millrace::fill::validate::{Question, validate};
 use millrace::http::{HeadLimits, Method, parse_response};
-use millrace::s3::{ContentRange, IfMatch, OriginMap, RangeHeader, Target, classify, is_stored};
+use millrace::s3::{
+    ContentRange, IfMatch, ObjectKeyRef, OriginMap, RangeHeader, Target, classify, is_stored,
+};
 
 fn hosts(c: &mut Criterion) {
     let mut group = c.benchmark_group("host");
@@ -156,5 +161,41 @@ fn responses(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(understand, hosts, requests, targets, ranges, responses);
+/// What rules cost: a hit compares two numbers, a miss matches all globs.
+fn rules(c: &mut Criterion) {
+    let rule =
+        |number| format!("[[rule]]\nmatch = 'bucket-{number}/logs/**/*.csv'\nttl = '{number}s'\n");
+    let ten: String = (1..=10).map(rule).collect();
+    let mut group = c.benchmark_group("rules");
+    for (name, text) in [("none", String::new()), ("ten", ten)] {
+        let sources = Sources {
+            file: Some(("bench.toml".into(), text)),
+            ..Sources::default()
+        };
+        let settings = Settings::load(sources).expect("settings").settings;
+        let rules = Rules::of(&settings, 1);
+        let mut key = Vec::new();
+        for part in ["origin", "bucket-7", "logs/2026/11/21/part-00017.csv"] {
+            key.extend_from_slice(&(part.len() as u16).to_be_bytes());
+            key.extend_from_slice(part.as_bytes());
+        }
+        let parts = HeadParts {
+            key: key.as_slice().into(),
+            ..HeadParts::default()
+        };
+        let head = Head::new(1, parts);
+        group.bench_function(format!("{name}, a hit"), |b| {
+            b.iter(|| black_box(&head).policy(black_box(&rules)));
+        });
+        let object = ObjectKeyRef::from_encoded(&key).expect("an identity");
+        group.bench_function(format!("{name}, a miss"), |b| {
+            b.iter(|| rules.resolve(object.origin_id(), object.bucket(), black_box(object.key())));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(
+    understand, hosts, requests, targets, ranges, responses, rules
+);
 criterion_main!(understand);

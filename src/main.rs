@@ -8,7 +8,6 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 #[cfg(not(loom))]
 use millrace::config::cli::{self, Decision};
@@ -45,7 +44,7 @@ fn main() -> ExitCode {
         },
         Decision::Serve(loaded) => {
             write(std::io::stderr(), &cli::warnings(&loaded));
-            match millrace::server::run(Arc::new(loaded.settings)) {
+            match millrace::server::run(*loaded) {
                 Ok(()) => ExitCode::from(cli::EXIT_OK),
                 Err(failure) => {
                     write(std::io::stderr(), &format!("millrace: {failure}\n"));

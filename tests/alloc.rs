@@ -24,8 +24,8 @@ use std::backtrace::Backtrace;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use harness::store::Object;
@@ -145,7 +145,7 @@ fn serve(origin: SocketAddr, further_settings: &str) -> SocketAddr {
     };
     let loaded = Settings::load(sources).expect("settings");
     let run = move || {
-        let ended = millrace::server::run(Arc::new(loaded.settings));
+        let ended = millrace::server::run(loaded);
         panic!("the server has ended: {ended:?}");
     };
     std::thread::spawn(run);

@@ -4,6 +4,7 @@
 //! each shard moves its own heartbeat and nobody else's; a shard is called stalled only after several checks in a row
 //! saw its heartbeat unmoved, so that a control thread which was held up itself accuses nobody.
 
+use arc_swap::ArcSwap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -33,22 +34,34 @@ impl State {
 
 /// Whether requests are wanted. Set by the server on any thread.
 #[derive(Debug)]
-pub struct Readiness(AtomicU8);
+pub struct Readiness {
+    state: AtomicU8,
+    /// What an operator should see to, though requests are served.
+    remarks: ArcSwap<Vec<String>>,
+}
 
 impl Readiness {
     /// Starts as [`State::Starting`].
     pub fn new() -> Self {
-        Self(AtomicU8::new(State::Starting as u8))
+        Self {
+            state: AtomicU8::new(State::Starting as u8),
+            remarks: ArcSwap::default(),
+        }
     }
 
     /// Says what the doors do from now on.
     pub fn set(&self, state: State) {
-        self.0.store(state as u8, Ordering::Release);
+        self.state.store(state as u8, Ordering::Release);
     }
 
     /// What the doors do.
     pub fn state(&self) -> State {
-        State::ALL[usize::from(self.0.load(Ordering::Acquire))]
+        State::ALL[usize::from(self.state.load(Ordering::Acquire))]
+    }
+
+    /// Lines that `/readyz` shows from now on before its word.
+    pub fn remark(&self, lines: Vec<String>) {
+        self.remarks.store(Arc::new(lines));
     }
 }
 
@@ -140,6 +153,9 @@ impl Report {
     /// Whether requests are wanted: the doors say so, and no shard is stalled.
     pub(super) fn ready(readiness: &Readiness, liveness: &Liveness) -> Self {
         let mut report = liveness.report();
+        for line in readiness.remarks.load().iter() {
+            report.line(format_args!("{line}"));
+        }
         let state = readiness.state();
         let word = if report.good || state != State::Ready {
             state.text()

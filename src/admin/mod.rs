@@ -1,12 +1,13 @@
 //! The admin door: metrics and health over HTTP, on an address of its own.
 //!
-//! Run by the server on the control thread ([`serve`]). Invariants: it only reads: no request here changes what the
-//! data plane does; it is never on the way of a client's request; connections and the time they take are bounded
+//! Run by the server on the control thread ([`serve`]). Invariants: a GET only reads, and a purge is the one thing that changes what the
+//! data plane has; it is never on the way of a client's request; connections and the time they take are bounded
 //! ([`Limits`]). Who may reach the address is left to the operator (default: loopback).
 
 mod door;
 mod health;
 mod process;
+mod purge;
 
 use std::future::IntoFuture;
 use std::io;
@@ -17,9 +18,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State as Shared;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -27,6 +28,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::metrics::{self, Registry};
 
 pub use health::{Readiness, State};
+pub use purge::Purger;
 
 use door::Door;
 use health::{Liveness, Report};
@@ -65,6 +67,7 @@ pub struct AdminState {
     registry: Arc<Registry>,
     liveness: Liveness,
     limits: Limits,
+    purger: Option<Purger>,
 }
 
 impl AdminState {
@@ -81,7 +84,15 @@ impl AdminState {
             registry,
             liveness,
             limits,
+            purger: None,
         }
+    }
+
+    /// The same, and purges.
+    #[must_use]
+    pub fn with_purger(mut self, purger: Purger) -> Self {
+        self.purger = Some(purger);
+        self
     }
 }
 
@@ -132,7 +143,11 @@ fn routes(state: Arc<AdminState>) -> Router {
         .route("/metrics", get(show_metrics))
         .route("/livez", get(show_liveness))
         .route("/readyz", get(show_readiness))
-        .fallback(async || (StatusCode::NOT_FOUND, "/metrics\n/livez\n/readyz\n"))
+        .route("/purge", post(purge))
+        .fallback(async || {
+            let paths = "/metrics\n/livez\n/readyz\n/purge (POST)\n";
+            (StatusCode::NOT_FOUND, paths)
+        })
         .with_state(state)
 }
 
@@ -143,6 +158,17 @@ async fn show_metrics(Shared(state): Shared<Arc<AdminState>>) -> Response {
         state.registry.render(),
     )
         .into_response()
+}
+
+async fn purge(
+    Shared(state): Shared<Arc<AdminState>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> (StatusCode, String) {
+    match &state.purger {
+        Some(purger) => purger.answer(&uri, &headers).await,
+        None => (StatusCode::NOT_FOUND, "nothing is cached here\n".to_owned()),
+    }
 }
 
 async fn show_liveness(Shared(state): Shared<Arc<AdminState>>) -> Response {

@@ -4,5 +4,6 @@
 
 pub mod checksum;
 pub mod clock;
+pub mod pattern;
 pub mod places;
 pub mod prng;

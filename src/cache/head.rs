@@ -4,9 +4,11 @@
 //! Called by `fill` (made from a validated response), `cache::partition` (stored) and `request` (answered from). Immutable but for its hit
 //! counter; a newer confirmation is a new head. Bytes belong to (object, version), so only a head can be stale.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use crate::config::{ObjectPolicy, Rules};
 use crate::ram::extent::FREQUENCY_MAX;
+use crate::s3::ObjectKeyRef;
 
 /// The parts a head is made of.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +40,8 @@ pub struct Head {
     ends: Ends,
     checksums_known: bool,
     frequency: AtomicU8,
+    /// Generation of the rules that were asked last, and the number of the policy that they gave.
+    class: AtomicU64,
     version: u128,
     object: u128,
 }
@@ -104,6 +108,7 @@ impl Head {
             bytes: bytes.concat().into_boxed_slice(),
             checksums_known: parts.checksums_known,
             frequency: AtomicU8::new(0),
+            class: AtomicU64::new(0),
             version: version_digest(&parts.etag, parts.total),
             object,
         }
@@ -212,6 +217,30 @@ impl Head {
             confirmed_ms: self.confirmed_ms,
         };
         Self::new(self.object, parts)
+    }
+
+    /// How the object is treated; matched once for these rules, then remembered.
+    #[must_use]
+    pub fn policy(&self, rules: &Rules) -> ObjectPolicy {
+        if let Some(policy) = rules.plain() {
+            return policy;
+        }
+        let noted = self.class.load(Ordering::Relaxed);
+        if (noted >> 32) as u32 == rules.generation()
+            && let Some(policy) = rules.policy(noted as u32)
+        {
+            return policy;
+        }
+        let object = ObjectKeyRef::from_encoded(self.key());
+        let policy = object.map_or_else(
+            || rules.resolve(b"", b"", b""),
+            |object| rules.resolve(object.origin_id(), object.bucket(), object.key()),
+        );
+        if let Some(class) = rules.class_of(policy) {
+            let noted = u64::from(rules.generation()) << 32 | u64::from(class);
+            self.class.store(noted, Ordering::Relaxed);
+        }
+        policy
     }
 
     /// A hit.

@@ -13,6 +13,7 @@ use crate::ram::extent::{Extent, ExtentWriter};
 use crate::ram::progress::FillState;
 use crate::ram::readers::Readers;
 use crate::ram::slab::{Arena, PAGE_BYTES, Slab, Slot};
+use crate::s3::covers;
 
 use super::eviction::{Resident, S3Fifo};
 use super::head::Head;
@@ -258,12 +259,12 @@ impl Partition {
         }
     }
 
-    /// Drops every head whose encoded key begins with `prefix`, and beats every fetch under way that could bring one back.
-    pub fn invalidate_prefix(&mut self, prefix: &[u8]) {
+    /// Drops every head whose key `pattern` covers, and beats every fetch under way that could bring one back.
+    pub fn invalidate_pattern(&mut self, pattern: &[u8]) {
         let matching = self
             .index
             .heads
-            .keys_where(|head| head.key().starts_with(prefix));
+            .keys_where(|head| covers(pattern, head.key()));
         self.stamps.bump_all();
         for object in matching {
             if self.heads.remove(object as u64, &object) {
@@ -364,6 +365,29 @@ impl Partition {
         if extent.promised_end() == extent.start() {
             self.unlink(extent);
         }
+    }
+
+    /// Heads of objects that `pattern` covers.
+    #[must_use]
+    pub fn heads_of(&self, pattern: &[u8]) -> Vec<Arc<Head>> {
+        let heads = &self.index.heads;
+        let objects = heads.keys_where(|head| covers(pattern, head.key()));
+        let head = |object: &u128| heads.get(*object as u64, |known| known == object, Arc::clone);
+        objects.iter().filter_map(head).collect()
+    }
+
+    /// Drops the bytes of a stripe; gives how many there were. A fill that brings some goes on for its readers.
+    pub fn drop_stripe(&mut self, id: &StripeId) -> u64 {
+        let found = self.stripes.get(id.hash(), id, |known| {
+            let bytes = |extent: &Arc<Extent>| u64::from(extent.promised_end() - extent.start());
+            (known.len(), known.iter().map(bytes).sum())
+        });
+        let Some((extents, bytes)) = found else {
+            return 0;
+        };
+        self.extents -= extents;
+        self.stripes.remove(id.hash(), id);
+        bytes
     }
 
     /// Takes home the slots that readers have let go.

@@ -9,7 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::error::{ConfigError, Contradiction, Place};
 use super::layers::{Layers, Slot, Table};
-use super::table::{Origin, STRIPE_BYTES, Settings};
+use super::rules::AWS;
+use super::suggest::nearest;
+use super::table::{Origin, STRIPE_BYTES, Settings, Tier};
 use super::url::OriginUrl;
 use super::value::Value;
 use super::words::{format_duration, format_size};
@@ -27,6 +29,7 @@ pub(super) fn contradictions(settings: &Settings, layers: &Layers) -> Vec<Config
     check.origins();
     check.loops();
     check.amounts();
+    check.rules();
     check.errors
 }
 
@@ -58,7 +61,8 @@ impl Check<'_> {
     /// No list holds an item twice. Port 0 is any free port, so it may.
     fn lists(&mut self) {
         let layers = self.layers;
-        let tables = layers.origins.iter().flat_map(|table| &table.slots);
+        let tables = layers.origins.iter().chain(&layers.rules);
+        let tables = tables.flat_map(|table| &table.slots);
         for slot in layers
             .slots
             .iter()
@@ -234,6 +238,32 @@ impl Check<'_> {
                 &["fill.window"],
                 Contradiction::WindowBelowStripe { window, stripe },
             );
+        }
+    }
+
+    /// Rules name origins that there are, and tiers that can be without others.
+    fn rules(&mut self) {
+        let (layers, settings) = (self.layers, self.settings);
+        let single = settings.routing.origin.is_some();
+        let names = settings.origins.iter().map(|origin| origin.name.as_str());
+        let aws = (settings.routing.aws && !single).then_some(AWS);
+        let known: Vec<&str> = names.chain(aws).collect();
+        for (rule, table) in settings.rules.iter().zip(&layers.rules) {
+            let slot = table.slot("origin");
+            if let Some(name) = rule.origin.as_deref().filter(|name| !known.contains(name)) {
+                let near = nearest(name, known.iter().copied());
+                let contradiction = Contradiction::RuleWithoutOrigin {
+                    name: name.to_owned(),
+                    nearest: near.map(str::to_owned),
+                };
+                if !slot.broken {
+                    self.refuse_at(slot.place.clone(), contradiction);
+                }
+            }
+            let slot = table.slot("tiers");
+            if rule.tiers.as_deref() == Some(&[Tier::Disk]) && !slot.broken {
+                self.refuse_at(slot.place.clone(), Contradiction::DiskWithoutRam);
+            }
         }
     }
 

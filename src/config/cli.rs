@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::ValueParser;
@@ -55,6 +56,21 @@ pub enum Tool {
         /// The cache directory.
         dir: PathBuf,
     },
+    /// Takes objects out.
+    Purge(Purge),
+}
+
+/// What is to go, and whom to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purge {
+    /// The cache directory; the server that has it is asked, if there is one.
+    pub dir: Option<PathBuf>,
+    /// The admin address of the server to ask.
+    pub admin: Option<SocketAddr>,
+    /// At which origin; everywhere if not given.
+    pub origin: Option<String>,
+    /// `bucket/key`, `bucket/prefix*` or `*`.
+    pub name: Vec<u8>,
 }
 
 /// What the process is to do.
@@ -166,12 +182,61 @@ fn cache_command() -> Command {
         )
         .subcommand(of("du", "Show bytes by bucket"))
         .subcommand(of("verify", "Read and check everything"))
+        .subcommand(purge_command())
+}
+
+/// `millrace cache purge …`.
+fn purge_command() -> Command {
+    Command::new("purge")
+        .about("Take objects out of RAM and disk, through the server if one runs")
+        .allow_missing_positional(true)
+        .arg(
+            Arg::new("dir")
+                .value_name("DIR")
+                .value_parser(ValueParser::path_buf())
+                .required_unless_present("admin")
+                .help("The cache directory; the server that has it is asked, if there is one"),
+        )
+        .arg(
+            Arg::new("name")
+                .value_name("BUCKET/KEY")
+                .value_parser(ValueParser::os_string())
+                .required(true)
+                .help("The object; `BUCKET/PREFIX*` for all that begin so, `BUCKET/*`, `*`"),
+        )
+        .arg(
+            Arg::new("admin")
+                .long("admin")
+                .value_name("ADDR")
+                .value_parser(clap::value_parser!(SocketAddr))
+                .help("The server's admin address, instead of the one that the directory tells"),
+        )
+        .arg(
+            Arg::new("origin")
+                .long("origin")
+                .value_name("NAME")
+                .help("Only at this [[origin]], or the origin that `stat` shows"),
+        )
+}
+
+fn purge(matches: &ArgMatches) -> Purge {
+    use std::os::unix::ffi::OsStringExt as _;
+    let name = matches.get_one::<OsString>("name").cloned();
+    Purge {
+        dir: matches.get_one::<PathBuf>("dir").cloned(),
+        admin: matches.get_one::<SocketAddr>("admin").copied(),
+        origin: matches.get_one::<String>("origin").cloned(),
+        name: name.unwrap_or_default().into_vec(),
+    }
 }
 
 fn tool(matches: &ArgMatches) -> Tool {
     let Some((name, matches)) = matches.subcommand() else {
         unreachable!("clap asks for a subcommand that is declared")
     };
+    if name == "purge" {
+        return Tool::Purge(purge(matches));
+    }
     let dir = matches
         .get_one::<PathBuf>("dir")
         .cloned()

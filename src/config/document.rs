@@ -9,6 +9,7 @@ use super::environment::PREFIX;
 use super::load::{Effective, Loaded};
 use super::shape::Shape;
 use super::table::{Initial, SECTIONS, Section, Setting};
+use super::value::{Kind, Value};
 
 /// Columns of a comment in the reference file.
 const WIDTH: usize = 100;
@@ -31,7 +32,7 @@ Written from the table in `src/config/table.rs`: edit that, then run the tests w
 
 - **Sources.** Defaults, then the TOML file named by `--config` or `MILLRACE_CONFIG`, then `MILLRACE_…` variables, then
   flags: the later overrides. No file is needed. Lists in variables are separated by commas; `--listen` may be repeated.
-  `[[origin]]` can be given in the file only.
+  `[[origin]]` and `[[rule]]` can be given in the file only.
 - **Errors.** All at once, one line each, `file:line:column: …`, `VARIABLE: …` or `--flag: …`, and exit code 1 before anything
   is bound. An unknown key or `MILLRACE_…` variable is an error; the nearest known one is named. Not ours, and passed over, are
   the variables that Kubernetes and Docker set for a service named `millrace` (`MILLRACE_SERVICE_HOST`,
@@ -41,6 +42,10 @@ Written from the table in `src/config/table.rs`: edit that, then run the tests w
   IPv6; port 0 takes any free port.
 - **Check.** `millrace check-config` reads everything as `serve` would and says what is wrong; with `--print` it writes the
   settings in effect, each with the place it came from, as a file that may be used again.
+- **Reload.** The file is read again when it has changed (it is looked at every second) and on SIGHUP. `[[rule]]`, `cache.ttl`,
+  `cache.object_bytes_max` and `disk.compress` hold from then on, for every request that comes; what is cached is judged anew. A change of
+  anything else waits for a restart, which the log and `/readyz` say. A file with errors changes nothing: the settings before
+  it stay, and the log, `millrace_config_refused` and `/readyz` say so.
 - **Exit codes.** 0 done, 1 configuration, 2 usage, 3 a failure at start or while running.
 ";
 
@@ -59,7 +64,7 @@ pub fn reference() -> String {
             comment(&mut out, &facts(section, setting).join("; "));
             line(
                 &mut out,
-                &format!("# {} = {}", setting.name, setting.initial_value()),
+                &format!("# {} = {}", setting.name, setting.example()),
             );
         }
     }
@@ -81,6 +86,7 @@ pub fn manual() -> String {
                 match setting.initial {
                     Initial::Given(_) => format!("`{}`", setting.initial_value()),
                     Initial::Required(_) => "required".to_owned(),
+                    Initial::Unset(_) => "not given".to_owned(),
                 },
                 overrides(section, setting)
                     .iter()
@@ -100,7 +106,8 @@ pub fn manual() -> String {
 pub fn effective(loaded: &Loaded) -> String {
     let mut out = "# The settings in effect, and where each came from.\n".to_owned();
     let mut open = None;
-    for value in &loaded.values {
+    let given = loaded.values.iter();
+    for value in given.filter(|value| value.value != Value::Unset) {
         let section = section_of(value);
         if open != Some((section.name, value.table)) {
             open = Some((section.name, value.table));
@@ -131,7 +138,7 @@ fn facts(section: &Section, setting: &Setting) -> Vec<String> {
 fn type_and_bounds(setting: &Setting) -> String {
     let bounds = setting.kind.bounds();
     match setting.kind.shape() {
-        Shape::OneOf(_) | Shape::DiskDir => bounds,
+        Shape::OneOf(_) | Shape::DiskDir if matches!(setting.kind, Kind::One(_)) => bounds,
         _ if bounds.is_empty() => setting.kind.type_words(),
         _ => format!("{}, {bounds}", setting.kind.type_words()),
     }
@@ -189,6 +196,10 @@ mod tests {
         );
     }
 
+    fn loaded_rules(settings: &Settings) -> usize {
+        settings.rules.len()
+    }
+
     fn load(text: String) -> Loaded {
         let file = Some(("millrace.toml".into(), text));
         let sources = Sources {
@@ -228,7 +239,9 @@ mod tests {
         );
         assert_eq!(loaded.settings.origins.len(), 1);
         let mut settings = loaded.settings;
+        assert_eq!(loaded_rules(&settings), 1);
         settings.origins.clear();
+        settings.rules.clear();
         assert_eq!(settings, Settings::default());
     }
 

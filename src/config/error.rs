@@ -248,6 +248,17 @@ pub enum Contradiction {
         /// Its value.
         high: String,
     },
+    /// A rule for an origin that is not there.
+    #[error("`rule.origin`: there is no origin \"{name}\"{}", did_you_mean(.nearest.as_deref()))]
+    RuleWithoutOrigin {
+        /// As written.
+        name: String,
+        /// What was most likely meant.
+        nearest: Option<String>,
+    },
+    /// What is on disk is read through memory.
+    #[error("`rule.tiers`: what is on disk is read through memory: write [\"ram\", \"disk\"]")]
+    DiskWithoutRam,
     /// A window that no stripe passes through.
     #[error("`fill.window` ({window}) is smaller than a stripe ({stripe})")]
     WindowBelowStripe {

@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::error::{ConfigError, Fault, Place};
-use super::layers::{Layers, Slot, Table, origin_rows};
+use super::layers::{Layers, Slot, Table};
 use super::suggest::{nearest, nearest_key};
 use super::table::{Initial, SECTIONS, Section, Setting, keys, section};
 use super::value::{Kind, Raw, Value};
@@ -19,7 +19,7 @@ use super::value::{Kind, Raw, Value};
 /// Largest file that is read: far more than any configuration, far less than memory.
 pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Most `[[origin]]` tables.
+/// Most `[[origin]]` tables, and most `[[rule]]` tables.
 const TABLES_MAX: usize = 256;
 
 /// Lays the file's values over the defaults.
@@ -153,7 +153,8 @@ fn read_tables(
         let DeValue::Table(table) = found.get_ref() else {
             continue;
         };
-        let slots = origin_rows()
+        let slots = section
+            .settings
             .iter()
             .map(|setting| match table.get(setting.name) {
                 Some(value) => {
@@ -170,7 +171,7 @@ fn read_tables(
                 layers.fail(positions.at(key.span().start), unknown(section, name));
             }
         }
-        layers.origins.push(Table { place, slots });
+        layers.tables(section).push(Table { place, slots });
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::error::{ConfigError, Fault, Place};
 use super::load::Effective;
-use super::table::{Origin, Setting, Settings, section, settings};
+use super::table::{Origin, Rule, Section, Setting, Settings, settings};
 use super::value::{Value, ValueError};
 
 /// A value on its way up through the layers.
@@ -38,7 +38,7 @@ impl Slot {
     }
 }
 
-/// One `[[origin]]`.
+/// One `[[origin]]` or `[[rule]]`.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     pub place: Place,
@@ -59,6 +59,7 @@ impl Table {
 pub(super) struct Layers {
     pub slots: Vec<Slot>,
     pub origins: Vec<Table>,
+    pub rules: Vec<Table>,
     pub errors: Vec<ConfigError>,
     /// The file is not TOML: what it meant to say is unknown, so nothing is concluded from what it does not say.
     pub syntax_broken: bool,
@@ -69,8 +70,18 @@ impl Layers {
         Self {
             slots: settings().map(Slot::new).collect(),
             origins: Vec::new(),
+            rules: Vec::new(),
             errors: Vec::new(),
             syntax_broken: false,
+        }
+    }
+
+    /// The tables of a section that may be given many times.
+    pub fn tables(&mut self, section: &Section) -> &mut Vec<Table> {
+        match section.name {
+            "origin" => &mut self.origins,
+            "rule" => &mut self.rules,
+            name => panic!("{name} is no repeated section"),
         }
     }
 
@@ -117,13 +128,17 @@ impl Layers {
 
     /// The typed settings as they stand; they hold only if there are no errors.
     pub fn settings(&self) -> Settings {
-        let origins = self
-            .origins
-            .iter()
-            .map(|table| Origin::take(&mut table.slots.iter().map(|slot| slot.value.clone())));
+        let values = |table: &Table| -> Vec<Value> {
+            table.slots.iter().map(|slot| slot.value.clone()).collect()
+        };
+        let origins = self.origins.iter().map(values);
+        let origins = origins.map(|values| Origin::take(&mut values.into_iter()));
+        let rules = self.rules.iter().map(values);
+        let rules = rules.map(|values| Rule::take(&mut values.into_iter()));
         Settings::take(
             &mut self.slots.iter().map(|slot| slot.value.clone()),
             origins.collect(),
+            rules.collect(),
         )
     }
 
@@ -136,16 +151,12 @@ impl Layers {
             place: slot.place,
         };
         let once = self.slots.into_iter().map(|slot| effective(slot, None));
-        let tables = self.origins.into_iter().enumerate();
-        let repeated = tables.flat_map(|(index, table)| {
+        let origins = self.origins.into_iter().enumerate();
+        let rules = self.rules.into_iter().enumerate();
+        let repeated = origins.chain(rules).flat_map(|(index, table)| {
             let slots = table.slots.into_iter();
             slots.map(move |slot| effective(slot, Some(index)))
         });
         once.chain(repeated).collect()
     }
-}
-
-/// The rows of the repeated table.
-pub(super) fn origin_rows() -> &'static [Setting] {
-    section("origin").map_or(&[], |section| section.settings)
 }

@@ -12,10 +12,10 @@ use super::layers::Layers;
 use super::table::{Setting, Settings, settings};
 use super::value::Value;
 use super::warning::{self, Warning};
-use super::{environment, file};
+use super::{environment, file, files};
 
 /// Everything a configuration is made of.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// The file's path, as the operator named it, and its text.
     pub file: Option<(PathBuf, String)>,
@@ -23,6 +23,30 @@ pub struct Sources {
     pub env: Vec<(String, String)>,
     /// The flags that were given.
     pub flags: Flags,
+}
+
+/// What is needed to read a configuration again: all of its sources but the file's text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// The file, if there is one.
+    pub path: Option<PathBuf>,
+    env: Vec<(String, String)>,
+    flags: Flags,
+}
+
+impl Again {
+    /// The same sources with another text of the file.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub fn load(&self, text: String) -> Result<Loaded, Vec<ConfigError>> {
+        let loaded = Settings::load(Sources {
+            file: self.path.clone().map(|path| (path, text)),
+            env: self.env.clone(),
+            flags: self.flags.clone(),
+        })?;
+        files::check(loaded)
+    }
 }
 
 /// Flags that override settings, with their unparsed values.
@@ -54,6 +78,38 @@ pub struct Loaded {
     pub warnings: Vec<Warning>,
     /// Every value with the place it came from, in the order of the table.
     pub values: Vec<Effective>,
+    /// How to read them again.
+    pub again: Again,
+}
+
+impl Loaded {
+    /// The keys whose values are others than in `before`, without those that hold at once; in the order of the table.
+    #[must_use]
+    pub fn waiting_for_restart(&self, before: &Self) -> Vec<&'static str> {
+        type Plain = (&'static str, Option<usize>, Value);
+        let values = |loaded: &Self| -> Vec<Plain> {
+            let fixed = loaded.values.iter().filter(|value| !is_live(value.setting));
+            let plain = fixed.map(|value| (value.setting.key, value.table, value.value.clone()));
+            plain.collect()
+        };
+        let (now, then) = (values(self), values(before));
+        let differs = |one: &[Plain], other: &[Plain]| -> Vec<&'static str> {
+            let new = one.iter().filter(|value| !other.contains(value));
+            new.map(|(key, ..)| *key).collect()
+        };
+        let mut keys = differs(&now, &then);
+        keys.extend(differs(&then, &now));
+        let order = |key: &&str| super::table::keys().position(|known| known == *key);
+        keys.sort_by_key(order);
+        keys.dedup();
+        keys
+    }
+}
+
+/// Whether a change of it holds without a restart.
+fn is_live(setting: &Setting) -> bool {
+    let live = ["cache.ttl", "cache.object_bytes_max", "disk.compress"];
+    setting.key.starts_with("rule.") || live.contains(&setting.key)
 }
 
 /// A value that is in effect.
@@ -73,6 +129,11 @@ impl Settings {
     /// Reads all sources. The errors are all there are, ordered by place.
     pub fn load(sources: Sources) -> Result<Loaded, Vec<ConfigError>> {
         let mut layers = Layers::new();
+        let again = Again {
+            path: sources.file.as_ref().map(|(path, _)| path.clone()),
+            env: sources.env.clone(),
+            flags: sources.flags.clone(),
+        };
         if let Some((path, text)) = &sources.file {
             file::apply(&Arc::from(path.as_path()), text, &mut layers);
         }
@@ -94,6 +155,7 @@ impl Settings {
             warnings: warning::warnings(&settings),
             settings,
             values: layers.effective(),
+            again,
         })
     }
 }
@@ -161,6 +223,23 @@ mod tests {
         assert_eq!(place("cache.ttl").as_deref(), Some("MILLRACE_CACHE_TTL"));
         assert_eq!(place("fill.fanout").as_deref(), Some("millrace.toml:6:10"));
         assert_eq!(place("fill.attempts").as_deref(), Some("default"));
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_told_by_key() {
+        let load = |file| Settings::load(sources(file, &[], &[])).expect("it holds");
+        let before = load("[ram]\nsize = '64MiB'\n[cache]\nttl = '1s'\n");
+        let after = "[ram]\nsize = '32MiB'\n[cache]\nttl = '2s'\n[[rule]]\nmatch = '**'\n\
+                     [[origin]]\nname = 'a'\nurl = 'http://127.0.0.1:9000'\n";
+        let keys = load(after).waiting_for_restart(&before);
+        let origin = [
+            "origin.name",
+            "origin.url",
+            "origin.hosts",
+            "origin.domains",
+        ];
+        assert_eq!(keys, [&["ram.size"], &origin[..]].concat());
+        assert!(before.waiting_for_restart(&before).is_empty());
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod file;
 pub mod files;
 mod layers;
 mod load;
+pub mod rules;
 pub mod shape;
 mod suggest;
 pub mod table;
@@ -23,10 +24,11 @@ pub mod warning;
 pub mod words;
 
 pub use error::{ConfigError, Contradiction, Fault, Place};
-pub use load::{Effective, Flags, Loaded, Sources};
+pub use load::{Again, Effective, Flags, Loaded, Sources};
+pub use rules::{ObjectPolicy, Rules};
 pub use table::{
     Access, Admin, Cache, Compress, Disk, Fill, HugePages, Level, Listener, Log, Origin, Ram,
-    Routing, STRIPE_BYTES, Server, Settings, Tcp, Upstream, ZeroCopy,
+    Routing, Rule, STRIPE_BYTES, Server, Settings, Tcp, Tier, Upstream, ZeroCopy,
 };
 pub use url::{OriginUrl, Scheme};
 pub use value::AccessLog;

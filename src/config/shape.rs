@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::rules::parse_glob;
 use super::suggest::nearest;
 use super::url::{parse_domain, parse_host, parse_url};
 use super::value::{AccessLog, Raw, Value, ValueError};
@@ -65,6 +66,8 @@ pub enum Shape {
     Name,
     /// A congestion control algorithm of the kernel, or nothing.
     Congestion,
+    /// A glob over `bucket/key`.
+    Glob,
     /// Core numbers: `0,2-5`, or nothing.
     Cores,
     /// A file, or nothing.
@@ -91,6 +94,7 @@ impl Shape {
             Self::Host => "host",
             Self::Domain => "domain",
             Self::Name | Self::Congestion => "name",
+            Self::Glob => "glob",
             Self::Cores => "core list",
             Self::Path => "path",
             Self::DiskDir => "path or \"none\"",
@@ -112,6 +116,7 @@ impl Shape {
             Self::Host => "HOST",
             Self::Domain => "DOMAIN",
             Self::Name | Self::Congestion => "NAME",
+            Self::Glob => "GLOB",
             Self::Cores => "LIST",
             Self::Path | Self::AccessLog => "FILE",
             Self::DiskDir => "DIR|none",
@@ -151,6 +156,7 @@ impl Shape {
             Self::Domain => "a domain such as \"s3.example.com\"",
             Self::Name => "a name of 1 to 63 lower-case letters, digits and '-'",
             Self::Congestion => "the name of a congestion control such as \"cubic\"",
+            Self::Glob => "a glob such as \"bucket/prefix/**\"",
             Self::Cores => "a list of cores such as \"0,2-5\"",
             Self::Path => "a path in quotes",
             Self::DiskDir => "a path or \"none\"",
@@ -214,6 +220,13 @@ impl Shape {
             Self::Congestion if text.is_empty() => Ok(Value::TextOrNone(None)),
             Self::Congestion if is_congestion(text) => Ok(Value::TextOrNone(Some(text.to_owned()))),
             Self::Congestion => Err(self.malformed(text)),
+            Self::Glob => match parse_glob(text) {
+                Ok(_) => Ok(Value::Text(text.to_owned())),
+                Err(reason) => Err(ValueError::NotGlob {
+                    text: text.to_owned(),
+                    reason,
+                }),
+            },
             Self::Cores => self.parse_cores(text).map(Value::Cores),
             Self::Path => Ok(Value::Path((!text.is_empty()).then(|| text.into()))),
             Self::DiskDir if text == "none" => Ok(Value::DiskDir(None)),

@@ -22,6 +22,8 @@ pub enum Initial {
     Given(&'static str),
     /// Nothing: the key must be given; the text is an example for the documents.
     Required(&'static str),
+    /// Nothing: what others say holds; the text is an example for the documents.
+    Unset(&'static str),
 }
 
 /// One row of the table.
@@ -49,14 +51,23 @@ impl Setting {
         format!("{}{key}", super::environment::PREFIX)
     }
 
-    /// The default, or the example of a required key, as a value.
+    /// What it holds when nobody sets it; of a required key the example.
+    #[must_use]
+    pub fn initial_value(&self) -> Value {
+        match self.initial {
+            Initial::Unset(_) => Value::Unset,
+            Initial::Given(_) | Initial::Required(_) => self.example(),
+        }
+    }
+
+    /// The default, or an example where there is none, as a value.
     ///
     /// # Panics
     ///
     /// When the table's own text does not fit the row's shape: a programming error that every test meets.
     #[must_use]
-    pub fn initial_value(&self) -> Value {
-        let (Initial::Given(text) | Initial::Required(text)) = self.initial;
+    pub fn example(&self) -> Value {
+        let (Initial::Given(text) | Initial::Required(text) | Initial::Unset(text)) = self.initial;
         match self.kind.parse_word(text) {
             Ok(value) => value,
             Err(error) => panic!("default of {}: {error}", self.key),
@@ -116,12 +127,23 @@ from_value! {
     SocketAddr: Value::Address(address) => address;
     OriginUrl: Value::Url(Some(url)) => url;
     Option<OriginUrl>: Value::Url(url) => url;
-    Option<String>: Value::TextOrNone(text) => text;
+    Option<String>: Value::TextOrNone(text) => text, Value::Text(text) => Some(text), Value::Unset => None;
+    Option<u64>: Value::Bytes(value) | Value::Millis(value) => Some(value), Value::Unset => None;
+    Option<Vec<Tier>>: Value::List(items) => Some(items.into_iter().map(FromValue::from_value).collect()), Value::Unset => None;
     Option<PathBuf>: Value::Path(path) | Value::DiskDir(path) => path;
     Vec<usize>: Value::Cores(cores) => cores;
     Vec<SocketAddr>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<String>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     AccessLog: Value::AccessLog(log) => log;
+}
+
+impl FromValue for Option<Compress> {
+    fn from_value(value: Value) -> Self {
+        match value {
+            Value::Unset => None,
+            word => Some(FromValue::from_value(word)),
+        }
+    }
 }
 
 macro_rules! words {
@@ -174,6 +196,13 @@ words! {
         /// What gets smaller.
         Lz4 = "lz4",
     }
+    /// Where what is cached is kept.
+    Tier {
+        /// In memory.
+        Ram = "ram",
+        /// On disk.
+        Disk = "disk",
+    }
     /// Who may read what is cached.
     Access {
         /// Whoever reaches the port.
@@ -213,29 +242,28 @@ macro_rules! settings {
         $($section:ident: $Section:ident = $text:literal {
             $($field:ident: $type:ty = $name:literal ($kind:expr, $default:literal $(, $flag:literal)?) $doc:literal;)*
         })*
-        @repeated $repeated:ident: $Repeated:ident = $repeated_name:literal $repeated_text:literal {
+        $(@repeated $repeated:ident: $Repeated:ident = $repeated_name:literal $repeated_text:literal {
             $($rfield:ident: $rtype:ty = $rname:literal ($rkind:expr, $rinitial:expr) $rdoc:literal;)*
-        }
+        })*
     ) => {
         $(settings!(@structure $Section $text { $($field: $type = $doc,)* });)*
-        settings!(@structure $Repeated $repeated_text { $($rfield: $rtype = $rdoc,)* });
+        $(settings!(@structure $Repeated $repeated_text { $($rfield: $rtype = $rdoc,)* });)*
 
         /// Every setting, typed and inside its bounds. Made by [`Settings::load`]; `default()` is for tests.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Settings {
             $(#[doc = $text] pub $section: $Section,)*
-            #[doc = $repeated_text]
-            pub $repeated: Vec<$Repeated>,
+            $(#[doc = $repeated_text] pub $repeated: Vec<$Repeated>,)*
         }
 
         impl Settings {
             /// Takes the values of all sections in the order of the table, and the repeated tables.
-            pub(super) fn take(values: &mut impl Iterator<Item = Value>, $repeated: Vec<$Repeated>) -> Self {
-                Self { $($section: $Section::take(values),)* $repeated }
+            pub(super) fn take(values: &mut impl Iterator<Item = Value>, $($repeated: Vec<$Repeated>),*) -> Self {
+                Self { $($section: $Section::take(values),)* $($repeated,)* }
             }
         }
 
-        /// Every section of the file in the order of the documents; the repeated table is the last.
+        /// Every section of the file in the order of the documents; the repeated tables are the last.
         pub static SECTIONS: &[Section] = &[
             $(Section {
                 name: stringify!($section),
@@ -250,7 +278,7 @@ macro_rules! settings {
                     text: $doc,
                 },)*],
             },)*
-            Section {
+            $(Section {
                 name: $repeated_name,
                 repeated: true,
                 text: $repeated_text,
@@ -262,7 +290,7 @@ macro_rules! settings {
                     flag: None,
                     text: $rdoc,
                 },)*],
-            },
+            },)*
         ];
     };
 }
@@ -442,6 +470,22 @@ settings! {
             "Hosts that lead to it, the bucket being the first part of the path. Where `domains` is empty too: the host of `url`.";
         domains: Vec<String> = "domains" (Kind::list(Shape::Domain), Initial::Given(""))
             "Domains below which a host name is a bucket of it.";
+    }
+    @repeated rules: Rule = "rule" "What holds for objects of some names. Of all rules that match, the first that says something about a field decides it; what none says is as `[cache]` and `[disk]` say. May be given many times." {
+        glob: String = "match" (one(Shape::Glob), Initial::Required("bucket/prefix/**"))
+            "Which objects, by a glob over `bucket/key`: `*` and `?` end at a slash, `**` between slashes or at the end stands for any number of parts, `{a,b}` and `[0-9]` as in a shell.";
+        origin: Option<String> = "origin" (one(Shape::Name), Initial::Unset("store"))
+            "Only objects of the [[origin]] of this name, or of \"aws\". Not given: of all.";
+        ttl_ms: Option<u64> = "ttl" (duration(0, 3650 * DAY), Initial::Unset("10m"))
+            "As `cache.ttl`.";
+        head_ttl_ms: Option<u64> = "head_ttl" (duration(0, 3650 * DAY), Initial::Unset("30s"))
+            "How long a HEAD is answered without asking the origin. Not given by any rule: as long as a GET.";
+        object_bytes_max: Option<u64> = "object_bytes_max" (size(1, 64 * TIB), Initial::Unset("5TiB"))
+            "As `cache.object_bytes_max`.";
+        tiers: Option<Vec<Tier>> = "tiers" (Kind::List(Shape::OneOf(Tier::WORDS), 0, 2), Initial::Unset("ram,disk"))
+            "Where they are kept: [\"ram\", \"disk\"], [\"ram\"] or, not at all, []. What is on disk already stays there until it is reclaimed.";
+        compress: Option<Compress> = "compress" (one(Shape::OneOf(Compress::WORDS)), Initial::Unset("lz4"))
+            "As `disk.compress`.";
     }
 }
 

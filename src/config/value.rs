@@ -127,6 +127,8 @@ impl Raw<'_> {
 /// A value that fits its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
+    /// Nobody has said anything.
+    Unset,
     /// See [`Shape::Bool`].
     Bool(bool),
     /// See [`Shape::Int`].
@@ -243,6 +245,14 @@ pub enum ValueError {
         /// As written.
         text: String,
     },
+    /// A pattern that cannot be read, or matches nothing.
+    #[error("\"{text}\": {reason}")]
+    NotGlob {
+        /// As written.
+        text: String,
+        /// In words.
+        reason: String,
+    },
     /// The same core twice.
     #[error("core {core} is listed twice")]
     CoreTwice {
@@ -258,6 +268,7 @@ fn did_you_mean(nearest: Option<&str>) -> String {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unset => Ok(()),
             Self::Bool(value) => write!(f, "{value}"),
             Self::Int(value) => write!(f, "{value}"),
             Self::Bytes(bytes) => write!(f, "\"{}\"", format_size(*bytes)),

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
+use crate::base::pattern::covers;
+
 use super::format::BLOCK_BYTES;
 use super::format::fact::{Fact, Facts, Place};
 use super::format::segment::{FileHeader, HEADER_BYTES};
@@ -71,7 +73,7 @@ impl Prefix {
     /// Whether a head is not to be used: one of an older instance, or one that was confirmed before (a record that moved is of a younger one).
     #[must_use]
     pub fn beats(&self, instance: u64, confirmed_unix_ms: u64, key: &[u8]) -> bool {
-        self.may_beat(instance, confirmed_unix_ms) && key.starts_with(&self.prefix)
+        self.may_beat(instance, confirmed_unix_ms) && covers(&self.prefix, key)
     }
 
     /// The same without its key.

@@ -25,8 +25,8 @@ use super::{Ask, DiskConfig, News, Segment};
 
 /// How often the lease is rewritten and room is looked for.
 const TICK: Duration = Duration::from_secs(2);
-/// How long a lease is good that nobody rewrites.
-const LEASE_VALID_MS: u64 = 3 * TICK.as_millis() as u64;
+/// How long a lease lasts that is not locked.
+const LEASE_MS: u64 = 10_000;
 /// Digits of a lease's time.
 const LEASE_DIGITS: usize = 13;
 /// Bytes of a journal's first blocks, taken at once so that an invalidation finds room on a full disk.
@@ -53,7 +53,7 @@ pub enum DirectoryError {
     },
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> DirectoryError + '_ {
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> DirectoryError + '_ {
     |source| DirectoryError::Io {
         path: path.to_owned(),
         source,
@@ -207,20 +207,24 @@ pub fn check(dir: &Path) -> Result<(), DirectoryError> {
     check_format_text(&text, STRIPE_BYTES).map_err(|source| DirectoryError::Format { path, source })
 }
 
-/// Whether another process holds an instance's lease: has it locked, or, where a server has the files, has rewritten it lately.
+/// Whether a process holds the lease of an instance: has it locked, or, where a server has the files or there are no locks, has rewritten it a moment ago.
 #[must_use]
 pub fn is_alive(dir: &Path, name: &InstanceName) -> bool {
     let Ok(lease) = fs::File::open(name.folder(dir).join(names::LEASE)) else {
         return false;
     };
     if file::is_on_a_device(lease.as_raw_fd()) {
-        return matches!(lease.try_lock(), Err(fs::TryLockError::WouldBlock));
+        match lease.try_lock() {
+            Ok(()) => return false,
+            Err(fs::TryLockError::WouldBlock) => return true,
+            Err(fs::TryLockError::Error(_)) => {}
+        }
     }
     let mut text = [0; LEASE_DIGITS];
     let read = lease.read_exact_at(&mut text, 0);
     let text = read.ok().and_then(|()| std::str::from_utf8(&text).ok());
     let renewed_ms = text.and_then(|text| text.parse::<u64>().ok());
-    renewed_ms.is_some_and(|renewed_ms| renewed_ms + LEASE_VALID_MS > clock::unix_ms())
+    renewed_ms.is_some_and(|renewed_ms| clock::unix_ms().abs_diff(renewed_ms) < LEASE_MS)
 }
 
 impl Keeper {
@@ -232,8 +236,8 @@ impl Keeper {
         let top = config.dir.join(names::INSTANCES);
         fs::create_dir_all(&top).map_err(at(&top))?;
         claim(&config.dir)?;
-        let others = instances(&config.dir)?;
-        let youngest = others.last().map_or(0, |name| name.number);
+        let youngest = instances(&config.dir)?;
+        let youngest = youngest.last().map_or(0, |name| name.number);
         let own = InstanceName {
             number: clock::unix_ms().max(youngest + 1),
             random: crate::base::prng::mix64(clock::now_ns() ^ u64::from(std::process::id()) << 32)
@@ -248,6 +252,11 @@ impl Keeper {
         if file::is_on_a_device(lease.file().as_raw_fd()) {
             let _ = lease.file().try_lock();
         }
+        let admin_path = folder.join(names::ADMIN);
+        fs::write(&admin_path, &config.contact).map_err(at(&admin_path))?;
+        // Looked at behind the lock: who writes facts while no server holds a lease looks for one again afterwards.
+        let mut others = instances(&config.dir)?;
+        others.retain(|name| *name != own);
         let shards = config.shards;
         let mut keeper = Self {
             config,

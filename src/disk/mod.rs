@@ -12,11 +12,13 @@ pub mod fold;
 #[cfg(test)]
 mod fold_tests;
 pub mod format;
+pub mod frames;
 pub mod journal;
 pub mod keeper;
 pub mod lane;
 pub mod load;
 pub mod names;
+pub mod note;
 pub mod plan;
 pub mod snapshot;
 pub mod sources;
@@ -51,6 +53,8 @@ pub struct DiskConfig {
     pub queue_bytes_max: u64,
     /// Shards of this process.
     pub shards: usize,
+    /// What the tools are told about how to reach this process.
+    pub contact: String,
 }
 
 /// A segment that this process knows.

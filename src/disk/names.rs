@@ -13,6 +13,9 @@ pub const SEGMENTS: &str = "seg";
 /// The file that says that an instance lives.
 pub const LEASE: &str = "lease";
 
+/// The file that says how to reach an instance: its admin address, and what the run calls itself.
+pub const ADMIN: &str = "admin";
+
 /// An instance's folder: its number, which orders instances by their start, and something random.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InstanceName {

@@ -1,24 +1,21 @@
 //! A batch of records and where each of them goes: small ones gathered into large writes, large ones straight from their slots.
 //!
-//! Called by the writer. Computes checksums, and compresses frames where that is wanted and pays.
+//! Called by the writer.
 
 use std::sync::Arc;
 
-use crate::base::checksum::crc32c;
 use crate::io::file::AlignedBuf;
 use crate::ram::extent::Extent;
 use crate::ram::lent::Pinned;
 
 use super::Described;
 use super::format::fact::Place;
-use super::format::record::{Frame, Kind, Layout, Record, header_bytes, stored_bytes};
+use super::format::record::{Kind, Layout, Record, header_bytes, stored_bytes};
 use super::format::{BLOCK_BYTES, FRAME_BYTES};
+use super::frames::Frames;
 
 /// Gathered bytes are written at the latest when there are so many.
 const GATHER_BYTES: usize = 1 << 20;
-/// Compressing must save one byte in so many.
-const SAVES_ONE_IN: usize = 8;
-
 /// One write.
 pub enum Piece {
     /// Gathered bytes, whole blocks.
@@ -36,54 +33,6 @@ pub struct Plan {
     gathered: Vec<u8>,
     gathered_at: u64,
     pieces: Vec<(u64, Piece)>,
-}
-
-/// The frames of an extent, as they will be stored.
-pub struct Frames {
-    table: Vec<Frame>,
-    /// The stored bytes of all frames, if any is compressed.
-    packed: Option<Vec<u8>>,
-}
-
-impl Frames {
-    /// Of the published bytes of an extent.
-    #[must_use]
-    pub fn of(extent: &Arc<Extent>, end: u32, compress: bool) -> Self {
-        let mut frames = Self {
-            table: Vec::new(),
-            packed: None,
-        };
-        let mut at = extent.start();
-        while let Some(piece) = extent.piece(at, end.min(at.saturating_add(FRAME_BYTES))) {
-            frames.add(piece.bytes(), compress && frames.is_worth_it());
-            at += piece.bytes().len() as u32;
-        }
-        frames
-    }
-
-    /// The first frame tells: what did not get smaller is not tried again.
-    fn is_worth_it(&self) -> bool {
-        self.table.first().is_none_or(|first| first.lz4)
-    }
-
-    fn add(&mut self, plain: &[u8], compress: bool) {
-        let smaller = compress.then(|| lz4_flex::block::compress(plain));
-        let smaller =
-            smaller.filter(|bytes| bytes.len() <= plain.len() - plain.len().div_ceil(SAVES_ONE_IN));
-        let lz4 = smaller.is_some();
-        let stored = smaller.as_deref().unwrap_or(plain);
-        if lz4 && self.packed.is_none() {
-            self.packed = Some(Vec::new());
-        }
-        if let Some(packed) = &mut self.packed {
-            packed.extend_from_slice(stored);
-        }
-        self.table.push(Frame {
-            stored_bytes: stored.len() as u32,
-            lz4,
-            sum: crc32c(stored),
-        });
-    }
 }
 
 /// The record of a head.

@@ -22,8 +22,9 @@ use super::door::Door;
 use super::format::BLOCK_BYTES;
 use super::format::fact::{Fact, Place};
 use super::format::record::Kind;
+use super::frames::{self, Frames};
 use super::journal::Journal;
-use super::plan::{self, Frames, Piece, Plan};
+use super::plan::{self, Piece, Plan};
 use super::{Ask, Described, DiskError, Segment};
 
 /// Bytes of one batch.
@@ -394,6 +395,16 @@ impl<T: 'static> Writer<T> {
                 Ok(Planned::Head(head, confirmed_unix_ms, token, place))
             }
             Item::Copy(record, memory, moving) => {
+                // What is read again and again is read faster plain.
+                let memory = match frames::unpacked(&memory) {
+                    Some(plain) => {
+                        let mut memory = AlignedBuf::new(plain.len());
+                        memory.copy_from_slice(&plain);
+                        memory
+                    }
+                    None => memory,
+                };
+                breathe().await;
                 if memory.len() as u64 > left {
                     return Err(Item::Copy(record, memory, moving));
                 }
@@ -406,8 +417,7 @@ impl<T: 'static> Writer<T> {
                 compress,
             } => {
                 let end = extent.promised_end();
-                let mut frames = Frames::of(&extent, end, compress);
-                breathe().await;
+                let mut frames = Frames::of(&extent, end, compress).await;
                 if plan::record_bytes(&*head, &frames) > left {
                     return Err(Item::Extent {
                         extent,

@@ -17,6 +17,7 @@ use std::sync::{Arc, Weak};
 use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
+use crate::config::ObjectPolicy;
 use crate::metrics::ShardMetrics;
 use crate::ram::StripeId;
 use crate::ram::extent::Extent;
@@ -32,8 +33,6 @@ pub struct FillConfig {
     pub window_bytes: u64,
     /// An abandoned fill is finished when so much of its stripe is there.
     pub finish_percent: u64,
-    /// The largest object that is kept.
-    pub object_bytes_max: u64,
     /// How long a fill waits for room in the slab before it gives up.
     pub room_wait_ms: u64,
 }
@@ -68,6 +67,8 @@ pub struct Fetch {
     pub client_whole: bool,
     /// Lives as long as somebody wants this though no reader has come yet.
     pub interest: Weak<()>,
+    /// How the object is treated.
+    pub policy: ObjectPolicy,
     /// Whether this is, to the origin, just what the client asked, so that any answer can be passed on to it.
     pub faithful: bool,
 }

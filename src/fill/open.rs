@@ -187,7 +187,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             ranged: &self.fetch.ranged,
             wants_checksums: self.fetch.template.wants_checksums,
             whole_will_do: self.fetch.client_whole && self.fetch.expected.is_none(),
-            object_bytes_max: self.peers.fill_config().object_bytes_max,
+            object_bytes_max: self.fetch.policy.object_bytes_max,
         };
         let verdict = validate(question, &response.head());
         match verdict {

@@ -223,6 +223,16 @@ labels! {
         Write = "write",
         /// The origin has another version.
         Changed = "changed",
+        /// An operator purged it.
+        Purge = "purge",
+    }
+
+    /// What came of reading the settings again.
+    ReloadResult {
+        /// They hold from now on.
+        Applied = "applied",
+        /// They have errors; those before them stay.
+        Refused = "refused",
     }
 
     /// What an operation on the disk was for.

@@ -7,7 +7,8 @@
 
 use super::labels::{
     Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation, Label, Malformed, Method,
-    Outcome, Refusal, SendPath, Source, StatusClass, TlsSession, UpstreamFailure, UpstreamKind,
+    Outcome, Refusal, ReloadResult, SendPath, Source, StatusClass, TlsSession, UpstreamFailure,
+    UpstreamKind,
 };
 
 /// What a metric is, and how its cells are shown.
@@ -212,7 +213,7 @@ table! {
         DiskSnapshotFailures, Counter, "millrace_disk_snapshot_failures_total",
             "Snapshots that could not be made; the journals stay.";
         Invalidations(cause: Invalidation), Counter, "millrace_invalidations_total",
-            "Objects dropped from the cache before eviction: a write went through, or the origin has another version.";
+            "Objects dropped from the cache before eviction: a write went through, the origin has another version, or an operator purged them.";
 
         MailboxMessages, ShardCounter, "millrace_mailbox_messages_total",
             "Messages taken out of the mailbox of a shard.";
@@ -221,6 +222,8 @@ table! {
 
         DnsLookups(result: DnsResult), Counter, "millrace_dns_lookups_total",
             "DNS lookups of origin names ended, by result.";
+        ConfigReloads(result: ReloadResult), Counter, "millrace_config_reloads_total",
+            "Times that the settings were read again because the file had changed or SIGHUP came, by what came of it.";
         AccessLogLines, Counter, "millrace_access_log_lines_total",
             "Access-log lines recorded.";
         AccessLogDropped, Counter, "millrace_access_log_dropped_total",
@@ -279,6 +282,10 @@ table! {
             "Messages waiting in the mailbox of a shard.";
         DnsHosts, Level, "millrace_dns_hosts",
             "Origin names that are kept resolved.";
+        ConfigRefused, Level, "millrace_config_refused",
+            "1 while the settings file has errors and the settings before them are in effect.";
+        ConfigWaiting, Level, "millrace_config_waiting_for_restart",
+            "Keys of the settings file whose change waits for a restart.";
         ProcessStartTime, Level, "millrace_process_start_time_seconds",
             "When the process started, in seconds since 1970-01-01T00:00:00Z.";
         ProcessResidentBytes, Level, "millrace_process_resident_memory_bytes",

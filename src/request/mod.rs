@@ -305,7 +305,7 @@ fn may_look_up(exchange: &Exchange<'_>, report: &Report) -> bool {
         let now_unix = || shard.wall().unix_seconds(report.started());
         !auth.is_presigned() || auth.presigned(now_unix()) == crate::s3::Presigned::InTime
     };
-    shard.policy().ttl_ms > 0 && in_time()
+    shard.keeps_any() && in_time()
 }
 
 fn operation_name(operation: Operation) -> &'static str {

@@ -62,6 +62,9 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         Found::Begun(Begun::Gone(gone)) => End::gone(gone, report),
         Found::Fresh(head, part) => read.known(head, part, report, out).await,
         // Boxed, so that the state of a hit stays small.
+        Found::Absent(_) if !read.is_kept() => {
+            Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await
+        }
         Found::Absent(status) => Box::pin(read.open(status, report, out)).await,
         Found::Ask => Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await,
     }
@@ -87,6 +90,12 @@ impl Read<'_, '_> {
         self.exchange.request.range
     }
 
+    /// Whether what the origin says would be kept.
+    fn is_kept(&self) -> bool {
+        let policy = self.shard().policy_at(self.object);
+        policy.ttl_ms_of(self.is_head()) > 0
+    }
+
     /// One look at the index. A hit in one place is answered from inside of it.
     fn look_up(&self, report: &mut Report, out: &mut Vec<u8>) -> Found {
         let index = self.shard().index_of(self.digest, 0);
@@ -98,7 +107,8 @@ impl Read<'_, '_> {
     }
 
     fn judge(&self, head: &Arc<Head>, report: &mut Report, out: &mut Vec<u8>) -> Found {
-        if !head.is_fresh(report.started().ms(), self.shard().policy().ttl_ms) {
+        let ttl_ms = self.shard().policy_of(head).ttl_ms_of(self.is_head());
+        if !head.is_fresh(report.started().ms(), ttl_ms) {
             return Found::Absent(CacheStatus::Stale);
         }
         let request = &self.exchange.request;
@@ -243,6 +253,7 @@ impl Read<'_, '_> {
         Some(Asking {
             key: self.object.encoded().into(),
             template,
+            policy: shard.policy_at(self.object),
             interest: Arc::new(()),
         })
     }
@@ -330,6 +341,7 @@ impl Read<'_, '_> {
                 .map_or(0, |bounds| bounds.start),
             client_whole: self.spec().is_none(),
             interest: Arc::downgrade(&asking.interest),
+            policy: asking.policy,
             faithful,
         }
     }

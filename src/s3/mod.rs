@@ -23,11 +23,13 @@ mod host;
 mod host_name;
 mod if_match;
 mod multi_delete;
+mod name_pattern;
 mod object_key;
 mod operation;
 #[cfg(test)]
 mod operation_tests;
 mod origin_config;
+mod packed;
 mod query;
 mod range;
 mod reason;
@@ -46,6 +48,7 @@ pub use if_match::IfMatch;
 pub use multi_delete::{
     MULTI_DELETE_BYTES_MAX, MULTI_DELETE_KEYS_MAX, MultiDeleteError, parse_multi_delete,
 };
+pub use name_pattern::{NameError, NamePattern, covers};
 pub use object_key::{
     BUCKET_BYTES_MAX, BucketDigest, KEY_BYTES_MAX, ObjectDigest, ObjectKey, ObjectKeyRef,
 };
@@ -53,6 +56,7 @@ pub use operation::classify;
 pub use origin_config::{
     CustomOrigin, ORIGIN_NAME_BYTES_MAX, OriginMapConfig, OriginMapError, SingleOrigin,
 };
+pub use packed::is_packed;
 pub use range::{ContentRange, RangeHeader, RangeSpec, Resolved, resolve};
 pub use reason::PassReason;
 pub use redact::{is_secret_parameter, redact_target};

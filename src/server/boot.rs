@@ -13,11 +13,11 @@ use crossbeam::utils::CachePadded;
 use tracing_subscriber::EnvFilter;
 
 use crate::access_log::{AccessLog, ShardLog, Target};
-use crate::admin::{self, AdminState, Readiness, State};
+use crate::admin::{self, AdminState, Purger, Readiness, State};
 use crate::base::clock;
 use crate::cache::partition::Partition;
 use crate::cache::stamps::Stamps;
-use crate::config::{AccessLog as AccessLogSetting, HugePages, Level, Settings};
+use crate::config::{AccessLog as AccessLogSetting, HugePages, Level, Loaded, Rules, Settings};
 use crate::io::listen::Listener;
 use crate::io::probe;
 use crate::listener::acceptor;
@@ -31,6 +31,7 @@ use crate::upstream::{AddressRule, Endpoint, TlsConfig, TlsRoots, UpstreamConfig
 
 use super::disk::DiskThreads;
 use super::limits::{self, Limits};
+use super::reload::Reloader;
 use super::threads::{self, Seat};
 use super::{Running, ServerError, control, guard};
 
@@ -233,6 +234,7 @@ fn world(
         stamps,
         registry: Arc::clone(registry),
         policy: limits::policy(settings, by_reference),
+        rules: Arc::new(Rules::of(settings, 1)),
         routes: routes(settings)?,
         draining: AtomicBool::new(false),
     };
@@ -240,7 +242,8 @@ fn world(
 }
 
 /// Brings everything up; returns when the doors are open.
-pub(super) fn start(settings: &Settings) -> Result<Running, ServerError> {
+pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
+    let settings = &loaded.settings;
     probe_kernel(settings)?;
     let by_reference = proves_by_reference();
     let usable: Vec<usize> = core_affinity::get_core_ids()
@@ -262,7 +265,9 @@ pub(super) fn start(settings: &Settings) -> Result<Running, ServerError> {
     note_start(&registry, &limits, &world);
     let (log, shard_logs) = start_access_log(settings, &registry)?;
     let readiness = Arc::new(Readiness::new());
-    let (names, events) = start_control(settings, &world, &readiness, admin_listener)?;
+    let contact = Contact::of(&admin_listener);
+    let desk = (admin_listener, contact.run.clone());
+    let (names, events) = start_control(loaded, &world, &readiness, desk)?;
     let named = world
         .routes
         .single
@@ -273,7 +278,7 @@ pub(super) fn start(settings: &Settings) -> Result<Running, ServerError> {
     let mut own: Vec<_> = doors.iter().map(|door| door.address()).collect();
     own.push(settings.admin.listen);
     let allow = guard::address_rule(own, named);
-    let mut disk = DiskThreads::open(settings, &limits)?;
+    let mut disk = DiskThreads::open(settings, &limits, contact.text())?;
     let seats = Seats {
         disk: disk.as_ref(),
         settings,
@@ -335,16 +340,36 @@ fn start_access_log(
     Ok(AccessLog::start(&target, Arc::clone(registry))?)
 }
 
+/// How the tools find this process.
+struct Contact {
+    admin: String,
+    run: String,
+}
+
+impl Contact {
+    fn of(admin: &TcpListener) -> Self {
+        let admin = admin.local_addr().map(|address| address.to_string());
+        Self {
+            admin: admin.unwrap_or_default(),
+            run: format!("{:x}-{:x}", clock::unix_ms(), std::process::id()),
+        }
+    }
+
+    fn text(&self) -> String {
+        format!("{} {}\n", self.admin, self.run)
+    }
+}
+
 type Control = (
     tokio::sync::mpsc::Sender<Box<str>>,
     mpsc::Receiver<super::Event>,
 );
 
 fn start_control(
-    settings: &Settings,
+    loaded: &Arc<Loaded>,
     world: &Arc<World>,
     readiness: &Arc<Readiness>,
-    listener: TcpListener,
+    (listener, run): (TcpListener, String),
 ) -> Result<Control, ServerError> {
     let heartbeats = world
         .shards
@@ -358,7 +383,12 @@ fn start_control(
         heartbeats,
         admin::Limits::default(),
     );
-    let upstream = &settings.upstream;
+    let world_of_purger = Arc::clone(world);
+    let admin = admin.with_purger(Purger {
+        world: world_of_purger,
+        run,
+    });
+    let upstream = &loaded.settings.upstream;
     let resolver = Resolver::new(ResolverConfig {
         servers: upstream.dns_servers.clone(),
         ttl_min: Duration::from_millis(upstream.dns_ttl_min_ms),
@@ -375,6 +405,11 @@ fn start_control(
         names: names_end,
         registry,
         events,
+        reloader: Reloader {
+            started: Arc::clone(loaded),
+            world: Arc::clone(world),
+            readiness: Arc::clone(readiness),
+        },
     };
     let body = move || {
         if let Err(error) = control::run(desk) {

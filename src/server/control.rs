@@ -1,4 +1,4 @@
-//! The control thread: a tokio runtime of its own for what is not the data plane. Admin endpoints, DNS, signals.
+//! The control thread: a tokio runtime of its own for what is not the data plane. Admin endpoints, DNS, signals, settings that change.
 //!
 //! Called by `boot`. Reaches shards only through their mailboxes.
 
@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 
 use crate::admin::{self, AdminState};
@@ -17,6 +18,7 @@ use crate::shard::message::Message;
 use crate::upstream::dns::Resolver;
 
 use super::Event;
+use super::reload::Reloader;
 
 /// What the control thread is given.
 pub(super) struct Desk {
@@ -27,6 +29,7 @@ pub(super) struct Desk {
     pub(super) names: Receiver<Box<str>>,
     pub(super) registry: Arc<Registry>,
     pub(super) events: mpsc::Sender<Event>,
+    pub(super) reloader: Reloader,
 }
 
 /// Runs until the process ends.
@@ -40,7 +43,9 @@ pub(super) fn run(desk: Desk) -> std::io::Result<()> {
             signal(SignalKind::interrupt())?,
         ];
         let reopen = signal(SignalKind::hangup())?;
-        tokio::spawn(signals(stop, reopen, desk.events));
+        let reload = Arc::new(Notify::new());
+        tokio::spawn(desk.reloader.run(Arc::clone(&reload)));
+        tokio::spawn(signals(stop, reopen, desk.events, reload));
         let world = desk.world;
         let resolving = desk
             .resolver
@@ -81,12 +86,16 @@ async fn signals(
     [mut terminate, mut interrupt]: [Signal; 2],
     mut hangup: Signal,
     events: mpsc::Sender<Event>,
+    reload: Arc<Notify>,
 ) {
     loop {
         let event = tokio::select! {
             _ = terminate.recv() => Event::Stop,
             _ = interrupt.recv() => Event::Stop,
-            _ = hangup.recv() => Event::Reopen,
+            _ = hangup.recv() => {
+                reload.notify_one();
+                Event::Reopen
+            }
         };
         if events.send(event).is_err() {
             return;

@@ -68,8 +68,12 @@ fn free_bytes_in_time(dir: PathBuf) -> Option<u64> {
 }
 
 impl DiskThreads {
-    /// `None` without a cache directory.
-    pub(super) fn open(settings: &Settings, limits: &Limits) -> Result<Option<Self>, ServerError> {
+    /// `None` without a cache directory. `contact`: how the tools find this process.
+    pub(super) fn open(
+        settings: &Settings,
+        limits: &Limits,
+        contact: String,
+    ) -> Result<Option<Self>, ServerError> {
         let free = match (&settings.disk.dir, settings.disk.size_bytes) {
             (Some(dir), 0) => match free_bytes_in_time(dir.clone()) {
                 Some(free) => free,
@@ -86,6 +90,7 @@ impl DiskThreads {
         let Some(config) = limits::disk(settings, limits, free)? else {
             return Ok(None);
         };
+        let config = DiskConfig { contact, ..config };
         let (asks, asks_end) = channel();
         Ok(Some(Self {
             config: Arc::new(config),

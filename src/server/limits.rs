@@ -2,7 +2,7 @@
 //!
 //! Called by `boot`. Says what a setting of "all" or "a quarter" means here.
 
-use crate::config::{Compress, Settings, ZeroCopy};
+use crate::config::{Settings, ZeroCopy};
 use crate::disk::DiskConfig;
 use crate::disk::format::BLOCK_BYTES;
 use crate::fill::FillConfig;
@@ -18,8 +18,6 @@ const SLAB_BYTES_PER_HEAD: u64 = 4096;
 const HEADS_MIN: u64 = 4096;
 /// How long a fill waits for room in the slab.
 const ROOM_WAIT_MS: u64 = 10_000;
-/// Offsets beyond it do not fit the numbers of stripes.
-const OBJECT_BYTES_CEILING: u64 = 1 << 50;
 /// Part of the machine's memory that the slabs get by default.
 const MEMORY_SHARE: u64 = 4;
 
@@ -128,6 +126,7 @@ pub fn disk(
         operations_max: disk.operations_max,
         queue_bytes_max: disk.queue_bytes.min(limits.slab_bytes / 2),
         shards: limits.cores.len(),
+        contact: String::new(),
     }))
 }
 
@@ -136,15 +135,12 @@ pub fn disk(
 pub fn policy(settings: &Settings, by_reference: bool) -> Policy {
     let wanted = by_reference && settings.ram.zero_copy == ZeroCopy::Auto;
     Policy {
-        ttl_ms: settings.cache.ttl_ms,
         fanout: settings.fill.fanout as u32,
         attempts: settings.fill.attempts,
-        compress: settings.disk.compress == Compress::Lz4,
         by_reference_min: wanted.then_some(settings.ram.zero_copy_min_bytes),
         fill: FillConfig {
             window_bytes: settings.fill.window_bytes,
             finish_percent: u64::from(settings.fill.finish_percent),
-            object_bytes_max: settings.cache.object_bytes_max.min(OBJECT_BYTES_CEILING),
             room_wait_ms: ROOM_WAIT_MS,
         },
         head_limits: HeadLimits {

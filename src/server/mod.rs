@@ -9,6 +9,7 @@ mod disk;
 mod events;
 mod guard;
 pub mod limits;
+mod reload;
 mod threads;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use crate::access_log::{AccessLog, AccessLogError};
 use crate::admin::{Readiness, State};
 use crate::base::clock;
-use crate::config::Settings;
+use crate::config::Loaded;
 use crate::shard::World;
 use crate::shard::message::Message;
 
@@ -99,9 +100,11 @@ const LOOK: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// Whatever keeps it from starting.
-pub fn run(settings: Arc<Settings>) -> Result<(), ServerError> {
+pub fn run(loaded: Loaded) -> Result<(), ServerError> {
+    let loaded = Arc::new(loaded);
+    let settings = &loaded.settings;
     boot::start_log(settings.log.level);
-    let running = boot::start(&settings)?;
+    let running = boot::start(&loaded)?;
     while let Ok(Event::Reopen) = running.events.recv() {
         running.log.rotation().reopen();
     }

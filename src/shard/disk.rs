@@ -34,7 +34,7 @@ use crate::ram::extent::Extent;
 use crate::ram::readers::Readers;
 use crate::ram::{STRIPE_BYTES, StripeId};
 
-use crate::s3::Resolved;
+use crate::s3::{Resolved, is_packed};
 
 use super::message::{Answer, Message};
 use super::{Shard, routing};
@@ -75,6 +75,8 @@ pub(super) struct Disk {
     /// Segments that have been reclaimed while they may.
     gone: RefCell<HashSet<u32>>,
     prefixes: RefCell<Vec<Prefix>>,
+    /// The latest moment at which an origin has confirmed a head, by clocks that may have been set back since; milliseconds since 1970.
+    confirmed_last_ms: Cell<u64>,
     journal_due: Cell<bool>,
     queued_heads: QueuedHeads,
     /// Objects that a write is under way to, with the number of writes: their heads do not go to disk.
@@ -98,6 +100,7 @@ impl Disk {
             invalid: RefCell::default(),
             gone: RefCell::default(),
             prefixes: RefCell::default(),
+            confirmed_last_ms: Cell::new(0),
             journal_due: Cell::new(true),
             queued_heads: Rc::default(),
             announced: RefCell::default(),
@@ -106,6 +109,12 @@ impl Disk {
 }
 
 impl Disk {
+    /// An origin confirmed a head then.
+    fn confirmed(&self, unix_ms: u64) {
+        self.confirmed_last_ms
+            .set(self.confirmed_last_ms.get().max(unix_ms));
+    }
+
     /// Whether a head was invalidated with all objects of some prefix.
     fn is_beaten(&self, instance: u64, confirmed_unix_ms: u64, key: &[u8]) -> bool {
         let prefixes = self.prefixes.borrow();
@@ -331,6 +340,12 @@ impl Shard {
             if gone.contains(segment) {
                 continue;
             }
+            if let Folded::Head {
+                confirmed_unix_ms, ..
+            } = &fact
+            {
+                disk.confirmed(*confirmed_unix_ms);
+            }
             let spot = Spot::of(place, *segment);
             match fact {
                 Folded::Extent { id, window, .. } => {
@@ -388,10 +403,15 @@ impl Shard {
         let Some(head) = head.filter(|head| head.version() == id.version) else {
             return;
         };
+        let policy = self.policy_of(&head);
+        if !policy.disk {
+            return;
+        }
+        let compress = policy.compress && !is_packed(head.lines(), head.key());
         let item = Item::Extent {
             extent: Arc::clone(extent),
             head,
-            compress: self.world.policy.compress,
+            compress,
         };
         if !disk.writer.push(item) {
             self.metrics().count(Counter::DiskDropped);
@@ -406,6 +426,7 @@ impl Shard {
             return;
         }
         let confirmed_unix_ms = unix_ms_of(head.confirmed_ms());
+        disk.confirmed(confirmed_unix_ms);
         let confirmed_unix_s = (confirmed_unix_ms / 1000) as u32;
         let known = self.world.shards[self.id].index.on_disk.head(object);
         let same = known.filter(|known| known.version == head.version() as u64);
@@ -428,6 +449,9 @@ impl Shard {
         if known.is_some() {
             // Another version: what is on disk is not the current one from now on, whether or not the new one gets there.
             let _ = self.head_gone(disk, object);
+        }
+        if !self.policy_of(head).disk {
+            return;
         }
         // Every fetch of a large object publishes its head.
         let queued = disk.queued_heads.borrow().get(&object).copied();
@@ -504,10 +528,11 @@ impl Shard {
         self.head_gone(disk, object)
     }
 
-    /// The same for every object whose encoded key begins so.
+    /// The same for every object whose key a pattern covers.
     pub(super) fn forget_prefix_on_disk(&self, prefix: &[u8]) -> Option<u64> {
         let disk = self.disk.as_ref()?;
-        let unix_ms = clock::unix_ms();
+        // A clock that was set back must not make what is known younger than this.
+        let unix_ms = clock::unix_ms().max(disk.confirmed_last_ms.get());
         let own = Prefix {
             prefix: prefix.into(),
             instance: u64::MAX,
@@ -523,15 +548,17 @@ impl Shard {
         mark
     }
 
-    /// Waits until an invalidation is on disk, as long as an operation may take.
-    pub(super) async fn recorded(&self, mark: Option<u64>) {
+    /// Waits until an invalidation is on disk, as long as an operation may take; false if it is not.
+    pub(super) async fn recorded(&self, mark: Option<u64>) -> bool {
         let (Some(mark), Some(disk)) = (mark, &self.disk) else {
-            return;
+            return true;
         };
-        if let Err(error) = disk.journal.flush(mark, true).await {
-            self.disk_failed(DiskWork::Write, &error);
+        let flushed = disk.journal.flush(mark, true).await;
+        if let Err(error) = &flushed {
+            self.disk_failed(DiskWork::Write, error);
             self.metrics().count(Counter::DiskUnrecorded);
         }
+        flushed.is_ok()
     }
 
     /// What a fetch asks for, if it is on disk.

@@ -12,6 +12,7 @@ use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
 use crate::fill::{self, Fetch, Outcome, Ready};
+use crate::http::Method;
 use crate::io::watchdog::SWEEP_MS;
 use crate::io::{sleep_ms, spawn};
 use crate::metrics::{Counter, Gauge, Invalidation};
@@ -118,6 +119,7 @@ impl Shard {
                 let mark = self.drop_bucket(&bucket, hold_ms);
                 self.reply_when_recorded(mark, ticket);
             }
+            Message::Purge(order) => self.purge(*order),
             Message::VersionGone(object, version, ticket) => {
                 self.drop_version(object, version);
                 self.reply(ticket, SentAnswer::Done);
@@ -141,6 +143,7 @@ impl Shard {
                 let known = addresses.as_deref().ok_or(());
                 self.upstream.on_resolved(&host, known);
             }
+            Message::Rules(rules) => drop(self.rules.replace(rules)),
             Message::Drain => {
                 self.log.borrow_mut().flush();
                 self.upstream.close_idle();
@@ -157,7 +160,7 @@ impl Shard {
         }
         let shard = Rc::clone(self);
         spawn(async move {
-            shard.recorded(mark).await;
+            let _counted = shard.recorded(mark).await;
             shard.reply(ticket, SentAnswer::Done);
         });
     }
@@ -184,7 +187,7 @@ impl Shard {
     }
 
     pub(super) fn drop_bucket(&self, bucket: &[u8], hold_ms: u64) -> Option<u64> {
-        self.partition.borrow_mut().invalidate_prefix(bucket);
+        self.partition.borrow_mut().invalidate_pattern(bucket);
         if hold_ms > 0 {
             self.holds
                 .borrow_mut()
@@ -316,11 +319,12 @@ impl Shard {
 
     /// Whether a head that was published meanwhile is what an opening fetch would have brought.
     pub(super) fn answers_opening(&self, fetch: &Fetch, head: &Head) -> bool {
+        let is_head = fetch.template.method == Method::Head;
         let checksums = !fetch.template.wants_checksums
             || fetch.ranged.spec().is_some()
             || head.checksums_known();
         checksums
-            && head.is_fresh(clock::now_ms(), self.policy().ttl_ms)
+            && head.is_fresh(clock::now_ms(), fetch.policy.ttl_ms_of(is_head))
             && self.world.stamps.is_current(fetch.object, fetch.stamp)
     }
 

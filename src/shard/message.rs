@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
+use crate::config::Rules;
 use crate::disk::News;
 use crate::fill::{Fetch, Outcome, Ready};
 use crate::ram::StripeId;
@@ -18,6 +19,7 @@ use crate::ram::readers::Readers;
 use crate::upstream::{DetachedResponse, UpstreamError};
 
 use super::asks::Ticket;
+use super::purge::Order;
 
 /// A client's connection on its way from an acceptor to its shard.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub enum Message {
     Invalidate(u128, u64, Ticket),
     /// The same for every object of a bucket.
     InvalidateBucket(Arc<[u8]>, u64, Ticket),
+    /// An operator wants something gone.
+    Purge(Box<Order>),
     /// The head of an object, from disk.
     LoadHead(u128, Arc<[u8]>, Stamp, Ticket),
     /// The keeper of the cache directory, or the fold, has something to say.
@@ -62,6 +66,8 @@ pub enum Message {
     Answer(Ticket, SentAnswer),
     /// The addresses of a name, or that there are none.
     Resolved(Arc<str>, Option<Arc<[IpAddr]>>),
+    /// The settings have been read again.
+    Rules(Arc<Rules>),
     /// The last request is over: flush the log, close what is pooled.
     Drain,
 }

@@ -9,6 +9,7 @@ mod dispatch;
 pub mod mailbox;
 pub mod message;
 mod peers;
+pub mod purge;
 pub mod routing;
 pub mod waits;
 
@@ -23,16 +24,17 @@ use crate::access_log::ShardLog;
 use crate::base::clock::{Moment, Wall};
 use crate::base::places::Places;
 use crate::base::prng::Prng;
-use crate::cache::Index;
 use crate::cache::holds::Holds;
 use crate::cache::partition::{Partition, Tally};
 use crate::cache::stamps::Stamps;
+use crate::cache::{Head, Index};
+use crate::config::{ObjectPolicy, Rules};
 use crate::fill::{Fetch, FillConfig, Outcome};
 use crate::http::{HTTP_DATE_BYTES, HeadLimits, http_date};
 use crate::io::lend::Lender;
 use crate::io::watchdog::Watchdog;
 use crate::metrics::{Counter, Registry, ShardMetrics};
-use crate::s3::OriginMap;
+use crate::s3::{ObjectKeyRef, OriginMap};
 use crate::upstream::{Endpoint, Upstream};
 
 use asks::{Asks, Ticket};
@@ -48,16 +50,12 @@ const BODY_COPIES_MAX: usize = 32;
 /// What the request path needs to know of the configuration; plain numbers, computed once.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// How long a head may be used without asking; 0 passes everything.
-    pub ttl_ms: u64,
     /// Stripes that one client's stream may have in flight.
     pub fanout: u32,
     /// How often one answer may fetch what is missing again.
     pub attempts: u32,
     /// Bodies from this size on go out by reference once they are hot; `None`: never.
     pub by_reference_min: Option<usize>,
-    /// Whether extents are compressed on disk where that pays.
-    pub compress: bool,
     /// Bounds of fills.
     pub fill: FillConfig,
     /// Bounds of request heads.
@@ -111,6 +109,8 @@ pub struct World {
     pub registry: Arc<Registry>,
     /// Numbers of the request path.
     pub policy: Policy,
+    /// The rules at start; each shard hears of newer ones.
+    pub rules: Arc<Rules>,
     /// Hosts to origins.
     pub routes: Routes,
     /// Stop taking requests.
@@ -145,6 +145,7 @@ pub struct Shard {
     pub logs: bool,
     /// Places for copies of request bodies that have to be understood (multi-deletes).
     pub copies: Rc<Places>,
+    rules: RefCell<Arc<Rules>>,
     wall: Cell<Wall>,
     /// The `Date` of a second since 1970.
     date: Cell<(i64, [u8; HTTP_DATE_BYTES])>,
@@ -185,6 +186,7 @@ impl Shard {
     pub fn new(parts: ShardParts) -> Rc<Self> {
         Rc::new(Self {
             id: parts.id,
+            rules: RefCell::new(Arc::clone(&parts.world.rules)),
             world: parts.world,
             watchdog: parts.watchdog,
             upstream: parts.upstream,
@@ -216,6 +218,25 @@ impl Shard {
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.world.policy
+    }
+
+    /// How the object of a head is treated.
+    #[must_use]
+    pub fn policy_of(&self, head: &Head) -> ObjectPolicy {
+        head.policy(&self.rules.borrow())
+    }
+
+    /// How an object is treated.
+    #[must_use]
+    pub fn policy_at(&self, object: ObjectKeyRef<'_>) -> ObjectPolicy {
+        let rules = self.rules.borrow();
+        rules.resolve(object.origin_id(), object.bucket(), object.key())
+    }
+
+    /// Whether any object may be kept.
+    #[must_use]
+    pub fn keeps_any(&self) -> bool {
+        self.rules.borrow().keep_any()
     }
 
     /// The wall clock, read a moment ago.
@@ -290,7 +311,8 @@ impl Shard {
         let owner = routing::head_owner(object, self.world.shards.len());
         if owner == self.id {
             let mark = self.drop_object(object, hold_ms);
-            return self.recorded(mark).await;
+            let _counted = self.recorded(mark).await;
+            return;
         }
         let (ticket, ask) = self.asks.open();
         self.post(owner, Message::Invalidate(object, hold_ms, ticket));
@@ -302,7 +324,7 @@ impl Shard {
         for owner in 0..self.world.shards.len() {
             if owner == self.id {
                 let mark = self.drop_bucket(&bucket, hold_ms);
-                self.recorded(mark).await;
+                let _counted = self.recorded(mark).await;
                 continue;
             }
             let (ticket, ask) = self.asks.open();

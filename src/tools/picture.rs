@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::bars::Bars;
 use crate::disk::fold::{Fold, Listener, Prefix, Tally};
 use crate::disk::format::BLOCK_BYTES;
 use crate::disk::format::fact::Place;
@@ -48,6 +49,11 @@ impl StoredExtent {
     pub(super) fn record_bytes(&self) -> u64 {
         u64::from(self.place.record_blocks) * BLOCK_BYTES
     }
+
+    /// Bytes that the record is shorter than the bytes it holds: what compression has saved, at least.
+    pub(super) fn saved_bytes(&self) -> u64 {
+        self.bytes().saturating_sub(self.record_bytes())
+    }
 }
 
 /// A head in a segment.
@@ -57,6 +63,12 @@ pub(super) struct StoredHead {
     pub(super) confirmed_unix_ms: u64,
     pub(super) place: Place,
     pub(super) segment: Arc<Segment>,
+}
+
+impl StoredHead {
+    pub(super) fn record_bytes(&self) -> u64 {
+        u64::from(self.place.record_blocks) * BLOCK_BYTES
+    }
 }
 
 /// An object whose head could be read.
@@ -130,7 +142,7 @@ pub(super) fn read(segment: &Segment, block: u32, blocks: u32) -> io::Result<Vec
 }
 
 impl Picture {
-    pub(super) fn read(dir: &Path) -> Result<Self, DirectoryError> {
+    pub(super) fn read(dir: &Path, bars: &Bars) -> Result<Self, DirectoryError> {
         keeper::check(dir)?;
         let instances = keeper::instances(dir)?;
         let found = keeper::segments(dir, &instances)?;
@@ -138,8 +150,10 @@ impl Picture {
             .iter()
             .map(|found| (found.segment.name(), Arc::clone(&found.segment)));
         let registry = registry.collect();
+        let bar = bars.of("reading journals", instances.len() as u64);
         let mut fold = Fold::new(&registry, Found::default());
         fold.directory(dir, u64::MAX)?;
+        drop(bar);
         let tally = fold.tally();
         let (told, prefixes) = fold.finish();
         Ok(Self {
@@ -160,13 +174,27 @@ impl Picture {
     }
 
     /// Objects whose heads can be read, with the extents of their version.
-    pub(super) fn objects(&self) -> impl Iterator<Item = Object> + '_ {
+    pub(super) fn objects(&self, bars: &Bars) -> impl Iterator<Item = Object> + '_ {
+        self.objects_where(bars, |_| true)
+    }
+
+    /// The same for those whose digest satisfies `is`.
+    pub(super) fn objects_where(
+        &self,
+        bars: &Bars,
+        is: impl Fn(u128) -> bool + 'static,
+    ) -> impl Iterator<Item = Object> + '_ {
+        let bar = bars.of("reading heads", self.heads.len() as u64);
         let mut by_version: HashMap<(u128, u128), Vec<StoredExtent>> = HashMap::new();
         for extent in &self.extents {
             let name = (extent.id.object, extent.id.version);
             by_version.entry(name).or_default().push(extent.clone());
         }
         self.heads.iter().filter_map(move |(object, head)| {
+            bar.inc(1);
+            if !is(*object) {
+                return None;
+            }
             let place = &head.place;
             let memory = read(&head.segment, place.block, place.record_blocks).ok()?;
             let (record, layout) = Record::decode(&memory).ok()?;

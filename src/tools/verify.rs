@@ -5,13 +5,14 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
 use crate::base::checksum::crc32c;
+use crate::disk::format::BLOCK_BYTES;
+use crate::disk::format::fact::Place;
 use crate::disk::format::record::{Kind, Record, frame_bytes};
 use crate::disk::keeper::DirectoryError;
 
 use super::Answer;
+use super::bars::Bars;
 use super::picture::{Picture, StoredExtent, StoredHead, read};
 
 /// What is wrong with a record.
@@ -61,21 +62,19 @@ fn check_head(object: u128, head: &StoredHead) -> Result<(), String> {
     }
 }
 
-fn bar(records: usize) -> ProgressBar {
-    let bar = ProgressBar::new(records as u64);
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} records, {eta} left") {
-        bar.set_style(style);
-    }
-    bar
-}
-
 /// Checks everything.
 pub(super) fn run(dir: &Path) -> Result<Answer, DirectoryError> {
-    let picture = Picture::read(dir)?;
-    let bar = bar(picture.heads.len() + picture.extents.len());
+    let bars = Bars::new();
+    let picture = Picture::read(dir, &bars)?;
+    let extents = picture.extents.iter();
+    let extent_bytes: u64 = extents.map(StoredExtent::record_bytes).sum();
+    let heads = picture.heads.values();
+    let head_bytes: u64 = heads.map(StoredHead::record_bytes).sum();
+    let bar = bars.of_bytes("checking", head_bytes + extent_bytes);
     let (mut text, mut damaged, mut bytes) = (String::new(), 0u64, 0u64);
-    let mut note = |what: &str, path: &Path, block: u32, result: Result<(), String>| {
-        bar.inc(1);
+    let mut note = |what: &str, path: &Path, place: &Place, result: Result<(), String>| {
+        let block = place.block;
+        bar.inc(u64::from(place.record_blocks) * BLOCK_BYTES);
         if let Err(why) = result {
             damaged += 1;
             let _ = writeln!(text, "{} block {block}: {what}: {why}", path.display());
@@ -85,7 +84,7 @@ pub(super) fn run(dir: &Path) -> Result<Answer, DirectoryError> {
         note(
             "a head",
             &head.segment.path,
-            head.place.block,
+            &head.place,
             check_head(*object, head),
         );
     }
@@ -94,7 +93,7 @@ pub(super) fn run(dir: &Path) -> Result<Answer, DirectoryError> {
         note(
             "an extent",
             &extent.segment.path,
-            extent.place.block,
+            &extent.place,
             check_extent(extent),
         );
     }

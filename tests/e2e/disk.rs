@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-fn start(dir: &Path, shards: u32, origin: SocketAddr) -> Millrace {
+pub fn start(dir: &Path, shards: u32, origin: SocketAddr) -> Millrace {
     Millrace::setup()
         .cache_dir(dir)
         .shards(shards)
@@ -21,7 +21,7 @@ fn start(dir: &Path, shards: u32, origin: SocketAddr) -> Millrace {
 
 /// Waits until so many heads and extents are on disk, and in the journal.
 #[track_caller]
-fn await_written(server: &Millrace, heads: u64, extents: u64) {
+pub fn await_written(server: &Millrace, heads: u64, extents: u64) {
     wait_until("records on disk", PATIENCE, || {
         let metrics = server.metrics();
         let gauge = |name: &str| metrics.sum(&format!("millrace_disk_{name}"), &[]) as u64;
@@ -91,7 +91,7 @@ fn semantics_60_what_was_read_before_a_crash_is_a_hit_after_it() {
 
 /// Reads objects into the cache and waits until they are on disk.
 #[track_caller]
-fn fill(server: &Millrace, store: &Store, sizes: &[(u64, u64)]) {
+pub fn fill(server: &Millrace, store: &Store, sizes: &[(u64, u64)]) {
     let mut extents = 0;
     for &(seed, length) in sizes {
         store.insert(&path(seed), Object::tile(seed, length));

@@ -163,7 +163,7 @@ impl World {
     pub fn invalidate_bucket(&mut self, prefix: &[u8]) {
         self.reference.invalidate_bucket(prefix);
         for partition in &mut self.partitions {
-            partition.invalidate_prefix(prefix);
+            partition.invalidate_pattern(prefix);
         }
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::cache::Head;
 use crate::cache::stamps::Stamp;
+use crate::config::ObjectPolicy;
 use crate::fill::plan::{self, Window};
 use crate::fill::template::{Ranged, Template};
 use crate::fill::{Expected, Fetch, Outcome, Ready};
@@ -88,6 +89,8 @@ pub struct Asking {
     pub key: Arc<[u8]>,
     /// The request to send.
     pub template: Arc<Template>,
+    /// How the object is treated.
+    pub policy: ObjectPolicy,
     /// Keeps fills going that were asked for on behalf of this answer.
     pub interest: Arc<()>,
 }
@@ -164,6 +167,7 @@ impl<'a> Delivery<'a> {
             wanted,
             client_whole: false,
             interest: Arc::downgrade(&asking.interest),
+            policy: asking.policy,
             faithful: false,
         }
     }

@@ -187,6 +187,11 @@ impl Millrace {
         std::fs::read_to_string(self.folder.path.join("stderr")).unwrap_or_default()
     }
 
+    /// Its settings file, if it was given lines of TOML.
+    pub fn settings_file(&self) -> PathBuf {
+        self.folder.path.join("millrace.toml")
+    }
+
     pub fn access_log_lines(&self) -> Vec<String> {
         let text = std::fs::read_to_string(&self.access_log).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
