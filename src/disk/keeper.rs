@@ -227,6 +227,10 @@ pub fn is_alive(dir: &Path, name: &InstanceName) -> bool {
     renewed_ms.is_some_and(|renewed_ms| clock::unix_ms().abs_diff(renewed_ms) < LEASE_MS)
 }
 
+fn lease_text() -> String {
+    format!("{:013}\n", clock::unix_ms())
+}
+
 impl Keeper {
     /// Opens the directory, makes this process's folder, and looks at what others have left.
     ///
@@ -248,6 +252,9 @@ impl Keeper {
         fs::create_dir_all(&segments).map_err(at(&segments))?;
         let lease_path = folder.join(names::LEASE);
         let lease = file::Blocks::create(&lease_path).map_err(at(&lease_path))?;
+        lease
+            .write_first(lease_text().as_bytes())
+            .map_err(at(&lease_path))?;
         // Giving a lock back asks a server, and a process whose server is gone would not end: there the time in the lease says who lives.
         if file::is_on_a_device(lease.file().as_raw_fd()) {
             let _ = lease.file().try_lock();
@@ -403,7 +410,7 @@ impl Keeper {
     }
 
     fn renew(&mut self) {
-        let text = format!("{:013}\n", clock::unix_ms());
+        let text = lease_text();
         if let Err(error) = self.lease.write_first(text.as_bytes()) {
             tracing::warn!(%error, "the lease of the cache directory cannot be written");
         }
