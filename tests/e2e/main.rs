@@ -21,6 +21,7 @@
 
 mod harness;
 
+mod conditions;
 mod config_cli;
 mod crashes;
 mod disk;
@@ -29,6 +30,8 @@ mod disk_faults;
 mod disk_hangs;
 mod drain;
 mod failing_origin;
+mod freshness;
+mod golden;
 mod herd;
 mod hostile;
 mod http_client_shapes;
