@@ -18,7 +18,7 @@ use millrace::fill::template::Ranged;
 use millrace::fill::validate::{Question, validate};
 use millrace::http::{HeadLimits, Method, parse_response};
 use millrace::s3::{
-    ContentRange, IfMatch, ObjectKeyRef, OriginMap, RangeHeader, Target, classify, is_stored,
+    ContentRange, ObjectKeyRef, OriginMap, RangeHeader, Target, classify, is_stored,
 };
 
 fn hosts(c: &mut Criterion) {
@@ -126,10 +126,6 @@ fn ranges(c: &mut Criterion) {
     });
     group.bench_function("the windows of 100 MiB", |b| {
         b.iter(|| plan::windows(black_box(1_000_000..105_857_600)).count());
-    });
-    group.bench_function("If-Match", |b| {
-        let etag = b"\"9b2cf535f27731c974343645a3985328\"";
-        b.iter(|| IfMatch::new(black_box(etag)).matches(etag));
     });
     group.finish();
 }

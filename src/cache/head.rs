@@ -7,8 +7,9 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::config::{ObjectPolicy, Rules};
+use crate::http::parse_http_date;
 use crate::ram::extent::FREQUENCY_MAX;
-use crate::s3::ObjectKeyRef;
+use crate::s3::{ObjectKeyRef, Validators};
 
 /// The parts a head is made of.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,8 @@ pub struct HeadParts {
     pub checksums_known: bool,
     /// When the origin confirmed it, in monotonic milliseconds; below zero if that was before this process.
     pub confirmed_ms: i64,
+    /// When the origin was asked for it: what it said is not older than this.
+    pub asked_ms: i64,
 }
 
 /// The head of one version of an object. All its bytes are in one block, those that an answer copies next to each other.
@@ -44,6 +47,7 @@ pub struct Head {
     class: AtomicU64,
     version: u128,
     object: u128,
+    asked_ms: i64,
 }
 
 /// Where the parts of a head's bytes end; the last one ends with them.
@@ -71,6 +75,39 @@ impl Ends {
             length_line,
         }
     }
+}
+
+/// One stored header line.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredLine<'h> {
+    name: &'h [u8],
+    /// Without the spaces around it.
+    pub value: &'h [u8],
+    /// All of it, with its CRLF.
+    pub raw: &'h [u8],
+}
+
+impl StoredLine<'_> {
+    /// Whether it has this name, in any case.
+    #[must_use]
+    pub fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name.as_bytes())
+    }
+}
+
+/// Stored lines, one by one.
+pub fn lines_of(mut lines: &[u8]) -> impl Iterator<Item = StoredLine<'_>> {
+    std::iter::from_fn(move || {
+        let end = memchr::memchr(b'\n', lines)? + 1;
+        let (raw, rest) = lines.split_at(end);
+        lines = rest;
+        let colon = memchr::memchr(b':', raw).unwrap_or(raw.len() - 1);
+        Some(StoredLine {
+            name: &raw[..colon],
+            value: raw[colon + 1..].trim_ascii(),
+            raw,
+        })
+    })
 }
 
 /// Digest of a version: ETag and total length.
@@ -111,6 +148,7 @@ impl Head {
             class: AtomicU64::new(0),
             version: version_digest(&parts.etag, parts.total),
             object,
+            asked_ms: parts.asked_ms,
         }
     }
 
@@ -215,8 +253,36 @@ impl Head {
             checksum_lines: older.checksum_lines().into(),
             checksums_known: true,
             confirmed_ms: self.confirmed_ms,
+            asked_ms: self.asked_ms,
         };
         Self::new(self.object, parts)
+    }
+
+    /// Whether this stays the current version although the origin has now said `other`: `other` was asked for before this one had come, so that
+    /// either may be the later one, and this one was written later.
+    #[must_use]
+    pub fn outlives(&self, other: &Self) -> bool {
+        let written = |head: &Self| parse_http_date(head.line("last-modified")?);
+        self.version != other.version
+            && other.asked_ms < self.confirmed_ms
+            && written(self) > written(other)
+    }
+
+    /// The value of the first stored line of a name.
+    #[must_use]
+    pub fn line(&self, name: &str) -> Option<&[u8]> {
+        lines_of(self.lines())
+            .find(|line| line.is(name))
+            .map(|line| line.value)
+    }
+
+    /// What the origin knows this version by.
+    #[must_use]
+    pub fn validators(&self) -> Validators<'_> {
+        Validators {
+            etag: self.etag(),
+            last_modified: self.line("last-modified"),
+        }
     }
 
     /// How the object is treated; matched once for these rules, then remembered.
@@ -320,6 +386,35 @@ mod tests {
         assert!(
             head.is_fresh(500, 1),
             "a clock that seems to go back gives age 0"
+        );
+    }
+
+    #[test]
+    fn of_two_answers_at_the_same_time_the_version_written_later_stays() {
+        let head = |etag: &[u8], second: u8, asked_ms: i64, confirmed_ms: i64| {
+            let line = format!("Last-Modified: Wed, 12 Aug 2026 10:00:0{second} GMT\r\n");
+            Head::new(
+                1,
+                HeadParts {
+                    lines: line.into_bytes().into_boxed_slice(),
+                    asked_ms,
+                    confirmed_ms,
+                    ..parts(etag, 10)
+                },
+            )
+        };
+        let current = head(b"\"b\"", 5, 100, 120);
+        assert!(current.outlives(&head(b"\"a\"", 4, 90, 130)));
+        assert!(current.outlives(&head(b"\"a\"", 4, 119, 130)));
+        assert!(
+            !current.outlives(&head(b"\"a\"", 4, 120, 130)),
+            "asked afterwards"
+        );
+        assert!(!current.outlives(&head(b"\"c\"", 5, 90, 130)));
+        assert!(!current.outlives(&head(b"\"c\"", 6, 90, 130)));
+        assert!(
+            !current.outlives(&head(b"\"b\"", 4, 90, 130)),
+            "the same version"
         );
     }
 

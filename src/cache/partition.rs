@@ -206,13 +206,17 @@ impl Partition {
         self.extents
     }
 
-    /// Stores a head, unless its object was invalidated since `stamp`; gives back what is now known of that version.
+    /// Stores a head, unless its object was invalidated since `stamp`; gives back what is now known of that version. A version that was
+    /// followed by another one while it was asked for is given back, but not stored.
     pub fn publish(&mut self, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
         let object = head.object();
         if !self.stamps.is_current(object, stamp) {
             return None;
         }
         let older = self.heads.get(object as u64, &object, Arc::clone);
+        if older.as_ref().is_some_and(|older| older.outlives(&head)) {
+            return Some(Arc::new(head));
+        }
         let head = Arc::new(match &older {
             Some(older) => head.inherit(older),
             None => head,
@@ -231,6 +235,22 @@ impl Partition {
             }
         }
         Some(head)
+    }
+
+    /// Stores a newer head of the version that is known. If another one is known by now, or none, nothing is stored: what the origin said of
+    /// this version was said before. `None` as in [`Partition::publish`].
+    pub fn confirm(&mut self, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
+        let object = head.object();
+        if !self.stamps.is_current(object, stamp) {
+            return None;
+        }
+        let same = self.heads.get(object as u64, &object, |known| {
+            known.version() == head.version()
+        });
+        match same {
+            Some(true) => self.publish(head, stamp),
+            Some(false) | None => Some(Arc::new(head)),
+        }
     }
 
     fn evict_head(&mut self) -> bool {
@@ -700,6 +720,30 @@ mod tests {
                 .head(1, b"other key, same digest")
                 .is_none()
         );
+    }
+
+    #[test]
+    fn a_confirmation_brings_back_nothing_that_is_not_the_current_version() {
+        let mut partition = partition(2 << 20);
+        let stamp = partition.stamps.now(1);
+        assert!(partition.confirm(head(1), stamp).is_some());
+        assert!(partition.index().head(1, b"k").is_none(), "none was known");
+        partition.publish(head(1), stamp);
+        let newer = Head::new(
+            1,
+            HeadParts {
+                key: (*b"k").into(),
+                etag: (*b"\"f\"").into(),
+                ..HeadParts::default()
+            },
+        );
+        let version = newer.version();
+        partition.publish(newer, stamp);
+        assert!(partition.confirm(head(1), stamp).is_some());
+        let current = partition.index().head(1, b"k").expect("a head");
+        assert_eq!(current.version(), version);
+        partition.invalidate(1);
+        assert!(partition.confirm(head(1), stamp).is_none());
     }
 
     #[test]

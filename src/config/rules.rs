@@ -21,9 +21,11 @@ pub const AWS: &str = "aws";
 /// How one object is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectPolicy {
-    /// How long its bytes are served without asking; 0: it is not kept.
+    /// Whether it is kept at all.
+    pub kept: bool,
+    /// How long its bytes are served without asking.
     pub ttl_ms: u64,
-    /// How long a HEAD is answered without asking.
+    /// How long it is answered without a body without asking: HEAD, 304, 412.
     pub head_ttl_ms: u64,
     /// The largest object that is kept.
     pub object_bytes_max: u64,
@@ -74,8 +76,10 @@ impl AtOrigin {
 /// All rules.
 #[derive(Debug)]
 pub struct Rules {
-    /// What holds where no rule says anything; `head_ttl_ms` as `ttl_ms`.
+    /// What holds where no rule says anything.
     base: ObjectPolicy,
+    /// `cache.head_ttl`, whatever `cache.ttl` is.
+    head_ttl_ms: u64,
     globs: GlobSet,
     rules: Vec<(AtOrigin, Rule)>,
     /// Policies by number, in the order in which they were first found.
@@ -111,12 +115,14 @@ impl Rules {
         let with_origin = |rule: &Rule| (AtOrigin::of(rule), rule.clone());
         Self {
             base: ObjectPolicy {
+                kept: true,
                 ttl_ms,
-                head_ttl_ms: ttl_ms,
+                head_ttl_ms: settings.cache.head_ttl_ms.min(ttl_ms),
                 object_bytes_max: object_bytes_max.min(OBJECT_BYTES_CEILING),
                 disk: true,
                 compress: settings.disk.compress == Compress::Lz4,
             },
+            head_ttl_ms: settings.cache.head_ttl_ms,
             globs: globs.build().expect("globs that hold alone hold together"),
             rules: settings.rules.iter().map(with_origin).collect(),
             classes: (0..CLASSES_MAX).map(|_| OnceLock::new()).collect(),
@@ -141,14 +147,8 @@ impl Rules {
     pub fn ttl_ms_longest(&self) -> u64 {
         let rules = self.rules.iter();
         let told = rules.flat_map(|(_, rule)| [rule.ttl_ms, rule.head_ttl_ms]);
-        told.flatten().fold(self.base.ttl_ms, u64::max)
-    }
-
-    /// Whether any object may be kept.
-    #[must_use]
-    pub fn keep_any(&self) -> bool {
-        let longer = |rule: &Rule| rule.ttl_ms.max(rule.head_ttl_ms).unwrap_or(0) > 0;
-        self.base.ttl_ms > 0 || self.rules.iter().any(|(_, rule)| longer(rule))
+        told.flatten()
+            .fold(self.base.ttl_ms.max(self.base.head_ttl_ms), u64::max)
     }
 
     /// How an object is treated.
@@ -174,10 +174,10 @@ impl Rules {
         let largest = rules.clone().find_map(|rule| rule.object_bytes_max);
         let compress = rules.clone().find_map(|rule| rule.compress);
         let tiers = rules.clone().find_map(|rule| rule.tiers.as_deref());
-        let kept = u64::from(tiers.is_none_or(|tiers| tiers.contains(&Tier::Ram)));
         ObjectPolicy {
-            ttl_ms: ttl_ms * kept,
-            head_ttl_ms: head_ttl_ms.unwrap_or(ttl_ms) * kept,
+            kept: tiers.is_none_or(|tiers| tiers.contains(&Tier::Ram)),
+            ttl_ms,
+            head_ttl_ms: head_ttl_ms.unwrap_or(self.head_ttl_ms).min(ttl_ms),
             object_bytes_max: largest
                 .unwrap_or(base.object_bytes_max)
                 .min(OBJECT_BYTES_CEILING),
@@ -226,6 +226,7 @@ mod tests {
             rules("[cache]\nttl = '5s'\nobject_bytes_max = '1KiB'\n[disk]\ncompress = 'lz4'");
         let policy = rules.plain().expect("no rule");
         let expected = ObjectPolicy {
+            kept: true,
             ttl_ms: 5000,
             head_ttl_ms: 5000,
             object_bytes_max: 1024,
@@ -253,13 +254,10 @@ mod tests {
         let tmp = at("b/hot/tmp/x/y.csv");
         assert_eq!((tmp.ttl_ms, tmp.head_ttl_ms), (86_400_000, 2000));
         assert_eq!((tmp.disk, tmp.compress), (false, true));
-        assert_eq!(at("b/hot/x").head_ttl_ms, 86_400_000);
+        assert_eq!(at("b/hot/x").head_ttl_ms, 60_000);
         assert_eq!(at("b/hotter/x"), plain);
         let secret = at("secret/k.csv");
-        assert_eq!(
-            (secret.ttl_ms, secret.head_ttl_ms, secret.disk),
-            (0, 0, false)
-        );
+        assert!(plain.kept && !secret.kept && !secret.disk);
         assert_eq!(secret.object_bytes_max, 1 << 20);
     }
 

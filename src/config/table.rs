@@ -448,7 +448,9 @@ settings! {
     }
     cache: Cache = "What is kept, for how long, for whom." {
         ttl_ms: u64 = "ttl" (duration(0, 3650 * DAY), "1h", "--ttl")
-            "How long a cached object is served without asking the origin. \"0s\": nothing is cached, every request passes.";
+            "How long a cached object is served without asking the origin, counted from its last word. After it, or always with \"0s\", the origin is asked whether the copy still holds, with the client's own signature; if it does, the bytes come from here.";
+        head_ttl_ms: u64 = "head_ttl" (duration(0, 3650 * DAY), "1m")
+            "The same for answers without a body: to a HEAD, and 304 and 412 to conditions. Never longer than for a body.";
         access: Access = "access" (one(Shape::OneOf(Access::WORDS)), "open")
             "Who may read what is cached. \"open\": whoever reaches the port, without the origin being asked.";
         object_bytes_max: u64 = "object_bytes_max" (size(1, 64 * TIB), "5TiB")
@@ -488,7 +490,7 @@ settings! {
         ttl_ms: Option<u64> = "ttl" (duration(0, 3650 * DAY), Initial::Unset("10m"))
             "As `cache.ttl`.";
         head_ttl_ms: Option<u64> = "head_ttl" (duration(0, 3650 * DAY), Initial::Unset("30s"))
-            "How long a HEAD is answered without asking the origin. Not given by any rule: as long as a GET.";
+            "As `cache.head_ttl`.";
         object_bytes_max: Option<u64> = "object_bytes_max" (size(1, 64 * TIB), Initial::Unset("5TiB"))
             "As `cache.object_bytes_max`.";
         tiers: Option<Vec<Tier>> = "tiers" (Kind::List(Shape::OneOf(Tier::WORDS), 0, 2), Initial::Unset("ram,disk"))

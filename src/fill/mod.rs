@@ -3,6 +3,7 @@
 //! Called by `shard` (which keeps the table of flights and hands out the outcome). A fill belongs to the cache, not to the client that caused
 //! it. It reaches other shards' partitions only through [`Peers`], and knows nothing of client connections.
 
+pub mod confirm;
 pub mod open;
 pub mod plan;
 pub mod stream;
@@ -71,6 +72,10 @@ pub struct Fetch {
     pub policy: ObjectPolicy,
     /// Whether this is, to the origin, just what the client asked, so that any answer can be passed on to it.
     pub faithful: bool,
+    /// A version that is known, but too old to be used without asking: the origin is asked whether it still holds.
+    pub known: Option<Arc<Head>>,
+    /// How long what is known may be used without asking; 0: not at all, and nobody shares the answer.
+    pub fresh_ms: u64,
 }
 
 impl Fetch {
@@ -79,11 +84,30 @@ impl Fetch {
     pub fn same_flight(&self, other: &Self) -> bool {
         self.object == other.object
             && self.stamp == other.stamp
-            && self.template.method == other.template.method
-            && self.template.wants_checksums == other.template.wants_checksums
-            && self.ranged.spec() == other.ranged.spec()
-            && self.expected == other.expected
+            && self.same_question(other)
             && self.key == other.key
+    }
+
+    fn same_question(&self, other: &Self) -> bool {
+        let (mine, theirs) = (&*self.template, &*other.template);
+        let same_conditions = mine.signed_conditions == theirs.signed_conditions;
+        if self.expected.is_none() && (self.fresh_ms == 0 || other.fresh_ms == 0) {
+            return false;
+        }
+        match (&self.known, &other.known) {
+            // Whoever asks, and for which bytes: one answer says whether the version still holds.
+            (Some(mine), Some(theirs)) => mine.version() == theirs.version() && same_conditions,
+            (Some(_), None) | (None, Some(_)) => false,
+            // Conditions on a version that is expected have been judged.
+            (None, None) => {
+                mine.method == theirs.method
+                    && mine.wants_checksums == theirs.wants_checksums
+                    && self.ranged.spec() == other.ranged.spec()
+                    && self.expected == other.expected
+                    && (self.expected.is_some()
+                        || (same_conditions && mine.conditions == theirs.conditions))
+            }
+        }
     }
 }
 
@@ -96,8 +120,34 @@ pub struct Ready {
     pub extent: Option<Arc<Extent>>,
     /// The fill that is under way for this fetch, if it still is.
     pub fill: Option<Arc<Readers>>,
-    /// Nobody asked the origin: the head, and the bytes if there are any, were on disk.
-    pub from_disk: bool,
+    /// Where the head came from.
+    pub came: Came,
+}
+
+/// How what a reader needs came about; with the origin's status where it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Came {
+    /// It was there already when the wish came.
+    Known,
+    /// From disk; nobody asked the origin.
+    Disk,
+    /// The origin sent what was not known.
+    Fetched(u16),
+    /// The origin said that the version which was known still holds.
+    Confirmed(u16),
+    /// The origin has another version than the one that was known.
+    Changed(u16),
+}
+
+impl Came {
+    /// The origin's status, if it was asked.
+    #[must_use]
+    pub fn origin_status(self) -> Option<u16> {
+        match self {
+            Self::Known | Self::Disk => None,
+            Self::Fetched(status) | Self::Confirmed(status) | Self::Changed(status) => Some(status),
+        }
+    }
 }
 
 /// What became of a fetch when the origin's head had been read.
@@ -118,6 +168,10 @@ pub enum Outcome {
 pub trait Peers: 'static {
     /// Stores a head at its owner; `None` when its object was invalidated since `stamp`.
     fn publish(&self, head: Head, stamp: Stamp) -> impl Future<Output = Option<Arc<Head>>>;
+    /// The same for a head of a version that is known, which is not brought back if another one is known by now.
+    fn confirm(&self, head: Head, stamp: Stamp) -> impl Future<Output = Option<Arc<Head>>>;
+    /// Whether all of `span` of a version is there or on its way.
+    fn has(&self, object: u128, version: u128, span: &Range<u64>) -> bool;
     /// What is known of an object now.
     fn known_head(&self, object: u128, key: &[u8]) -> Option<Arc<Head>>;
     /// Asks the owner of a stripe for room.
@@ -146,4 +200,86 @@ pub trait Peers: 'static {
     fn metrics(&self) -> &ShardMetrics;
     /// Bounds.
     fn fill_config(&self) -> FillConfig;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::head::HeadParts;
+    use crate::cache::stamps::Stamps;
+    use crate::http::Method;
+    use crate::upstream::Endpoint;
+
+    fn fetch(first: u64, conditions: &str, known: Option<&[u8]>, fresh_ms: u64) -> Fetch {
+        let head = |etag: &[u8]| {
+            let parts = HeadParts {
+                etag: etag.into(),
+                ..HeadParts::default()
+            };
+            Arc::new(Head::new(7, parts))
+        };
+        let template = Template {
+            lines: Box::default(),
+            method: Method::Get,
+            endpoint: Endpoint::new(false, "h", 80),
+            range_signed: false,
+            has_if_match: false,
+            may_revalidate: true,
+            conditions: conditions.as_bytes().into(),
+            signed_conditions: Box::default(),
+            wants_checksums: false,
+        };
+        Fetch {
+            key: Arc::from(*b"k"),
+            object: 7,
+            stamp: Stamps::default().now(7),
+            template: Arc::new(template),
+            ranged: Ranged::bytes(&(first..100)),
+            expected: None,
+            wanted: first,
+            client_whole: false,
+            interest: Weak::new(),
+            policy: ObjectPolicy {
+                kept: true,
+                ttl_ms: fresh_ms,
+                head_ttl_ms: fresh_ms,
+                object_bytes_max: 1 << 20,
+                disk: false,
+                compress: false,
+            },
+            faithful: true,
+            known: known.map(head),
+            fresh_ms,
+        }
+    }
+
+    /// Reference 2D.78, 2F.113 and 2G.121.
+    #[test]
+    fn who_may_share_an_answer_by_table() {
+        let (a, b) = (Some(&b"\"a\""[..]), Some(&b"\"b\""[..]));
+        let table = [
+            (fetch(0, "", None, 1), fetch(0, "", None, 1), true),
+            (fetch(0, "", None, 1), fetch(5, "", None, 1), false),
+            (fetch(0, "", None, 0), fetch(0, "", None, 0), false),
+            (fetch(0, "", None, 1), fetch(0, "", None, 0), false),
+            (
+                fetch(0, "If-Match: x", None, 1),
+                fetch(0, "", None, 1),
+                false,
+            ),
+            (
+                fetch(0, "If-Match: x", None, 1),
+                fetch(0, "If-Match: x", None, 1),
+                true,
+            ),
+            (fetch(0, "", a, 1), fetch(5, "If-Match: x", a, 1), true),
+            (fetch(0, "", a, 1), fetch(0, "", b, 1), false),
+            (fetch(0, "", a, 1), fetch(0, "", None, 1), false),
+            (fetch(0, "", a, 0), fetch(0, "", a, 0), false),
+        ];
+        for (row, (one, other, want)) in table.iter().enumerate() {
+            assert_eq!(one.same_flight(other), *want, "row {row}");
+            assert_eq!(other.same_flight(one), *want, "row {row}");
+        }
+    }
 }

@@ -2,22 +2,27 @@
 //!
 //! Called by `shard` as a task of its own. `opened` is called exactly once, as soon as it is known what the readers get.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::clock;
 use crate::cache::Head;
+use crate::cache::head::HeadParts;
 use crate::cache::partition::Lease;
 use crate::http::Method;
-use crate::metrics::{Counter, FillEnd, Gauge, Histogram, UpstreamFailure, UpstreamKind};
+use crate::metrics::{
+    Counter, FillEnd, Gauge, Histogram, Revalidation, UpstreamFailure, UpstreamKind,
+};
 use crate::ram::extent::{Extent, ExtentWriter};
 use crate::ram::readers::Readers;
 use crate::upstream::{Response, UpstreamError};
 
+use super::confirm::{Confirmed, confirmed};
 use super::stream::{self, Flow};
-use super::template::Ranged;
+use super::template::{Condition, Ranged};
 use super::validate::{Fit, Question, validate};
-use super::{Fetch, Outcome, Peers, Ready, plan};
+use super::{Came, Fetch, Outcome, Peers, Ready, plan};
 
 /// Fewer bytes are there sooner than a new connection in the place of one whose answer is not read.
 const LOAD_BYTES_MIN: usize = 256 << 10;
@@ -36,6 +41,7 @@ pub async fn run<P: Peers>(peers: Rc<P>, fetch: Fetch, opened: impl FnOnce(Outco
         started_ns,
         readers,
         early: None,
+        conditional: true,
     };
     let end = opening.attempt().await;
     opening.release_early();
@@ -53,7 +59,12 @@ struct Opening<'p, P: Peers, F: FnOnce(Outcome)> {
     readers: Arc<Readers>,
     /// Room that was taken before the origin was asked.
     early: Option<ExtentWriter>,
+    /// Whether the version that is known is named to the origin.
+    conditional: bool,
 }
+
+/// The rest of an unwanted body that is read rather than its connection closed.
+const DRAIN_BYTES_MAX: u64 = 64 * 1024;
 
 impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
     fn tell(&mut self, outcome: Outcome) {
@@ -66,6 +77,12 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             return end;
         }
         let mut asked = self.exchange().await;
+        if let Ok(response) = &asked
+            && self.says_too_little(response)
+        {
+            self.conditional = false;
+            asked = self.exchange().await;
+        }
         // A range that we put in for speed must not change the answer: a zero-byte object satisfies no range.
         let for_speed = self.fetch.expected.is_none()
             && !self.fetch.faithful
@@ -83,10 +100,36 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         match asked {
             Ok(response) => self.judge(response).await,
             Err(error) => {
+                self.revalidated(Revalidation::Failed);
                 self.tell(Outcome::Failed(Arc::new(error)));
                 FillEnd::Failed
             }
         }
+    }
+
+    /// Counts what became of a question whether the known version still holds.
+    fn revalidated(&self, result: Revalidation) {
+        if self.fetch.known.is_some() {
+            self.peers.metrics().count(Counter::Revalidations(result));
+        }
+    }
+
+    /// What a 304 says of the version that is known.
+    fn confirmation(&self, response: &Response) -> Option<Confirmed> {
+        let known = self.fetch.known.as_deref()?;
+        let own = self.fetch.template.may_revalidate;
+        let is_304 = response.status() == 304 && self.conditional;
+        is_304.then(|| confirmed(known, &response.head(), own))
+    }
+
+    /// A 304 to our own condition that leaves open what the object is like now: it is asked for without one.
+    fn says_too_little(&self, response: &Response) -> bool {
+        let own = self.fetch.template.may_revalidate;
+        let confirmation = self.confirmation(response).filter(|_| own);
+        matches!(
+            confirmation,
+            Some(Confirmed::Rewritten | Confirmed::Other | Confirmed::Unclear)
+        )
     }
 
     /// Takes room before the origin is asked, where it is known what will come: no byte is fetched that could not be kept.
@@ -117,7 +160,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
                         head,
                         extent: Some(extent),
                         fill: None,
-                        from_disk: false,
+                        came: Came::Known,
                     }),
                     None => Outcome::Alone,
                 });
@@ -138,9 +181,17 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
 
     async fn exchange(&self) -> Result<Response, UpstreamError> {
         let (peers, fetch) = (self.peers, &self.fetch);
-        let etag = fetch.expected.as_ref().map(|expected| &*expected.etag);
-        let head = fetch.template.render(&fetch.ranged, etag);
+        let known = fetch.known.as_deref().filter(|_| self.conditional);
+        let condition = match (&fetch.expected, known) {
+            (Some(expected), _) => Condition::Match(&expected.etag),
+            (None, Some(known)) => Condition::NoneMatch(known.etag()),
+            // All that is to be known, to be judged here.
+            (None, None) if fetch.known.is_some() => Condition::Nothing,
+            (None, None) => Condition::Own,
+        };
+        let head = fetch.template.render(&fetch.ranged, condition);
         let kind = match fetch.template.method {
+            _ if fetch.known.is_some() => UpstreamKind::Revalidate,
             Method::Head => UpstreamKind::Head,
             _ => UpstreamKind::Fill,
         };
@@ -177,10 +228,11 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
                 .await;
             return self.give_up(response);
         }
+        if let Some(confirmation) = self.confirmation(&response) {
+            return self.not_modified(response, confirmation).await;
+        }
         if !matches!(response.status(), 200 | 206) {
-            // A range that was put in for speed changes nothing about a redirect or an error, but for 416.
-            self.fetch.faithful |= self.fetch.expected.is_none() && response.status() != 416;
-            return self.give_up(response);
+            return self.refused(response).await;
         }
         let question = Question {
             method: self.fetch.template.method,
@@ -207,7 +259,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         &self,
         window: &plan::Window,
         version: u128,
-        span: &std::ops::Range<u64>,
+        span: &Range<u64>,
     ) -> Option<Arc<Extent>> {
         let whole = window.absolute() == *span && window.range.len() >= LOAD_BYTES_MIN;
         let opening = self.fetch.expected.is_none();
@@ -220,41 +272,129 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             .flatten()
     }
 
-    async fn keep(&mut self, response: Response, fit: Fit) -> FillEnd {
-        let span = fit.span.clone();
-        let version = fit.version();
-        let mut parts = fit.parts;
-        parts.key = (*self.fetch.key).into();
-        parts.confirmed_ms = clock::now_ms() as i64;
-        let head = Head::new(self.fetch.object, parts);
-        let Some(head) = self.peers.publish(head, self.fetch.stamp).await else {
+    /// The version that is known still holds, or the origin answers the client's own condition.
+    async fn not_modified(&mut self, response: Response, confirmation: Confirmed) -> FillEnd {
+        let Confirmed::Same(mut parts) = confirmation else {
+            if !matches!(confirmation, Confirmed::Unclear) {
+                self.known_is_gone().await;
+            }
+            self.revalidated(Revalidation::Refused);
+            self.fetch.faithful = true;
             return self.give_up(response);
         };
-        let Some(window) = plan::first_window(&span) else {
-            self.tell(Outcome::Ready(Ready {
-                head,
-                extent: None,
-                fill: None,
-                from_disk: false,
-            }));
-            response.finish();
-            return FillEnd::Completed;
-        };
-        self.readers.announce(span.clone());
-        let early = self
-            .early
-            .take_if(|writer| writer.extent().id() == window.id(self.fetch.object, version));
-        let lease = match (early, self.on_disk(&window, version, &span)) {
+        let status = response.status();
+        date(&mut parts, &response);
+        response.finish();
+        self.revalidated(Revalidation::Confirmed);
+        let head = Head::new(self.fetch.object, parts);
+        match self.peers.confirm(head, self.fetch.stamp).await {
+            Some(head) => self.ready(head, None, false, Came::Confirmed(status)),
+            None => self.tell(Outcome::Alone),
+        }
+        FillEnd::Completed
+    }
+
+    /// Neither bytes nor a confirmation.
+    async fn refused(&mut self, response: Response) -> FillEnd {
+        let status = response.status();
+        self.revalidated(match status {
+            404 | 410 => Revalidation::Gone,
+            _ => Revalidation::Refused,
+        });
+        // 416: the origin would have said 304 if the version that is known held; or it does not know conditions.
+        if matches!(status, 404 | 410 | 416) {
+            self.known_is_gone().await;
+        }
+        // A range that was put in for speed changes nothing about a redirect or an error, but for 416.
+        self.fetch.faithful |= self.fetch.expected.is_none() && status != 416;
+        self.give_up(response)
+    }
+
+    async fn known_is_gone(&self) {
+        if let Some(known) = &self.fetch.known {
+            let version = known.version();
+            self.peers.version_gone(self.fetch.object, version).await;
+        }
+    }
+
+    fn ready(&mut self, head: Arc<Head>, extent: Option<Arc<Extent>>, fills: bool, came: Came) {
+        let fill = fills.then(|| Arc::clone(&self.readers));
+        self.tell(Outcome::Ready(Ready {
+            head,
+            extent,
+            fill,
+            came,
+        }));
+    }
+
+    /// How a 200 or 206 with this version came about.
+    fn came(&self, status: u16, version: u128) -> Came {
+        match &self.fetch.known {
+            None => Came::Fetched(status),
+            Some(known) if known.version() == version => {
+                self.revalidated(Revalidation::Confirmed);
+                Came::Confirmed(status)
+            }
+            Some(_) => {
+                self.revalidated(Revalidation::Changed);
+                Came::Changed(status)
+            }
+        }
+    }
+
+    /// Stores the head of a response that fits; `None` if it may not be kept.
+    async fn published(&self, mut parts: HeadParts) -> Option<Arc<Head>> {
+        parts.key = (*self.fetch.key).into();
+        let head = Head::new(self.fetch.object, parts);
+        let stamp = self.fetch.stamp;
+        let expected = self
+            .fetch
+            .expected
+            .as_ref()
+            .map(|expected| expected.version);
+        let known = self.fetch.known.as_ref().map(|known| known.version());
+        match expected.or(known) {
+            // The version that was known: it may have been followed by another one since.
+            Some(version) if version == head.version() => self.peers.confirm(head, stamp).await,
+            Some(_) | None => self.peers.publish(head, stamp).await,
+        }
+    }
+
+    async fn room(&mut self, window: &plan::Window, version: u128, span: &Range<u64>) -> Lease {
+        let id = window.id(self.fetch.object, version);
+        let early = self.early.take_if(|writer| writer.extent().id() == id);
+        match (early, self.on_disk(window, version, span)) {
             (Some(writer), _) => Lease::Granted(writer),
             // The version is the one that was there before: what is left of the answer is not read.
             (None, Some(extent)) => Lease::Have(extent),
             (None, None) => {
-                let id = window.id(self.fetch.object, version);
-                self.peers
-                    .lease(id, window.range.clone(), Arc::clone(&self.readers))
-                    .await
+                let readers = Arc::clone(&self.readers);
+                self.peers.lease(id, window.range.clone(), readers).await
             }
+        }
+    }
+
+    async fn keep(&mut self, response: Response, mut fit: Fit) -> FillEnd {
+        date(&mut fit.parts, &response);
+        let span = fit.span.clone();
+        let version = fit.version();
+        let Some(head) = self.published(fit.parts).await else {
+            return self.give_up(response);
         };
+        let came = self.came(response.status(), version);
+        let opens = self.fetch.expected.is_none();
+        // Reading the answer costs less than another connection, unless there is much of it or hardly any.
+        let cheap = (DRAIN_BYTES_MAX..LOAD_BYTES_MIN as u64).contains(&(span.end - span.start));
+        let is_here = || !cheap && self.peers.has(self.fetch.object, version, &span);
+        let Some(window) = plan::first_window(&span).filter(|_| !(opens && is_here())) else {
+            let window = plan::first_window(&span);
+            let extent = window.and_then(|window| self.on_disk(&window, version, &span));
+            self.ready(head, extent, false, came);
+            drain(response).await;
+            return FillEnd::Completed;
+        };
+        self.readers.announce(span.clone());
+        let lease = self.room(&window, version, &span).await;
         let (extent, enough) = match &lease {
             Lease::Granted(writer) => (writer.extent(), false),
             // Somebody else has these bytes already: reading them again would fetch a byte twice for nothing.
@@ -271,14 +411,8 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
                 return FillEnd::Aborted;
             }
         };
-        let fill = (!enough).then(|| Arc::clone(&self.readers));
         let extent = Some(Arc::clone(extent));
-        self.tell(Outcome::Ready(Ready {
-            head,
-            extent,
-            fill,
-            from_disk: false,
-        }));
+        self.ready(head, extent, !enough, came);
         if enough {
             return FillEnd::Completed;
         }
@@ -291,4 +425,24 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         };
         stream::stream(self.peers, response, flow, lease).await
     }
+}
+
+/// Notes when a head was asked for, and that it came now.
+fn date(parts: &mut HeadParts, response: &Response) {
+    let now_ms = clock::now_ms() as i64;
+    parts.confirmed_ms = now_ms;
+    parts.asked_ms = now_ms - (response.waited_ns() / 1_000_000) as i64 - 1;
+}
+
+/// Lets go of a body that is not wanted: a small rest is read, for the sake of the connection.
+async fn drain(mut response: Response) {
+    let left = response
+        .body_length()
+        .map(|length| length - response.received());
+    if left.is_some_and(|left| left <= DRAIN_BYTES_MAX) {
+        let mut sink = vec![0u8; 16 * 1024];
+        // Whatever goes wrong, the connection is closed.
+        while matches!(response.read(&mut sink).await, Ok(1..)) {}
+    }
+    response.finish();
 }

@@ -1,7 +1,8 @@
 //! The request that goes to the origin, made once from what the client sent.
 //!
 //! Called by `request` (makes it) and `open` (renders it with the range that a fetch wants). What the client signed stays byte for byte;
-//! only an unsigned `Range` is taken out, and `Range` and `If-Match` are put in only where they are not signed and not there.
+//! only an unsigned `Range` and unsigned conditions are taken out, and `Range`, `If-Match` and `If-None-Match` are put in only where they are
+//! not signed and not there.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,6 +40,19 @@ impl Ranged {
     }
 }
 
+/// Under which condition the origin is to answer.
+#[derive(Debug, Clone, Copy)]
+pub enum Condition<'t> {
+    /// The client's own, if it has any.
+    Own,
+    /// Only if this is still the version: more of it is wanted. The client's own have been judged.
+    Match(&'t [u8]),
+    /// None, as far as the client's own are not signed; they are judged here then.
+    Nothing,
+    /// Only if this is not the version any more, where that can be said; the client's own are judged here then.
+    NoneMatch(&'t [u8]),
+}
+
 /// A request head up to, but without, its final empty line.
 #[derive(Debug)]
 pub struct Template {
@@ -50,26 +64,41 @@ pub struct Template {
     pub endpoint: Arc<Endpoint>,
     /// Whether the client signed `Range`, so that no other range can be asked for with it.
     pub range_signed: bool,
-    /// Whether an `If-Match` of the client stands in the lines.
+    /// Whether an `If-Match` of the client stands in the lines, or may not be put in.
     pub has_if_match: bool,
+    /// Whether an `If-None-Match` may be put in: none of the client's stands in the lines.
+    pub may_revalidate: bool,
+    /// The client's own conditions that are not signed, each line with CRLF, without `If-Range`.
+    pub conditions: Box<[u8]>,
+    /// The client's own conditions that are signed: they stand in the lines.
+    pub signed_conditions: Box<[u8]>,
     /// Whether checksums of the whole object are asked for.
     pub wants_checksums: bool,
 }
 
 impl Template {
-    /// The whole head with `ranged` and, unless the client brought one, an `If-Match`.
+    /// The whole head with `ranged` and conditions.
     #[must_use]
-    pub fn render(&self, ranged: &Ranged, if_match: Option<&[u8]>) -> Vec<u8> {
+    pub fn render(&self, ranged: &Ranged, condition: Condition<'_>) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.lines.len() + 128);
         out.extend_from_slice(&self.lines);
         if let Ranged::Spec(spec) = ranged {
             assert!(!self.range_signed, "a signed range is never replaced");
             out.extend_from_slice(format!("Range: {spec}\r\n").as_bytes());
         }
-        if let Some(etag) = if_match.filter(|_| !self.has_if_match) {
-            out.extend_from_slice(b"If-Match: ");
-            out.extend_from_slice(etag);
-            out.extend_from_slice(b"\r\n");
+        let line = |out: &mut Vec<u8>, name: &[u8], etag: &[u8]| {
+            for part in [name, etag, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        };
+        match condition {
+            Condition::Match(_) if self.has_if_match => {}
+            Condition::Match(etag) => line(&mut out, b"If-Match: ", etag),
+            Condition::NoneMatch(etag) if self.may_revalidate => {
+                line(&mut out, b"If-None-Match: ", etag);
+            }
+            Condition::Nothing => {}
+            Condition::NoneMatch(_) | Condition::Own => out.extend_from_slice(&self.conditions),
         }
         out.extend_from_slice(b"\r\n");
         out

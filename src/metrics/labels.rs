@@ -67,6 +67,8 @@ labels! {
         Pass = "pass",
         /// Millrace itself answered with an error, or cut the connection.
         Error = "error",
+        /// Every byte was there, and the origin was asked whether it still holds.
+        Revalidated = "revalidated",
     }
 
     /// The first digit of a status code.
@@ -169,6 +171,8 @@ labels! {
         Head = "head",
         /// A client's request passed through.
         Pass = "pass",
+        /// Whether a version that is known still holds.
+        Revalidate = "revalidate",
     }
 
     /// How an exchange with the origin failed.
@@ -233,6 +237,20 @@ labels! {
         Applied = "applied",
         /// They have errors; those before them stay.
         Refused = "refused",
+    }
+
+    /// What the origin said of a version that was known, but too old to be used without asking.
+    Revalidation {
+        /// It still holds.
+        Confirmed = "confirmed",
+        /// There is another version.
+        Changed = "changed",
+        /// There is no such object any more.
+        Gone = "gone",
+        /// Something else, for the client that asked alone: 403, 412, 5xx.
+        Refused = "refused",
+        /// Nothing: the origin could not be asked.
+        Failed = "failed",
     }
 
     /// What an operation on the disk was for.

@@ -20,8 +20,8 @@ pub use document::markdown;
 pub use exposition::CONTENT_TYPE;
 pub use labels::{
     Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation, Malformed, Method, Outcome,
-    Refusal, ReloadResult, SendPath, Source, StatusClass, TlsSession, UpstreamFailure,
-    UpstreamKind,
+    Refusal, ReloadResult, Revalidation, SendPath, Source, StatusClass, TlsSession,
+    UpstreamFailure, UpstreamKind,
 };
 pub use table::{Counter, Gauge, Histogram};
 

@@ -7,8 +7,8 @@
 
 use super::labels::{
     Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation, Label, Malformed, Method,
-    Outcome, Refusal, ReloadResult, SendPath, Source, StatusClass, TlsSession, UpstreamFailure,
-    UpstreamKind,
+    Outcome, Refusal, ReloadResult, Revalidation, SendPath, Source, StatusClass, TlsSession,
+    UpstreamFailure, UpstreamKind,
 };
 
 /// What a metric is, and how its cells are shown.
@@ -120,7 +120,7 @@ table! {
         ConnectionsClosed(reason: Close), Counter, "millrace_connections_closed_total",
             "Client connections closed, by why: client and idle are normal ends; head_timeout, slow_client and malformed were cut by us; client_gone left before its response was whole; response_cut ended because the body could not be finished.";
         Requests(method: Method, result: Outcome), ShardCounter, "millrace_requests_total",
-            "Requests answered, by the shard that accepted the connection, method and result: hit from RAM or disk alone, miss from a fill alone, partial from both, pass untouched through to the origin, error by our own error answer or a cut connection.";
+            "Requests answered, by the shard that accepted the connection, method and result: hit from RAM or disk alone, miss from a fill alone, partial from both, pass untouched through to the origin, error by our own error answer or a cut connection, revalidated from RAM or disk after the origin was asked.";
         RequestsMalformed(reason: Malformed), Counter, "millrace_requests_malformed_total",
             "Requests refused as malformed, by what was wrong.";
         RequestsForbidden, Counter, "millrace_requests_forbidden_total",
@@ -206,6 +206,8 @@ table! {
             "Segments forgotten to make room, counted by each shard.";
         DiskUnrecorded, Counter, "millrace_disk_unrecorded_total",
             "Invalidations that could not be written to the journal in time.";
+        Revalidations(result: Revalidation), Counter, "millrace_revalidations_total",
+            "Times an origin was asked whether a version still holds, by what it said; who waited for somebody else's question is not counted.";
         DiskFolded, Counter, "millrace_disk_folded_total",
             "Facts of earlier runs, out of journals and snapshots, that were told to the shards.";
         DiskTorn, Counter, "millrace_disk_torn_total",

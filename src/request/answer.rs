@@ -5,7 +5,9 @@
 use std::ops::Range;
 
 use crate::cache::Head;
+use crate::cache::head::lines_of;
 use crate::http::{HTTP_DATE_BYTES, Version};
+use crate::s3::{ErrorCode, Unmet, write_precondition_failed_xml};
 
 /// How an answer came about, for `Cache-Status` (RFC 9211) and `X-Cache-Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +20,14 @@ pub enum CacheStatus {
     Miss,
     /// Nothing was there, and the origin's answer is not kept.
     Unstored,
-    /// Known, but too old to be used without asking.
+    /// Known, but too old to be used without asking; fetched again, or more of it fetched.
     Stale,
+    /// The same, and the origin's answer is not kept.
+    StaleUnstored,
+    /// Known, and the origin says that it still holds.
+    Revalidated,
+    /// The same, said by an origin that sent it again.
+    RevalidatedAnew,
     /// Some of it was there.
     Partial,
     /// Passed through: this request's answers are not kept.
@@ -29,6 +37,15 @@ pub enum CacheStatus {
 }
 
 impl CacheStatus {
+    /// Known, and confirmed by the origin with this status.
+    #[must_use]
+    pub fn revalidated(status: u16) -> Self {
+        match status {
+            304 => Self::Revalidated,
+            _ => Self::RevalidatedAnew,
+        }
+    }
+
     /// The lines that say it.
     #[must_use]
     pub fn lines(self) -> &'static str {
@@ -44,6 +61,15 @@ impl CacheStatus {
             Self::Stale => {
                 "Cache-Status: millrace; fwd=stale; stored\r\nX-Cache-Status: EXPIRED\r\n"
             }
+            Self::StaleUnstored => {
+                "Cache-Status: millrace; fwd=stale\r\nX-Cache-Status: EXPIRED\r\n"
+            }
+            Self::Revalidated => {
+                "Cache-Status: millrace; fwd=stale; fwd-status=304\r\nX-Cache-Status: REVALIDATED\r\n"
+            }
+            Self::RevalidatedAnew => {
+                "Cache-Status: millrace; fwd=stale; fwd-status=200\r\nX-Cache-Status: REVALIDATED\r\n"
+            }
             Self::Partial => {
                 "Cache-Status: millrace; fwd=partial; stored\r\nX-Cache-Status: PARTIAL\r\n"
             }
@@ -52,6 +78,39 @@ impl CacheStatus {
         }
     }
 }
+
+/// What conditions decide instead of an answer with the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The client has it.
+    NotModified,
+    /// A condition does not hold.
+    Failed(Unmet),
+}
+
+impl Reason {
+    /// The status.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::NotModified => 304,
+            Self::Failed(_) => ErrorCode::PreconditionFailed.status(),
+        }
+    }
+}
+
+/// The stored lines that a 304 has (RFC 9110, section 15.4.5), and what S3 sends beside them.
+const ON_304: [&str; 9] = [
+    "cache-control",
+    "content-location",
+    "etag",
+    "expires",
+    "last-modified",
+    "server",
+    "vary",
+    "x-amz-server-side-encryption",
+    "x-amz-version-id",
+];
 
 /// Room for what an answer's head has beside the stored lines, and more.
 const HEAD_BYTES: usize = 512;
@@ -119,10 +178,54 @@ impl Answer<'_> {
                 number(out, "Content-Length", part.end - part.start);
             }
         }
+        self.end(out);
+    }
+
+    fn end(&self, out: &mut Vec<u8>) {
         number(out, "Age", self.age_ms / 1000);
         out.extend_from_slice(self.status.lines().as_bytes());
         connection(out, self.version, self.keep_alive);
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// Appends a whole answer that conditions decide; gives the length of its body.
+    pub fn write_without(
+        &self,
+        reason: Reason,
+        request_id: &[u8],
+        is_head: bool,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        out.extend_from_slice(match reason {
+            Reason::NotModified => b"HTTP/1.1 304 Not Modified\r\nx-amz-request-id: ",
+            Reason::Failed(_) => b"HTTP/1.1 412 Precondition Failed\r\nx-amz-request-id: ",
+        });
+        out.extend_from_slice(request_id);
+        out.extend_from_slice(b"\r\nDate: ");
+        out.extend_from_slice(&self.date);
+        out.extend_from_slice(b"\r\n");
+        let unmet = match reason {
+            Reason::NotModified => {
+                let lines = lines_of(self.head.lines());
+                lines
+                    .filter(|line| ON_304.iter().any(|name| line.is(name)))
+                    .for_each(|line| out.extend_from_slice(line.raw));
+                self.end(out);
+                return 0;
+            }
+            Reason::Failed(unmet) => unmet,
+        };
+        let id = std::str::from_utf8(request_id).unwrap_or_default();
+        let mut body = Vec::with_capacity(256);
+        write_precondition_failed_xml(&mut body, unmet.name(), id);
+        line(out, "Content-Type", b"application/xml");
+        number(out, "Content-Length", body.len() as u64);
+        self.end(out);
+        if is_head {
+            return 0;
+        }
+        out.extend_from_slice(&body);
+        body.len()
     }
 
     fn content_range(&self, part: &Range<u64>, out: &mut Vec<u8>) {

@@ -62,6 +62,17 @@ pub(super) fn lines(
     out
 }
 
+fn is_condition(name: &str) -> bool {
+    const NAMES: [&str; 5] = [
+        "if-match",
+        "if-none-match",
+        "if-modified-since",
+        "if-unmodified-since",
+        "if-range",
+    ];
+    NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
 /// The template of a read's fetches.
 pub(super) fn template(
     shard: &Shard,
@@ -69,18 +80,36 @@ pub(super) fn template(
     route: &HostRoute<'_>,
     request: &crate::s3::Classified<'_, '_>,
 ) -> Option<Arc<Template>> {
-    let range_signed = request.range.is_some() && request.auth.signs("range");
-    let may_range = request.auth.may_add("range");
+    let auth = &request.auth;
+    let of_range = request.conditions.has_if_range() && auth.signs("if-range");
+    let range_signed = request.range.is_some() && (auth.signs("range") || of_range);
+    let may_range = auth.may_add("range") && !of_range;
     let keep = |name: &str| {
-        let ours = name.eq_ignore_ascii_case("range") && !range_signed;
-        !ours && !name.eq_ignore_ascii_case("expect")
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        let ours = is("range") && !range_signed || is_condition(name) && !auth.signs(name);
+        !ours && !is("expect")
     };
+    let conditions = |signed: bool| {
+        let wanted = |name: &str| {
+            let of_range = name.eq_ignore_ascii_case("if-range") && !signed;
+            is_condition(name) && auth.signs(name) == signed && !of_range
+        };
+        let lines = head.headers.lines().filter(|line| wanted(line.name));
+        lines.fold(Vec::new(), |mut all, line| {
+            all.extend_from_slice(line.raw);
+            all
+        })
+    };
+    let own_none_match = request.conditions.has_if_none_match() && auth.signs("if-none-match");
     Some(Arc::new(Template {
-        lines: lines(head, &request.auth, keep).into_boxed_slice(),
+        lines: lines(head, auth, keep).into_boxed_slice(),
         method: head.method,
         endpoint: endpoint(&shard.world.routes, route)?,
         range_signed: range_signed || !may_range,
-        has_if_match: request.if_match.is_some() || !request.auth.may_add("if-match"),
+        has_if_match: !auth.may_add("if-match"),
+        may_revalidate: !own_none_match && auth.may_add("if-none-match"),
+        conditions: conditions(false).into_boxed_slice(),
+        signed_conditions: conditions(true).into_boxed_slice(),
         wants_checksums: request.checksum_mode,
     }))
 }

@@ -278,7 +278,7 @@ async fn decide(exchange: &Exchange<'_>, report: &mut Report, out: &mut Vec<u8>)
             let failure = Failure::new(refusal.code(), "the request is not for an origin");
             Box::pin(exchange.fail(&failure, report, out)).await
         }
-        Operation::GetObject | Operation::HeadObject if may_look_up(exchange, report) => {
+        Operation::GetObject | Operation::HeadObject if is_in_time(exchange, report) => {
             read::serve(exchange, report, out).await
         }
         Operation::GetObject
@@ -297,15 +297,11 @@ async fn decide(exchange: &Exchange<'_>, report: &mut Report, out: &mut Vec<u8>)
     }
 }
 
-/// Presigned requests out of their time are the origin's to refuse; a TTL of nothing passes everything.
-fn may_look_up(exchange: &Exchange<'_>, report: &Report) -> bool {
-    let shard = exchange.shard;
-    let in_time = || {
-        let auth = &exchange.request.auth;
-        let now_unix = || shard.wall().unix_seconds(report.started());
-        !auth.is_presigned() || auth.presigned(now_unix()) == crate::s3::Presigned::InTime
-    };
-    shard.keeps_any() && in_time()
+/// Presigned requests out of their time are the origin's to refuse.
+fn is_in_time(exchange: &Exchange<'_>, report: &Report) -> bool {
+    let auth = &exchange.request.auth;
+    let now_unix = || exchange.shard.wall().unix_seconds(report.started());
+    !auth.is_presigned() || auth.presigned(now_unix()) == crate::s3::Presigned::InTime
 }
 
 fn operation_name(operation: Operation) -> &'static str {

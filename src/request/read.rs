@@ -9,16 +9,17 @@ use std::sync::Arc;
 use crate::base::clock::Moment;
 use crate::cache::Head;
 use crate::cache::stamps::Stamp;
+use crate::config::ObjectPolicy;
 use crate::fill::plan;
 use crate::fill::template::{Ranged, Template};
-use crate::fill::{Fetch, Outcome, Ready};
+use crate::fill::{Came, Fetch, Outcome, Ready};
 use crate::http::Method;
 use crate::io::{Either, race};
 use crate::metrics;
-use crate::s3::{ObjectKeyRef, RangeSpec, Resolved};
+use crate::s3::{ObjectKeyRef, RangeSpec, Resolved, Unmet, Verdict};
 use crate::shard::Shard;
 
-use super::answer::{Answer, CacheStatus};
+use super::answer::{Answer, CacheStatus, Reason};
 use super::client::Gone;
 use super::deliver::{Asking, Coverage, Delivery, Stopped, coverage};
 use super::failure::Failure;
@@ -35,8 +36,10 @@ enum Found {
     Begun(Begun),
     /// Known and fresh, and the answer is certain; its bytes are not all in one place.
     Fresh(Arc<Head>, Option<Range<u64>>),
-    /// Not known, or too old: ask the origin and keep what it says.
+    /// Not known, or not enough of it: ask the origin and keep what it says.
     Absent(CacheStatus),
+    /// Known, but to be used only if the origin says that it still holds; it would have been used at an age below this one.
+    Stale(Arc<Head>, u64),
     /// Only the origin can answer this one.
     Ask,
 }
@@ -62,10 +65,14 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         Found::Begun(Begun::Gone(gone)) => End::gone(gone, report),
         Found::Fresh(head, part) => read.known(head, part, report, out).await,
         // Boxed, so that the state of a hit stays small.
-        Found::Absent(_) if !read.is_kept() => {
+        Found::Absent(_) if !read.policy().kept => {
             Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await
         }
-        Found::Absent(status) => Box::pin(read.open(status, report, out)).await,
+        Found::Absent(status) => Box::pin(read.open(status, None, report, out)).await,
+        Found::Stale(known, fresh_ms) => {
+            let known = Some((known, fresh_ms));
+            Box::pin(read.open(CacheStatus::Stale, known, report, out)).await
+        }
         Found::Ask => Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await,
     }
 }
@@ -90,10 +97,9 @@ impl Read<'_, '_> {
         self.exchange.request.range
     }
 
-    /// Whether what the origin says would be kept.
-    fn is_kept(&self) -> bool {
-        let policy = self.shard().policy_at(self.object);
-        policy.ttl_ms_of(self.is_head()) > 0
+    /// How the object is treated.
+    fn policy(&self) -> ObjectPolicy {
+        self.shard().policy_at(self.object)
     }
 
     /// One look at the index. A hit in one place is answered from inside of it.
@@ -107,27 +113,87 @@ impl Read<'_, '_> {
     }
 
     fn judge(&self, head: &Arc<Head>, report: &mut Report, out: &mut Vec<u8>) -> Found {
-        let ttl_ms = self.shard().policy_of(head).ttl_ms_of(self.is_head());
-        if !head.is_fresh(report.started().ms(), ttl_ms) {
-            return Found::Absent(CacheStatus::Stale);
-        }
-        let request = &self.exchange.request;
-        if request
-            .if_match
-            .is_some_and(|condition| !condition.matches(head.etag()))
-        {
+        let policy = self.shard().policy_of(head);
+        if !policy.kept {
             return Found::Ask;
         }
-        match resolve(self.spec(), head.total()) {
-            None => Found::Ask,
-            Some(None) if request.checksum_mode && !head.checksums_known() => {
-                Found::Absent(CacheStatus::Miss)
+        let request = &self.exchange.request;
+        let (mut spec, mut fresh_ms) = (self.spec(), policy.ttl_ms_of(self.is_head()));
+        let mut instead = None;
+        if request.conditions.any() {
+            let head_ttl_ms = policy.head_ttl_ms;
+            match self.verdict(head, report.started()) {
+                Verdict::Proceed => {}
+                Verdict::Doubt => return Found::Ask,
+                // The client names a version that is not known: it may be a younger one.
+                Verdict::Whole => (spec, fresh_ms) = (None, 0),
+                Verdict::Failed(Unmet::IfMatch) => fresh_ms = 0,
+                Verdict::NotModified => {
+                    (instead, fresh_ms) = (Some(Reason::NotModified), fresh_ms.min(head_ttl_ms));
+                }
+                Verdict::Failed(unmet) => {
+                    (instead, fresh_ms) = (Some(Reason::Failed(unmet)), fresh_ms.min(head_ttl_ms));
+                }
             }
+        }
+        let fresh = head.is_fresh(report.started().ms(), fresh_ms);
+        if let Some(reason) = instead.filter(|_| fresh) {
+            head.touch();
+            return self.begin_without(head, reason, report, out);
+        }
+        match resolve(spec, head.total()) {
+            None if fresh || fresh_ms == 0 => Found::Ask,
+            None => Found::Absent(CacheStatus::Stale),
+            Some(None) if request.checksum_mode && !head.checksums_known() => {
+                Found::Absent(if fresh {
+                    CacheStatus::Miss
+                } else {
+                    CacheStatus::Stale
+                })
+            }
+            Some(_) if !fresh => Found::Stale(Arc::clone(head), fresh_ms),
             Some(part) => {
                 head.touch();
                 self.begin(head, part, report, out)
             }
         }
+    }
+
+    /// What the request's conditions say of a version. A range that is signed cannot be left out to fetch the rest.
+    fn verdict(&self, head: &Head, now: Moment) -> Verdict {
+        let request = &self.exchange.request;
+        let now_unix = self.shard().wall().unix_seconds(now);
+        let ranged = self.spec().is_some();
+        match request
+            .conditions
+            .judge(&head.validators(), ranged, now_unix)
+        {
+            Verdict::Whole if request.auth.signs("range") || request.auth.signs("if-range") => {
+                Verdict::Doubt
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// An answer that conditions decide, without a body of the object.
+    fn begin_without(
+        &self,
+        head: &Head,
+        reason: Reason,
+        report: &mut Report,
+        out: &mut Vec<u8>,
+    ) -> Found {
+        report.outcome = metrics::Outcome::Hit;
+        let answer = self.answer(head, None, CacheStatus::Hit, report.started());
+        let body_bytes = answer.write_without(reason, report.id(), self.is_head(), out);
+        let begun = hit::head(self.exchange, reason.status(), out, report);
+        report.sent(
+            self.shard(),
+            metrics::Source::Local,
+            None,
+            body_bytes as u64,
+        );
+        Found::Begun(begun)
     }
 
     /// Answers what is there in one place.
@@ -258,8 +324,14 @@ impl Read<'_, '_> {
         })
     }
 
-    /// Not known: one exchange brings the head and the first bytes.
-    async fn open(&self, status: CacheStatus, report: &mut Report, out: &mut Vec<u8>) -> End {
+    /// Not known, or too old: one exchange brings the head and the first bytes, or the word that what is known still holds.
+    async fn open(
+        &self,
+        status: CacheStatus,
+        known: Option<(Arc<Head>, u64)>,
+        report: &mut Report,
+        out: &mut Vec<u8>,
+    ) -> End {
         report.outcome = metrics::Outcome::Miss;
         let Some(asking) = self.asking() else {
             let failure = Failure::new(
@@ -268,19 +340,26 @@ impl Read<'_, '_> {
             );
             return self.exchange.fail(&failure, report, out).await;
         };
-        let fetch = self.opening(&asking);
+        let mut fetch = self.opening(&asking);
+        if let Some((head, fresh_ms)) = known {
+            (fetch.known, fetch.fresh_ms) = (Some(head), fresh_ms);
+        }
         let mut leaves = std::pin::pin!(self.exchange.client.leaves());
-        let asked = std::pin::pin!(self.shard().fetch(fetch));
-        let outcome = match race(asked, leaves.as_mut()).await {
-            Either::First(outcome) => outcome,
-            Either::Second(()) => return End::gone(self.exchange.client.gone(), report),
-        };
-        match outcome {
-            Outcome::Ready(ready) => {
-                report.origin_status = (!ready.from_disk).then_some(200);
-                self.opened(ready, status, asking, report, out).await
+        loop {
+            let asked = std::pin::pin!(self.shard().fetch(fetch.clone()));
+            let outcome = match race(asked, leaves.as_mut()).await {
+                Either::First(outcome) => outcome,
+                Either::Second(()) => return End::gone(self.exchange.client.gone(), report),
+            };
+            match outcome {
+                Outcome::Ready(ready) => {
+                    report.origin_status = ready.came.origin_status();
+                    return self.opened(ready, status, asking, report, out).await;
+                }
+                // What the origin said to somebody else's signature is not for this one: it asks by itself.
+                Outcome::Alone if fetch.known.is_some() && fetch.fresh_ms > 0 => fetch.fresh_ms = 0,
+                outcome => return self.otherwise(outcome, status, report, out).await,
             }
-            outcome => self.otherwise(outcome, report, out).await,
         }
     }
 
@@ -293,26 +372,29 @@ impl Read<'_, '_> {
         out: &mut Vec<u8>,
     ) -> End {
         let head = Arc::clone(&ready.head);
-        let condition_holds = self
-            .exchange
-            .request
-            .if_match
-            .is_none_or(|condition| condition.matches(head.etag()));
-        let part = match resolve(self.spec(), head.total()) {
-            Some(part) if condition_holds => part,
-            _ => {
-                return Box::pin(pass::serve(self.exchange, CacheStatus::Bypass, report, out))
-                    .await;
+        let spec = match self.verdict_after(&ready, &asking.template) {
+            Verdict::Proceed => Some(self.spec()),
+            Verdict::Whole => Some(None),
+            Verdict::NotModified => {
+                let what = (status, Reason::NotModified);
+                return self.without(&ready, what, report, out).await;
             }
+            Verdict::Failed(unmet) => {
+                let what = (status, Reason::Failed(unmet));
+                return self.without(&ready, what, report, out).await;
+            }
+            Verdict::Doubt => None,
         };
-        let empty = part.is_none() && head.total() == 0;
-        let status = match ready.from_disk {
-            true if self.is_head() || empty => CacheStatus::Hit,
-            true => self.status_of(&head, part.as_ref()),
-            false => status,
+        let Some(part) = spec.and_then(|spec| resolve(spec, head.total())) else {
+            return Box::pin(pass::serve(self.exchange, CacheStatus::Bypass, report, out)).await;
+        };
+        let bodiless = self.is_head() || (part.is_none() && head.total() == 0);
+        let status = match bodiless {
+            true => status_without_body(ready.came, status),
+            false => self.status_with_body(&ready, part.as_ref(), status),
         };
         report.outcome = outcome_of(status);
-        if self.is_head() || empty {
+        if bodiless {
             return self.head_only(&head, part, status, report, out).await;
         }
         self.body(
@@ -323,6 +405,75 @@ impl Read<'_, '_> {
             out,
         )
         .await
+    }
+
+    /// What the conditions say when a version has come. What the origin judged itself has been judged.
+    fn verdict_after(&self, ready: &Ready, template: &Template) -> Verdict {
+        let request = &self.exchange.request;
+        if !request.conditions.any() {
+            return Verdict::Proceed;
+        }
+        // `If-Range` is left out where it may be.
+        let left_out = request.conditions.has_if_range() && !request.auth.signs("if-range");
+        let sent_as_they_came = match ready.came {
+            Came::Fetched(_) => !left_out,
+            Came::Changed(_) | Came::Confirmed(200 | 206) => !template.may_revalidate && !left_out,
+            Came::Known | Came::Disk | Came::Confirmed(_) => false,
+        };
+        match self.verdict(&ready.head, Moment::now()) {
+            Verdict::NotModified | Verdict::Failed(_) | Verdict::Doubt if sent_as_they_came => {
+                Verdict::Proceed
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// Sends what conditions decide, without a body of the object.
+    async fn without(
+        &self,
+        ready: &Ready,
+        (status, reason): (CacheStatus, Reason),
+        report: &mut Report,
+        out: &mut Vec<u8>,
+    ) -> End {
+        let status = status_without_body(ready.came, status);
+        report.outcome = outcome_of(status);
+        let answer = self.answer(&ready.head, None, status, Moment::now());
+        let body_bytes = answer.write_without(reason, report.id(), self.is_head(), out);
+        report.head_sent(reason.status());
+        if let Err(gone) = self.exchange.client.send(out, &[], false).await {
+            return End::gone(gone, report);
+        }
+        report.sent(
+            self.shard(),
+            metrics::Source::Local,
+            None,
+            body_bytes as u64,
+        );
+        self.exchange.end()
+    }
+
+    fn status_with_body(
+        &self,
+        ready: &Ready,
+        part: Option<&Range<u64>>,
+        status: CacheStatus,
+    ) -> CacheStatus {
+        match (ready.came, status) {
+            (Came::Disk, _) => self.status_of(&ready.head, part),
+            (Came::Confirmed(code), _) => match self.status_of(&ready.head, part) {
+                CacheStatus::Hit | CacheStatus::Collapsed => CacheStatus::revalidated(code),
+                CacheStatus::Partial => CacheStatus::Partial,
+                _ => CacheStatus::Stale,
+            },
+            // Somebody else has asked a moment ago.
+            (Came::Known, CacheStatus::Stale) => match self.status_of(&ready.head, part) {
+                CacheStatus::Miss => CacheStatus::Stale,
+                status => status,
+            },
+            (Came::Changed(_), _) => CacheStatus::Stale,
+            (Came::Known | Came::Fetched(_), status) => status,
+        }
     }
 
     /// The wish of a request whose object is not known.
@@ -343,6 +494,8 @@ impl Read<'_, '_> {
             interest: Arc::downgrade(&asking.interest),
             policy: asking.policy,
             faithful,
+            known: None,
+            fresh_ms: asking.policy.ttl_ms_of(self.is_head()),
         }
     }
 
@@ -410,7 +563,7 @@ impl Read<'_, '_> {
             Stopped::Gone(gone) => End::gone(gone, report),
             Stopped::NotBegun(outcome) => {
                 out.clear();
-                Box::pin(self.otherwise(outcome, report, out)).await
+                Box::pin(self.otherwise(outcome, status, report, out)).await
             }
             Stopped::Nothing(words) => {
                 out.clear();
@@ -426,17 +579,20 @@ impl Read<'_, '_> {
     }
 
     /// The fetch brought no bytes for the cache and nothing was sent yet.
-    async fn otherwise(&self, outcome: Outcome, report: &mut Report, out: &mut Vec<u8>) -> End {
+    async fn otherwise(
+        &self,
+        outcome: Outcome,
+        status: CacheStatus,
+        report: &mut Report,
+        out: &mut Vec<u8>,
+    ) -> End {
         match outcome {
             Outcome::Relay(response) => {
-                Box::pin(pass::relay(
-                    self.exchange,
-                    *response,
-                    CacheStatus::Unstored,
-                    report,
-                    out,
-                ))
-                .await
+                let status = match status {
+                    CacheStatus::Stale => CacheStatus::StaleUnstored,
+                    _ => CacheStatus::Unstored,
+                };
+                Box::pin(pass::relay(self.exchange, *response, status, report, out)).await
             }
             Outcome::Ready(_) | Outcome::Alone | Outcome::Busy => {
                 Box::pin(pass::serve(self.exchange, CacheStatus::Bypass, report, out)).await
@@ -464,9 +620,24 @@ fn resolve(spec: Option<RangeSpec>, total: u64) -> Option<Option<Range<u64>>> {
 fn outcome_of(status: CacheStatus) -> metrics::Outcome {
     match status {
         CacheStatus::Hit => metrics::Outcome::Hit,
+        CacheStatus::Revalidated | CacheStatus::RevalidatedAnew => metrics::Outcome::Revalidated,
         CacheStatus::Collapsed | CacheStatus::Miss | CacheStatus::Stale => metrics::Outcome::Miss,
         CacheStatus::Partial => metrics::Outcome::Partial,
-        CacheStatus::Unstored | CacheStatus::Bypass | CacheStatus::Method => metrics::Outcome::Pass,
+        CacheStatus::Unstored
+        | CacheStatus::StaleUnstored
+        | CacheStatus::Bypass
+        | CacheStatus::Method => metrics::Outcome::Pass,
+    }
+}
+
+/// What an answer without a body says of itself; `status` is what it says if the origin sent the head just now.
+fn status_without_body(came: Came, status: CacheStatus) -> CacheStatus {
+    match came {
+        Came::Disk => CacheStatus::Hit,
+        Came::Known if status == CacheStatus::Stale => CacheStatus::Hit,
+        Came::Confirmed(code) => CacheStatus::revalidated(code),
+        Came::Changed(_) => CacheStatus::Stale,
+        Came::Known | Came::Fetched(_) => status,
     }
 }
 

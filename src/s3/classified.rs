@@ -5,8 +5,8 @@
 //! Left to others: how it came to be (`operation`), what is done about it (`request`).
 
 use super::auth::Auth;
+use super::conditional::Conditions;
 use super::error_xml::ErrorCode;
-use super::if_match::IfMatch;
 use super::range::RangeSpec;
 use super::reason::PassReason;
 use super::target::{Target, TargetError};
@@ -87,8 +87,8 @@ pub struct Classified<'b, 'k> {
     pub auth: Auth<'b>,
     /// The range it asks for, if that is a single one that can be read.
     pub range: Option<RangeSpec>,
-    /// The one condition that is evaluated here.
-    pub if_match: Option<IfMatch<'b>>,
+    /// The conditions that can be evaluated here.
+    pub conditions: Conditions<'b>,
     /// Whether checksum headers are asked for.
     pub checksum_mode: bool,
     /// Whether the client wants the origin's answer, not a stored one.

@@ -114,6 +114,12 @@ pub fn write_invalid_range_xml(
     write_xml_with(out, ErrorCode::InvalidRange, None, &fields);
 }
 
+/// Appends the body of S3's 412. `condition` is the name of the header that did not hold.
+pub fn write_precondition_failed_xml(out: &mut Vec<u8>, condition: &str, request_id: &str) {
+    let fields = [("Condition", condition), ("RequestId", request_id)];
+    write_xml_with(out, ErrorCode::PreconditionFailed, None, &fields);
+}
+
 fn write_xml_with(
     out: &mut Vec<u8>,
     code: ErrorCode,

@@ -45,9 +45,9 @@ impl Facts {
     pub(super) const RANGES: Self = Self(1 << 13);
     /// A `Range` that S3 ignores or reads differently.
     pub(super) const RANGE_MALFORMED: Self = Self(1 << 14);
-    /// One `If-Match`.
-    pub(super) const IF_MATCH: Self = Self(1 << 15);
-    /// Any other condition.
+    /// Conditions of RFC 9110, each once.
+    pub(super) const CONDITIONS: Self = Self(1 << 15);
+    /// Another condition, or one of these twice.
     pub(super) const CONDITIONAL: Self = Self(1 << 16);
     /// `x-amz-checksum-mode: ENABLED`, as header or presigned parameter.
     pub(super) const CHECKSUM_MODE: Self = Self(1 << 17);
@@ -123,13 +123,13 @@ mod tests {
 
     #[test]
     fn sets_compare_as_sets() {
-        let two = Facts::RANGE | Facts::IF_MATCH;
+        let two = Facts::RANGE | Facts::CONDITIONS;
         assert!(
             two.has(Facts::RANGE) && two.has(Facts::NONE) && !two.has(Facts::RANGE | Facts::BODY)
         );
         assert!(
             two.only(two | Facts::BODY) && !two.only(Facts::RANGE) && Facts::NONE.only(Facts::NONE)
         );
-        assert_eq!(two.without(Facts::RANGE), Facts::IF_MATCH);
+        assert_eq!(two.without(Facts::RANGE), Facts::CONDITIONS);
     }
 }

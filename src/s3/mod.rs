@@ -16,12 +16,12 @@ mod amz_date;
 mod auth;
 mod aws;
 mod classified;
+mod conditional;
 mod error_xml;
 mod facts;
 mod headers;
 mod host;
 mod host_name;
-mod if_match;
 mod multi_delete;
 mod name_pattern;
 mod object_key;
@@ -36,15 +36,16 @@ mod reason;
 mod redact;
 mod request_headers;
 mod route;
+mod tag_list;
 mod target;
 
 pub use auth::{Auth, Presigned, Scheme};
 pub use aws::{Partition, PassOnly};
 pub use classified::{Classified, Operation, Refusal, Touches};
-pub use error_xml::{ErrorCode, write_invalid_range_xml, write_xml};
+pub use conditional::{Conditions, Unmet, Validators, Verdict};
+pub use error_xml::{ErrorCode, write_invalid_range_xml, write_precondition_failed_xml, write_xml};
 pub use headers::{is_checksum, is_secret, is_stored};
 pub use host::OriginMap;
-pub use if_match::IfMatch;
 pub use multi_delete::{
     MULTI_DELETE_BYTES_MAX, MULTI_DELETE_KEYS_MAX, MultiDeleteError, parse_multi_delete,
 };

@@ -12,6 +12,7 @@
 
 use super::auth::Auth;
 use super::classified::{Classified, Operation, Refusal, Touches};
+use super::conditional::Conditions;
 use super::facts::Facts;
 use super::query::Query;
 use super::reason::PassReason;
@@ -34,7 +35,7 @@ const WRITES: &[Method] = &[Method::Put, Method::Post, Method::Delete, Method::O
 
 /// What a cached answer can be given to.
 const READ: Facts = Facts::PRESIGNED
-    .and(Facts::IF_MATCH)
+    .and(Facts::CONDITIONS)
     .and(Facts::CHECKSUM_MODE);
 
 /// The first row that fits decides.
@@ -141,7 +142,10 @@ pub fn classify<'b, 'k>(
         range: headers
             .range
             .filter(|_| facts.has(Facts::RANGE) && !facts.has(Facts::RANGES)),
-        if_match: headers.if_match.filter(|_| !facts.has(Facts::CONDITIONAL)),
+        conditions: match facts.has(Facts::CONDITIONAL) {
+            true => Conditions::default(),
+            false => headers.conditions,
+        },
         checksum_mode: facts.has(Facts::CHECKSUM_MODE),
         reload: headers.reload,
     }

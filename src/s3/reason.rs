@@ -39,7 +39,7 @@ pub enum PassReason {
     MalformedRange,
     /// A range of a HEAD.
     RangeOnHead,
-    /// A condition other than one `If-Match`.
+    /// A condition that is not of RFC 9110, or one that comes twice.
     Conditional,
     /// `Origin`.
     OriginHeader,

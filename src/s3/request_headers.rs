@@ -7,8 +7,8 @@
 //!
 //! Left to others: which facts may stand together (`operation`), the meaning of a signature (`auth`).
 
+use super::conditional::Conditions;
 use super::facts::Facts;
-use super::if_match::IfMatch;
 use super::range::{RangeHeader, RangeSpec};
 
 /// What the headers say.
@@ -19,7 +19,7 @@ pub(super) struct RequestHeaders<'b> {
     /// More than one `Authorization`.
     pub(super) authorizations: bool,
     pub(super) range: Option<RangeSpec>,
-    pub(super) if_match: Option<IfMatch<'b>>,
+    pub(super) conditions: Conditions<'b>,
     /// `Cache-Control: no-cache` or `max-age=0`, or `Pragma: no-cache`.
     pub(super) reload: bool,
 }
@@ -111,16 +111,13 @@ impl<'b> RequestHeaders<'b> {
     }
 
     fn condition(&mut self, name: &str, value: &'b [u8]) {
-        if name.eq_ignore_ascii_case("if-match") {
-            let repeated = self.if_match.replace(IfMatch::new(value)).is_some();
-            self.facts.insert(if repeated {
-                Facts::CONDITIONAL
-            } else {
-                Facts::IF_MATCH
-            });
-        } else if strip_prefix(name, "if-").is_some() {
-            self.facts.insert(Facts::CONDITIONAL);
+        if strip_prefix(name, "if-").is_none() {
+            return;
         }
+        self.facts.insert(match self.conditions.take(name, value) {
+            true => Facts::CONDITIONS,
+            false => Facts::CONDITIONAL,
+        });
     }
 
     fn range(&mut self, value: &[u8]) {
@@ -209,11 +206,11 @@ mod tests {
             ("Range", "bytes=0-1", Facts::RANGE),
             ("RANGE", "bytes=0-1,3-4", Facts::RANGES),
             ("range", "bytes=5-2", Facts::RANGE_MALFORMED),
-            ("If-Match", "\"a\"", Facts::IF_MATCH),
-            ("if-none-match", "\"a\"", Facts::CONDITIONAL),
-            ("If-Modified-Since", "x", Facts::CONDITIONAL),
-            ("If-Unmodified-Since", "x", Facts::CONDITIONAL),
-            ("If-Range", "\"a\"", Facts::CONDITIONAL),
+            ("If-Match", "\"a\"", Facts::CONDITIONS),
+            ("if-none-match", "\"a\"", Facts::CONDITIONS),
+            ("If-Modified-Since", "x", Facts::CONDITIONS),
+            ("If-Unmodified-Since", "x", Facts::CONDITIONS),
+            ("If-Range", "\"a\"", Facts::CONDITIONS),
             ("If-Anything", "x", Facts::CONDITIONAL),
             ("Cache-Control", "no-cache, No-Store", Facts::NO_STORE),
         ];

@@ -27,7 +27,7 @@ use crate::disk::load::{self, Wanted, frames_around};
 use crate::disk::reclaim::{Ghost, Stream};
 use crate::disk::writer::{Item, Moved, Owner, Writer};
 use crate::disk::{Ask, Batch, Described, DiskConfig, DiskError, Folded, News, Segment};
-use crate::fill::{Fetch, Ready};
+use crate::fill::{Came, Fetch, Ready};
 use crate::http::Method;
 use crate::io::{sleep_ms, spawn};
 use crate::metrics::{Counter, DiskFailure, DiskWork, Gauge};
@@ -635,7 +635,7 @@ impl Shard {
             head,
             extent,
             fill: None,
-            from_disk: true,
+            came: Came::Disk,
         })
     }
 
@@ -823,6 +823,7 @@ fn head_of(record: &Record<'_>, confirmed_unix_ms: u64) -> Head {
         checksum_lines: record.checksum_lines.into(),
         checksums_known: record.checksums_known,
         confirmed_ms: monotonic_ms_of(confirmed_unix_ms),
+        asked_ms: monotonic_ms_of(confirmed_unix_ms),
     };
     Head::new(record.object, parts)
 }

@@ -11,8 +11,7 @@ use crate::base::clock::{self, Wall};
 use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
-use crate::fill::{self, Fetch, Outcome, Ready};
-use crate::http::Method;
+use crate::fill::{self, Came, Fetch, Outcome, Ready};
 use crate::io::watchdog::SWEEP_MS;
 use crate::io::{sleep_ms, spawn};
 use crate::metrics::{Counter, Gauge, Invalidation};
@@ -96,8 +95,11 @@ impl Shard {
             Message::Connection(accepted) => connect(Rc::clone(self), accepted),
             Message::Fetch(fetch, ticket) => self.start_fetch(*fetch, ticket),
             Message::Publish(publication, ticket) => {
-                let (head, stamp) = *publication;
-                let published = self.publish(head, stamp);
+                let (head, stamp, of_known) = *publication;
+                let published = match of_known {
+                    true => self.confirm(head, stamp),
+                    false => self.publish(head, stamp),
+                };
                 self.reply(ticket, SentAnswer::Published(published));
             }
             Message::Lease(id, window, readers, ticket) => {
@@ -196,20 +198,37 @@ impl Shard {
         self.forget_prefix_on_disk(bucket)
     }
 
-    /// Stores a head, unless it was beaten by an invalidation or its object is held.
-    pub(super) fn publish(&self, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
-        if self
-            .holds
-            .borrow_mut()
-            .covers(head.object(), clock::now_ms())
-        {
+    fn is_held(&self, head: &Head) -> bool {
+        let mut holds = self.holds.borrow_mut();
+        holds.covers(head.object(), clock::now_ms())
+    }
+
+    /// Stores a newer head of the version that is known; see [`crate::cache::partition::Partition::confirm`].
+    pub(super) fn confirm(&self, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
+        if self.is_held(&head) {
             return None;
         }
-        let published = self.partition.borrow_mut().publish(head, stamp);
-        if let Some(head) = &published {
+        let head = self.partition.borrow_mut().confirm(head, stamp)?;
+        self.keep_if_current(&head, stamp);
+        Some(head)
+    }
+
+    fn keep_if_current(&self, head: &Arc<Head>, stamp: Stamp) {
+        let index = &self.world.shards[self.id].index;
+        let current = index.with_head(head.object(), head.key(), |known| Arc::ptr_eq(known, head));
+        if current == Some(true) {
             self.keep_head(head, stamp);
         }
-        published
+    }
+
+    /// Stores a head, unless it was beaten by an invalidation or its object is held.
+    pub(super) fn publish(&self, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
+        if self.is_held(&head) {
+            return None;
+        }
+        let head = self.partition.borrow_mut().publish(head, stamp)?;
+        self.keep_if_current(&head, stamp);
+        Some(head)
     }
 
     /// Room for a window, waited for while it is coming.
@@ -287,8 +306,20 @@ impl Shard {
             if let Some(ready) = shard.from_disk(&fetch).await {
                 return shard.opened(&flight, Outcome::Ready(ready));
             }
+            let fetch = shard.with_known(fetch);
             fill::open::run(peers, fetch, |outcome| shard.opened(&flight, outcome)).await;
         });
+    }
+
+    /// A version that is known by now, though it was not when the wish was made (it was on disk), need not be fetched again.
+    fn with_known(&self, mut fetch: Fetch) -> Fetch {
+        if fetch.expected.is_none() && fetch.known.is_none() {
+            let known = self
+                .index_of(fetch.object, 0)
+                .head(fetch.object, &fetch.key);
+            fetch.known = known.filter(|head| has_checksums(&fetch, head));
+        }
+        fetch
     }
 
     /// What was wanted came between the reader's look and its message.
@@ -313,18 +344,14 @@ impl Shard {
             head,
             extent,
             fill,
-            from_disk: false,
+            came: Came::Known,
         }))
     }
 
     /// Whether a head that was published meanwhile is what an opening fetch would have brought.
     pub(super) fn answers_opening(&self, fetch: &Fetch, head: &Head) -> bool {
-        let is_head = fetch.template.method == Method::Head;
-        let checksums = !fetch.template.wants_checksums
-            || fetch.ranged.spec().is_some()
-            || head.checksums_known();
-        checksums
-            && head.is_fresh(clock::now_ms(), fetch.policy.ttl_ms_of(is_head))
+        has_checksums(fetch, head)
+            && head.is_fresh(clock::now_ms(), fetch.fresh_ms)
             && self.world.stamps.is_current(fetch.object, fetch.stamp)
     }
 
@@ -440,4 +467,9 @@ impl Shard {
             self.world.shards[self.id].mailbox.len() as u64,
         );
     }
+}
+
+/// Whether a head has the checksums that a fetch would bring.
+fn has_checksums(fetch: &Fetch, head: &Head) -> bool {
+    !fetch.template.wants_checksums || fetch.ranged.spec().is_some() || head.checksums_known()
 }

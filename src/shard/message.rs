@@ -38,8 +38,8 @@ pub enum Message {
     Connection(Accepted),
     /// Bytes or a head that the index does not have; no ticket: fetched ahead, nobody waits.
     Fetch(Box<Fetch>, Option<Ticket>),
-    /// Store a head.
-    Publish(Box<(Head, Stamp)>, Ticket),
+    /// Store a head; if the last is true, only in the place of an older one of the same version.
+    Publish(Box<(Head, Stamp, bool)>, Ticket),
     /// Room for part of a stripe.
     Lease(StripeId, std::ops::Range<u32>, Arc<Readers>, Ticket),
     /// An extent has got all it will get.

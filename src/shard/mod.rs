@@ -234,12 +234,6 @@ impl Shard {
         rules.resolve(object.origin_id(), object.bucket(), object.key())
     }
 
-    /// Whether any object may be kept.
-    #[must_use]
-    pub fn keeps_any(&self) -> bool {
-        self.rules.borrow().keep_any()
-    }
-
     /// The wall clock, read a moment ago.
     #[must_use]
     pub fn wall(&self) -> Wall {
@@ -268,6 +262,10 @@ impl Shard {
     /// The owner of a fetch: of the stripe of its first byte, or of the head where that is not known.
     #[must_use]
     pub fn fetch_owner(&self, fetch: &Fetch) -> usize {
+        if fetch.known.is_some() {
+            // All who ask whether a version still holds meet at its head.
+            return routing::head_owner(fetch.object, self.world.shards.len());
+        }
         let start = fetch
             .ranged
             .spec()

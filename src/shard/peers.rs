@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
-use crate::fill::{FillConfig, Peers};
+use crate::fill::{FillConfig, Peers, plan};
 use crate::metrics::{Counter, Invalidation, ShardMetrics};
 use crate::ram::StripeId;
 use crate::ram::extent::Extent;
@@ -39,21 +39,50 @@ impl Shard {
     }
 }
 
-impl Peers for ShardPeers {
-    async fn publish(&self, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
+impl ShardPeers {
+    async fn publish_at(
+        &self,
+        owner: usize,
+        publication: (Head, Stamp, bool),
+    ) -> Option<Arc<Head>> {
         let shard = &self.0;
-        let owner = routing::head_owner(head.object(), shard.world.shards.len());
-        if owner == shard.id {
-            return shard.publish(head, stamp);
-        }
         let (ticket, ask) = shard.asks.open();
-        shard.post(owner, Message::Publish(Box::new((head, stamp)), ticket));
+        shard.post(owner, Message::Publish(Box::new(publication), ticket));
         match ask.await {
             Answer::Published(head) => head,
             Answer::Fetched(_) | Answer::Leased(_) | Answer::Done => {
                 panic!("a publication is answered by a head")
             }
         }
+    }
+}
+
+impl Peers for ShardPeers {
+    async fn publish(&self, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
+        let shard = &self.0;
+        match routing::head_owner(head.object(), shard.world.shards.len()) {
+            owner if owner == shard.id => shard.publish(head, stamp),
+            owner => self.publish_at(owner, (head, stamp, false)).await,
+        }
+    }
+
+    async fn confirm(&self, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
+        let shard = &self.0;
+        match routing::head_owner(head.object(), shard.world.shards.len()) {
+            owner if owner == shard.id => shard.confirm(head, stamp),
+            owner => self.publish_at(owner, (head, stamp, true)).await,
+        }
+    }
+
+    fn has(&self, object: u128, version: u128, span: &Range<u64>) -> bool {
+        plan::windows(span.clone()).all(|window| {
+            let index = self.0.index_of(object, window.index);
+            let Range { start, end } = window.range;
+            index
+                .reach_with_disk(&window.id(object, version), start, end)
+                .end
+                >= end
+        })
     }
 
     fn known_head(&self, object: u128, key: &[u8]) -> Option<Arc<Head>> {

@@ -21,12 +21,15 @@
 
 mod harness;
 
+mod conditions;
 mod config_cli;
 mod crashes;
 mod disk;
 mod disk_room;
 mod drain;
 mod failing_origin;
+mod freshness;
+mod golden;
 mod herd;
 mod hostile;
 mod http_client_shapes;

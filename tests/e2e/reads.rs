@@ -299,7 +299,7 @@ fn head_is_answered_from_what_a_get_brought() {
 }
 
 #[test]
-fn semantics_6_ttl_zero_passes_every_read() {
+fn semantics_6_with_ttl_zero_every_read_asks_and_costs_no_body() {
     // (2F.108)
     let store = Store::new();
     store.insert("/bucket/k", Object::bytes(b"one"));
@@ -308,13 +308,19 @@ fn semantics_6_ttl_zero_passes_every_read() {
         .arguments(&["--ttl", "0s"])
         .start(origin.address);
     assert_eq!(server.get("/bucket/k").text(), "one");
+    let again = server.get("/bucket/k");
+    assert_eq!(
+        (again.text().as_str(), again.cache_word()),
+        ("one", "REVALIDATED")
+    );
+    assert_eq!((origin.requests(), store.body_bytes()), (2, 3));
     store.insert("/bucket/k", Object::bytes(b"two"));
     let second = server.get("/bucket/k");
     assert_eq!(
         (second.text().as_str(), second.cache_word()),
-        ("two", "PASS")
+        ("two", "EXPIRED")
     );
-    assert_eq!(origin.requests(), 2);
+    assert_eq!((origin.requests(), store.body_bytes()), (3, 6));
     server.finish();
 }
 

@@ -224,13 +224,15 @@ fn if_match_of_parallel_clients_is_cached_and_answered() {
 }
 
 #[test]
-fn conditions_are_judged_by_the_origin() {
+fn conditions_on_a_copy_past_its_time_are_judged_by_the_origin() {
     // A local 304 or 412 from a stale validator would be wrong. (2C.65, 2C.67, 2F.111)
     let store = Store::new();
     store.insert("/bucket/k", Object::tile(47, 1_000));
     let etag = store.object("/bucket/k").expect("it").etag;
     let origin = store.serve();
-    let server = Millrace::start(origin.address);
+    let server = Millrace::setup()
+        .arguments(&["--ttl", "0s"])
+        .start(origin.address);
     let tile = Tile::new(47);
     for _ in 0..2 {
         assert_eq!(

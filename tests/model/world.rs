@@ -414,5 +414,6 @@ fn head_parts(fill: &Fill, version: &Version) -> HeadParts {
         checksum_lines: checksums(fill.checksums).into(),
         checksums_known: fill.checksums,
         confirmed_ms: fill.fetch as i64,
+        asked_ms: fill.fetch as i64,
     }
 }

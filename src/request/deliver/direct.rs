@@ -6,7 +6,7 @@
 use std::future::Future;
 
 use crate::fill::plan::Window;
-use crate::fill::template::Ranged;
+use crate::fill::template::{Condition, Ranged};
 use crate::fill::validate::{Question, validate};
 use crate::io::{Either, race};
 use crate::metrics::{Counter, Source, UpstreamKind};
@@ -36,7 +36,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
             (true, None) => Ranged::Whole,
             (false, _) => Ranged::bytes(&(self.at..self.gap_end(window))),
         };
-        let request = template.render(&ranged, Some(head.etag()));
+        let request = template.render(&ranged, Condition::Match(head.etag()));
         shard
             .metrics()
             .count(Counter::UpstreamRequests(UpstreamKind::Pass));

@@ -169,6 +169,8 @@ impl<'a> Delivery<'a> {
             interest: Arc::downgrade(&asking.interest),
             policy: asking.policy,
             faithful: false,
+            known: None,
+            fresh_ms: 0,
         }
     }
 

@@ -3,6 +3,7 @@
 //! by condition. Nothing here knows a promise; the topic files do.
 
 pub mod client;
+pub mod conditions;
 pub mod data;
 pub mod metrics;
 pub mod millrace;

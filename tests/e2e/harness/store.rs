@@ -3,6 +3,7 @@
 //! wraps `answer` or stops it at a gate.
 
 use super::Tile;
+use super::conditions::{Judged, judge};
 use super::stub::{After, Seen, Stub, Wire};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -70,6 +71,22 @@ impl Object {
             etag: etag.to_owned(),
             headers,
         }
+    }
+
+    pub fn last_modified(&self) -> &str {
+        let named = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("last-modified");
+        self.headers
+            .iter()
+            .find(named)
+            .map_or("", |(_, value)| value)
+    }
+
+    /// The same bytes written again at another time, with other metadata.
+    pub fn rewritten(mut self, last_modified: &str, name: &str, value: &str) -> Object {
+        self.headers
+            .retain(|(own, _)| !own.eq_ignore_ascii_case("last-modified"));
+        self.header("Last-Modified", last_modified)
+            .header(name, value)
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Object {
@@ -215,27 +232,38 @@ impl Store {
             }
             return wire.refuse("404 Not Found", "NoSuchKey");
         };
-        if seen
-            .header("if-match")
-            .is_some_and(|wanted| wanted != "*" && wanted != object.etag)
-        {
-            return wire.refuse("412 Precondition Failed", "PreconditionFailed");
-        }
-        if seen
-            .header("if-none-match")
-            .is_some_and(|known| known == object.etag)
-        {
-            return wire.respond("304 Not Modified", &[("ETag", &object.etag)], b"");
+        let modified = object.last_modified().to_owned();
+        let judged = judge(seen, &object.etag, &modified);
+        match judged {
+            Judged::AsAsked | Judged::Whole => {}
+            Judged::NotModified => {
+                let mut headers = vec![("ETag", &*object.etag), ("Last-Modified", &*modified)];
+                let control = |(name, _): &&(String, String)| name == "Cache-Control";
+                let control = object.headers.iter().find(control);
+                headers.extend(control.map(|(name, value)| (&**name, &**value)));
+                return wire.respond("304 Not Modified", &headers, b"");
+            }
+            Judged::Failed if seen.method() == "HEAD" => {
+                return wire
+                    .respond("412 Precondition Failed", &[("Connection", "close")], b"")
+                    .min_close();
+            }
+            Judged::Failed => {
+                return wire.refuse("412 Precondition Failed", "PreconditionFailed");
+            }
         }
         let length = object.content.length();
-        let (first, end) = match seen.range(length) {
+        let asked = (judged == Judged::AsAsked && seen.method() == "GET")
+            .then(|| seen.range(length))
+            .flatten();
+        let (first, end) = match asked {
             Some((first, end)) if first >= end => {
                 return wire.refuse("416 Requested Range Not Satisfiable", "InvalidRange");
             }
             Some(range) => range,
             None => (0, length),
         };
-        let head = response_head(&object, first, end, seen.header("range").is_some());
+        let head = response_head(&object, first, end, asked.is_some());
         if wire.send(head).is_err() {
             return After::Close;
         }
