@@ -143,7 +143,8 @@ fn records_of(segment: &[u8], name: &[u8]) -> Vec<Range<usize>> {
 /// Offsets of a segment that are tried.
 fn offsets(bytes: &[u8]) -> Vec<usize> {
     let all = std::env::var_os("MILLRACE_TEST_FULL").is_some();
-    let tried = |at: &usize| all || at % 61 == 0 || (at % 4096 < 64 && at % 5 == 0);
+    let tried =
+        |at: &usize| all || at.is_multiple_of(61) || (at % 4096 < 64 && at.is_multiple_of(5));
     (0..bytes.len()).filter(tried).collect()
 }
 
