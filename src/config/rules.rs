@@ -188,7 +188,9 @@ impl Rules {
         let largest = rules.clone().find_map(|rule| rule.object_bytes_max);
         let compress = rules.clone().find_map(|rule| rule.compress);
         let on_error_ms = rules.clone().find_map(|rule| rule.stale_if_error_ms);
-        let meanwhile_ms = rules.clone().find_map(|rule| rule.stale_while_revalidate_ms);
+        let meanwhile_ms = rules
+            .clone()
+            .find_map(|rule| rule.stale_while_revalidate_ms);
         let tiers = rules.clone().find_map(|rule| rule.tiers.as_deref());
         ObjectPolicy {
             kept: tiers.is_none_or(|tiers| tiers.contains(&Tier::Ram)),

@@ -6,9 +6,9 @@
 //! is one cell whose place is known at compile time.
 
 use super::labels::{
-    BreakerState, Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation, Label, Malformed, Method,
-    Outcome, Refusal, ReloadResult, Revalidation, SendPath, Source, StatusClass, TlsSession,
-    UpstreamFailure, UpstreamKind,
+    BreakerState, Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation, Label, Malformed,
+    Method, Outcome, Refusal, ReloadResult, Revalidation, SendPath, Source, StatusClass,
+    TlsSession, UpstreamFailure, UpstreamKind,
 };
 
 /// What a metric is, and how its cells are shown.

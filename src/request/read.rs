@@ -69,9 +69,7 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
             Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await
         }
         Found::Absent(status) => Box::pin(read.absent(status, report, out)).await,
-        Found::Stale(known, fresh_ms) => {
-            Box::pin(read.stale((known, fresh_ms), report, out)).await
-        }
+        Found::Stale(known, fresh_ms) => Box::pin(read.stale((known, fresh_ms), report, out)).await,
         Found::Ask => Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await,
     }
 }

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::metrics::{
-    BreakerState, Counter, Gauge, Histogram, Registry, ShardMetrics, StatusClass, TlsSession, UpstreamFailure,
+    BreakerState, Counter, Gauge, Histogram, Registry, ShardMetrics, StatusClass, TlsSession,
+    UpstreamFailure,
 };
 use crate::upstream::{Endpoint, Phase, UpstreamError, UpstreamEvents};
 

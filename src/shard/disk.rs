@@ -729,10 +729,7 @@ impl Shard {
             return self.load_head(object, key, stamp).await;
         }
         let (ticket, ask) = self.asks.open();
-        self.post(
-            owner,
-            Message::LoadHead(object, key.into(), stamp, ticket),
-        );
+        self.post(owner, Message::LoadHead(object, key.into(), stamp, ticket));
         match ask.await {
             Answer::Published(head) => head,
             Answer::Fetched(_) | Answer::Leased(_) | Answer::Done => {

@@ -10,10 +10,10 @@ use arc_swap::ArcSwap;
 
 use crate::base::clock::now_ms;
 
+use super::Upstream;
 use super::breaker::{Admission, Breaker, BreakerConfig, Phase};
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
-use super::Upstream;
 
 /// Origins that fail at a time and have a breaker. Their names may come from clients' `Host`.
 const ORIGINS_MAX: usize = 1024;
@@ -269,7 +269,10 @@ mod tests {
         (0..3).for_each(|_| {
             ailing.update(|state| state.failed(false, 0, &outages.config));
         });
-        assert_eq!(outages.lines(), ["origin http://h:80 fails and is not asked"]);
+        assert_eq!(
+            outages.lines(),
+            ["origin http://h:80 fails and is not asked"]
+        );
         let (_, state) = ailing.update(|state| state.admit(5_000, false).0);
         assert_eq!(state.phase(), Phase::HalfOpen);
         let refused = Health::Ailing { may_probe: false };
