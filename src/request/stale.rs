@@ -122,6 +122,9 @@ impl Read<'_, '_> {
         outcome: &Outcome,
         report: &mut Report,
     ) -> Option<(Arc<Head>, Plan)> {
+        if matches!(outcome, Outcome::Ready(_) | Outcome::Busy) {
+            return None;
+        }
         let policy = self.policy();
         let origin_fails = match outcome {
             Outcome::Failed(error) => error.fault() == Fault::Origin,

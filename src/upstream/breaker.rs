@@ -20,9 +20,10 @@ pub struct BreakerConfig {
 }
 
 impl Default for BreakerConfig {
+    /// One that never opens.
     fn default() -> Self {
         Self {
-            fall: 3,
+            fall: 0,
             rise: 2,
             delay_ms: 1_000,
         }

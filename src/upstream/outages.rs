@@ -263,7 +263,10 @@ mod tests {
 
     #[test]
     fn a_probe_that_is_dropped_makes_way_for_the_next() {
-        let outages = Outages::default();
+        let outages = Outages::new(BreakerConfig {
+            fall: 3,
+            ..BreakerConfig::default()
+        });
         let origin = Endpoint::new(false, "h", 80);
         let ailing = outages.find_or_add(&origin).expect("there is room");
         (0..3).for_each(|_| {
