@@ -72,13 +72,13 @@ fn semantics_90_what_was_read_is_served_while_the_origin_is_down() {
     }
     drop(origin);
     await_stale();
-    let mut slowest = Duration::ZERO;
+    let mut waited = Vec::new();
     for round in 0..5 {
         for size in sizes {
             let begun = Instant::now();
             let head = server.fetch(&Ask::head(&path(size)));
             if round > 0 {
-                slowest = slowest.max(begun.elapsed());
+                waited.push(begun.elapsed());
             }
             assert_stale(&head);
             let whole = server.get(&path(size));
@@ -93,7 +93,9 @@ fn semantics_90_what_was_read_is_served_while_the_origin_is_down() {
             }
         }
     }
-    assert!(slowest < Duration::from_millis(100), "{slowest:?}");
+    waited.sort_unstable();
+    let median = waited[waited.len() / 2];
+    assert!(median < Duration::from_millis(20), "{waited:?}");
     let etag = store.object(&path(5_000)).expect("it is there").etag;
     let known = server.fetch(&Ask::get(&path(5_000)).header("If-None-Match", &etag));
     assert_eq!((known.status(), known.cache_word()), (304, "STALE"));
