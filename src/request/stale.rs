@@ -77,9 +77,8 @@ impl Read<'_, '_> {
     /// Whether a copy may be served without waiting for its origin, and why.
     fn at_once(&self, head: &Head, fresh_ms: u64, health: Health) -> Option<CacheStatus> {
         let (policy, now_ms) = (self.policy(), clock::now_ms());
-        if health != Health::Well {
-            let usable = head.is_fresh(now_ms, policy.stale_if_error_until());
-            return usable.then_some(CacheStatus::StaleIfError);
+        if health != Health::Well && head.is_fresh(now_ms, policy.stale_if_error_until()) {
+            return Some(CacheStatus::StaleIfError);
         }
         // With a time of zero everybody is asked about; so is who names another version.
         let longer_ms = policy.stale_while_revalidate_ms;
