@@ -2,6 +2,7 @@
 //!
 //! Called by `mod`. Decides what the client gets and says so in the head; `deliver` sends the bytes.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::metrics;
 use crate::s3::{ObjectKeyRef, RangeSpec, Resolved, Unmet, Verdict};
 use crate::shard::Shard;
 
+use super::access::Right;
 use super::answer::{Answer, CacheStatus, Reason};
 use super::client::Gone;
 use super::deliver::{Asking, Coverage, Delivery, Stopped, coverage};
@@ -58,23 +60,11 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         object,
         digest,
         stamp,
+        right: Cell::new(None),
     };
-    match read.look_up(report, out) {
-        Found::Begun(Begun::Whole) => exchange.end(),
-        Found::Begun(Begun::Rest(rest)) => hit::rest(exchange, rest, out, report).await,
-        Found::Begun(Begun::Gone(gone)) => End::gone(gone, report),
-        Found::Fresh(head, part) => read.known(head, part, report, out).await,
-        // Boxed, so that the state of a hit stays small.
-        Found::Absent(_) if !read.policy().kept => {
-            Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await
-        }
-        Found::Absent(status) => Box::pin(read.open(status, None, report, out)).await,
-        Found::Stale(known, fresh_ms) => {
-            let known = Some((known, fresh_ms));
-            Box::pin(read.open(CacheStatus::Stale, known, report, out)).await
-        }
-        Found::Ask => Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await,
-    }
+    let end = read.serve(report, out).await;
+    read.heard(report);
+    end
 }
 
 struct Read<'e, 'a> {
@@ -82,9 +72,31 @@ struct Read<'e, 'a> {
     object: ObjectKeyRef<'e>,
     digest: u128,
     stamp: Stamp,
+    /// What is known of the client's right, once it has been asked for.
+    right: Cell<Option<Right>>,
 }
 
 impl Read<'_, '_> {
+    async fn serve(&self, report: &mut Report, out: &mut Vec<u8>) -> End {
+        let exchange = self.exchange;
+        match self.look_up(report, out) {
+            Found::Begun(Begun::Whole) => exchange.end(),
+            Found::Begun(Begun::Rest(rest)) => hit::rest(exchange, rest, out, report).await,
+            Found::Begun(Begun::Gone(gone)) => End::gone(gone, report),
+            Found::Fresh(head, part) => self.known(head, part, report, out).await,
+            // Boxed, so that the state of a hit stays small.
+            Found::Absent(_) if !self.policy().kept => {
+                Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await
+            }
+            Found::Absent(status) => Box::pin(self.open(status, None, report, out)).await,
+            Found::Stale(known, fresh_ms) => {
+                let known = Some((known, fresh_ms));
+                Box::pin(self.open(CacheStatus::Stale, known, report, out)).await
+            }
+            Found::Ask => Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await,
+        }
+    }
+
     fn shard(&self) -> &Rc<Shard> {
         self.exchange.shard
     }
@@ -102,6 +114,24 @@ impl Read<'_, '_> {
         self.shard().policy_at(self.object)
     }
 
+    /// What is known of the client's right to what is cached.
+    fn right(&self, policy: ObjectPolicy, now: Moment) -> Right {
+        if let Some(right) = self.right.get() {
+            return right;
+        }
+        let right = Right::of(self.exchange, self.digest, policy.access, now);
+        self.right.set(Some(right));
+        right
+    }
+
+    /// Notes what the origin said of the client's right, if it was asked.
+    fn heard(&self, report: &Report) {
+        if let (Some(right), Some(status)) = (self.right.get(), report.origin_status) {
+            let right = right.heard(self.shard(), status, report.started());
+            self.right.set(Some(right));
+        }
+    }
+
     /// One look at the index. A hit in one place is answered from inside of it.
     fn look_up(&self, report: &mut Report, out: &mut Vec<u8>) -> Found {
         let index = self.shard().index_of(self.digest, 0);
@@ -117,6 +147,7 @@ impl Read<'_, '_> {
         if !policy.kept {
             return Found::Ask;
         }
+        let policy = self.right(policy, report.started()).limit(policy);
         let request = &self.exchange.request;
         let (mut spec, mut fresh_ms) = (self.spec(), policy.ttl_ms_of(self.is_head()));
         let mut instead = None;
@@ -340,7 +371,9 @@ impl Read<'_, '_> {
             );
             return self.exchange.fail(&failure, report, out).await;
         };
+        let right = self.right(asking.policy, report.started());
         let mut fetch = self.opening(&asking);
+        fetch.fresh_ms = right.limit(asking.policy).ttl_ms_of(self.is_head());
         if let Some((head, fresh_ms)) = known {
             (fetch.known, fetch.fresh_ms) = (Some(head), fresh_ms);
         }
@@ -354,6 +387,11 @@ impl Read<'_, '_> {
             match outcome {
                 Outcome::Ready(ready) => {
                     report.origin_status = ready.came.origin_status();
+                    if report.origin_status.is_none() && !right.is_known() {
+                        // Nobody but the origin may say yes.
+                        return self.otherwise(Outcome::Alone, status, report, out).await;
+                    }
+                    self.heard(report);
                     return self.opened(ready, status, asking, report, out).await;
                 }
                 // What the origin said to somebody else's signature is not for this one: it asks by itself.

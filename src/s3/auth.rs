@@ -18,7 +18,7 @@ use std::fmt;
 /// The longest life S3 gives a SigV4 presigned URL: seven days.
 const PRESIGN_SECONDS_MAX: i64 = 604_800;
 
-/// How far ahead of S3's clock a signature may be dated.
+/// How far from S3's clock a signature may be dated.
 const SKEW_SECONDS_MAX: i64 = 900;
 
 const HMAC: &str = "AWS4-HMAC-SHA256";
@@ -256,6 +256,21 @@ impl<'b> Auth<'b> {
             Presigned::TooEarly
         } else {
             Presigned::InTime
+        }
+    }
+
+    /// When the signature stops to be valid, in seconds since 1970. `amz_date` is the request's one `x-amz-date` header. `None` where there is
+    /// no signature, or its end is not known: SigV2 in a header, and what cannot be read.
+    pub fn valid_until_unix(&self, amz_date: Option<&[u8]>) -> Option<i64> {
+        match self.scheme {
+            Scheme::SigV4Presigned | Scheme::SigV4aPresigned | Scheme::SigV2Presigned => {
+                self.expires_at_unix
+            }
+            Scheme::SigV4 | Scheme::SigV4a => {
+                let date = std::str::from_utf8(amz_date?).ok()?;
+                parse_amz_date(date)?.checked_add(SKEW_SECONDS_MAX)
+            }
+            Scheme::Anonymous | Scheme::SigV2 | Scheme::Unknown => None,
         }
     }
 
