@@ -53,14 +53,18 @@ fn counts(line: &HeaderLine<'_>, auth: &Auth<'_>) -> bool {
     !listed || auth.signs(line.name)
 }
 
+fn now_unix(shard: &Shard) -> i64 {
+    shard.wall().unix_seconds(Moment::now())
+}
+
 impl Right {
-    /// What is known of this request for `object` at `now`.
-    pub(super) fn of(exchange: &Exchange<'_>, object: u128, access: Access, now: Moment) -> Self {
+    /// What is known of this request for `object` now.
+    pub(super) fn of(exchange: &Exchange<'_>, object: u128, access: Access) -> Self {
         let shard = exchange.shard;
         let right = match access {
             Access::Open => return Self::Everybody,
             Access::Revalidate => Self::Unknown(None),
-            Access::Exact => Self::remembered(exchange, object, shard.wall().unix_seconds(now)),
+            Access::Exact => Self::remembered(exchange, object),
         };
         let event = match right {
             Self::Everybody | Self::Known(_) => AccessEvent::Known,
@@ -70,7 +74,7 @@ impl Right {
         right
     }
 
-    fn remembered(exchange: &Exchange<'_>, object: u128, now_unix: i64) -> Self {
+    fn remembered(exchange: &Exchange<'_>, object: u128) -> Self {
         let (head, auth) = (exchange.head, &exchange.request.auth);
         let mut dates = head.headers.find_all("x-amz-date");
         let date = dates.next().filter(|_| dates.next().is_none());
@@ -89,7 +93,7 @@ impl Right {
         let parts = line.into_iter().chain(headers.map(|line| line.raw));
         let grants = &exchange.shard.world.grants;
         let token = grants.token(parts);
-        match grants.remembers(token, now_unix) {
+        match grants.remembers(token, now_unix(exchange.shard)) {
             true => Self::Known(token),
             false => Self::Unknown(Some((token, until_unix))),
         }
@@ -103,7 +107,7 @@ impl Right {
         }
     }
 
-    /// A policy as it holds for who has this right.
+    /// A policy as it holds for who has this right: a copy is of no age for whom the origin has to be asked about.
     pub(super) fn limit(self, policy: ObjectPolicy) -> ObjectPolicy {
         if self.is_known() {
             return policy;
@@ -116,13 +120,12 @@ impl Right {
     }
 
     /// The origin has answered this very request with `status`: what is known now.
-    pub(super) fn heard(self, shard: &Shard, status: u16, now: Moment) -> Self {
+    pub(super) fn heard(self, shard: &Shard, status: u16) -> Self {
         let grants = &shard.world.grants;
         let count = |event| shard.metrics().count(Counter::Access(event));
         match (self, status) {
             (Self::Unknown(Some((token, until_unix))), 200 | 206 | 304) => {
-                let now_unix = shard.wall().unix_seconds(now);
-                let Some(remembered) = grants.remember(token, until_unix, now_unix) else {
+                let Some(remembered) = grants.remember(token, until_unix, now_unix(shard)) else {
                     return self;
                 };
                 count(AccessEvent::Remembered);

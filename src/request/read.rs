@@ -62,7 +62,22 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         stamp,
         right: Cell::new(None),
     };
-    let end = read.serve(report, out).await;
+    let end = match read.look_up(report, out) {
+        Found::Begun(Begun::Whole) => exchange.end(),
+        Found::Begun(Begun::Rest(rest)) => hit::rest(exchange, rest, out, report).await,
+        Found::Begun(Begun::Gone(gone)) => End::gone(gone, report),
+        Found::Fresh(head, part) => read.known(head, part, report, out).await,
+        // Boxed, so that the state of a hit stays small.
+        Found::Absent(_) if !read.policy().kept => {
+            Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await
+        }
+        Found::Absent(status) => Box::pin(read.open(status, None, report, out)).await,
+        Found::Stale(known, fresh_ms) => {
+            let known = Some((known, fresh_ms));
+            Box::pin(read.open(CacheStatus::Stale, known, report, out)).await
+        }
+        Found::Ask => Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await,
+    };
     read.heard(report);
     end
 }
@@ -77,26 +92,6 @@ struct Read<'e, 'a> {
 }
 
 impl Read<'_, '_> {
-    async fn serve(&self, report: &mut Report, out: &mut Vec<u8>) -> End {
-        let exchange = self.exchange;
-        match self.look_up(report, out) {
-            Found::Begun(Begun::Whole) => exchange.end(),
-            Found::Begun(Begun::Rest(rest)) => hit::rest(exchange, rest, out, report).await,
-            Found::Begun(Begun::Gone(gone)) => End::gone(gone, report),
-            Found::Fresh(head, part) => self.known(head, part, report, out).await,
-            // Boxed, so that the state of a hit stays small.
-            Found::Absent(_) if !self.policy().kept => {
-                Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await
-            }
-            Found::Absent(status) => Box::pin(self.open(status, None, report, out)).await,
-            Found::Stale(known, fresh_ms) => {
-                let known = Some((known, fresh_ms));
-                Box::pin(self.open(CacheStatus::Stale, known, report, out)).await
-            }
-            Found::Ask => Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await,
-        }
-    }
-
     fn shard(&self) -> &Rc<Shard> {
         self.exchange.shard
     }
@@ -109,17 +104,18 @@ impl Read<'_, '_> {
         self.exchange.request.range
     }
 
-    /// How the object is treated.
+    /// How the object is treated, as this client may have it.
     fn policy(&self) -> ObjectPolicy {
-        self.shard().policy_at(self.object)
+        let policy = self.shard().policy_at(self.object);
+        self.right(policy).limit(policy)
     }
 
     /// What is known of the client's right to what is cached.
-    fn right(&self, policy: ObjectPolicy, now: Moment) -> Right {
+    fn right(&self, policy: ObjectPolicy) -> Right {
         if let Some(right) = self.right.get() {
             return right;
         }
-        let right = Right::of(self.exchange, self.digest, policy.access, now);
+        let right = Right::of(self.exchange, self.digest, policy.access);
         self.right.set(Some(right));
         right
     }
@@ -127,7 +123,7 @@ impl Read<'_, '_> {
     /// Notes what the origin said of the client's right, if it was asked.
     fn heard(&self, report: &Report) {
         if let (Some(right), Some(status)) = (self.right.get(), report.origin_status) {
-            let right = right.heard(self.shard(), status, report.started());
+            let right = right.heard(self.shard(), status);
             self.right.set(Some(right));
         }
     }
@@ -147,7 +143,7 @@ impl Read<'_, '_> {
         if !policy.kept {
             return Found::Ask;
         }
-        let policy = self.right(policy, report.started()).limit(policy);
+        let policy = self.right(policy).limit(policy);
         let request = &self.exchange.request;
         let (mut spec, mut fresh_ms) = (self.spec(), policy.ttl_ms_of(self.is_head()));
         let mut instead = None;
@@ -350,7 +346,7 @@ impl Read<'_, '_> {
         Some(Asking {
             key: self.object.encoded().into(),
             template,
-            policy: shard.policy_at(self.object),
+            policy: self.policy(),
             interest: Arc::new(()),
         })
     }
@@ -371,9 +367,7 @@ impl Read<'_, '_> {
             );
             return self.exchange.fail(&failure, report, out).await;
         };
-        let right = self.right(asking.policy, report.started());
         let mut fetch = self.opening(&asking);
-        fetch.fresh_ms = right.limit(asking.policy).ttl_ms_of(self.is_head());
         if let Some((head, fresh_ms)) = known {
             (fetch.known, fetch.fresh_ms) = (Some(head), fresh_ms);
         }
@@ -387,8 +381,8 @@ impl Read<'_, '_> {
             match outcome {
                 Outcome::Ready(ready) => {
                     report.origin_status = ready.came.origin_status();
-                    if report.origin_status.is_none() && !right.is_known() {
-                        // Nobody but the origin may say yes.
+                    // Nobody but the origin may say yes.
+                    if report.origin_status.is_none() && !self.right(asking.policy).is_known() {
                         return self.otherwise(Outcome::Alone, status, report, out).await;
                     }
                     self.heard(report);

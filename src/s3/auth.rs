@@ -498,6 +498,25 @@ mod tests {
         assert!(v2.is_presigned() && !v2.signs("range"));
     }
 
+    #[test]
+    fn the_end_of_a_signature_is_known_or_there_is_none() {
+        let at = 1_767_225_600;
+        let date = Some(&b"20260101T000000Z"[..]);
+        assert_eq!(header(V4).valid_until_unix(date), Some(at + 900));
+        let v4a = V4.replace(HMAC, ECDSA);
+        assert_eq!(header(&v4a).valid_until_unix(date), Some(at + 900));
+        for date in [None, Some(&b"20260101"[..]), Some(b""), Some(b"\xff")] {
+            assert_eq!(header(V4).valid_until_unix(date), None);
+        }
+        let url = v4_query("20260101T000000Z", "60", "host");
+        assert_eq!(query(&url).valid_until_unix(None), Some(at + 60));
+        let v2 = query("AWSAccessKeyId=A&Signature=s&Expires=1767225600");
+        assert_eq!(v2.valid_until_unix(None), Some(at));
+        for auth in [header("AWS A:s"), header("nonsense"), query("")] {
+            assert_eq!(auth.valid_until_unix(date), None);
+        }
+    }
+
     /// Reference 2D.77: no date wraps, and what is not certain is the origin's to judge.
     #[test]
     fn dates_and_lifetimes_out_of_bounds_are_malformed() {
