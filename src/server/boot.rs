@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::access_log::{AccessLog, ShardLog, Target};
 use crate::admin::{self, AdminState, Purger, Readiness, State};
 use crate::base::clock;
+use crate::cache::grants::Grants;
 use crate::cache::partition::Partition;
 use crate::cache::stamps::Stamps;
 use crate::config::{AccessLog as AccessLogSetting, HugePages, Level, Loaded, Rules, Settings};
@@ -249,6 +250,7 @@ fn world(
     let world = World {
         shards: shards.into_boxed_slice(),
         stamps,
+        grants: Grants::new(probe::secret().map_err(resource("the kernel gives no random bytes"))?),
         registry: Arc::clone(registry),
         policy: limits::policy(settings, by_reference),
         rules: Arc::new(Rules::of(settings, 1)),
@@ -263,12 +265,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let settings = &loaded.settings;
     probe_kernel(settings)?;
     let by_reference = proves_by_reference();
-    let usable: Vec<usize> = core_affinity::get_core_ids()
-        .unwrap_or_default()
-        .iter()
-        .map(|core| core.id)
-        .collect();
-    let limits = Limits::derive(settings, &usable)?;
+    let limits = Limits::derive(settings, &usable_cores())?;
     let tls = TlsConfig::new(
         &settings
             .upstream
@@ -332,6 +329,11 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
         events,
         log,
     })
+}
+
+fn usable_cores() -> Vec<usize> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    cores.iter().map(|core| core.id).collect()
 }
 
 fn note_start(registry: &Registry, limits: &Limits, world: &World) {
