@@ -140,7 +140,7 @@ fn semantics_91_only_the_first_waits_for_an_origin_that_does_not_answer() {
     );
     mood.store(0, Ordering::Release);
     wait_until("the origin is asked again", PATIENCE, || {
-        let response = server.get(PATH.replace('k', "0").as_str());
+        let response = server.get(&paths[0]);
         response.cache_word() == "REVALIDATED" || response.cache_word() == "HIT"
     });
     server.finish();
