@@ -4,7 +4,8 @@
 #   smoke  format, tidiness, unit tests and the quick end-to-end ones: a few minutes
 #   test   the above with lints, every end-to-end test, benches run once and real clients: what a change must pass
 #   full   the above with loom, fuzzing, AddressSanitizer, 10,000 cancels and idle connections, counts of
-#          instructions, dependencies: before a release
+#          instructions, dependencies, 200 crashes on loop mounts of ext4 and xfs (as root) and a real NFS mount
+#          (MILLRACE_NFSVM: see tests/nfs/run.sh): before a release
 #
 # Needs a Rust toolchain and Python 3; installs the rest itself: Debian packages where one is
 # missing, pinned Python clients in a virtual environment under the target folder. Runs all of
@@ -35,8 +36,9 @@ step() {
   echo "=== $name"
   "$@" 2>&1 | tee "$log"
   local status=${PIPESTATUS[0]} verdict=ok
-  count_tests "$log" "$status"
-  [ "$status" -eq 0 ] || verdict="FAILED ($status)"
+  # 77: this machine has not what it takes. Nothing passed, nothing failed, and the summary says so.
+  if [ "$status" -eq 77 ]; then verdict="NOT SHOWN"; else count_tests "$log" "$status"; fi
+  case $status in 0 | 77) ;; *) verdict="FAILED ($status)" ;; esac
   SUMMARY+=("$(printf '%-28s %-12s %5d s' "$name" "$verdict" $((SECONDS - begun)))")
   return "$status"
 }
@@ -185,6 +187,9 @@ if step "client environment" clients_environment; then
 fi
 if [ "$MODE" = full ]; then
   step "ten thousand" env MILLRACE_TEST_FULL=1 cargo test --locked --test e2e -- --nocapture --test-threads 1 heavy_many_cancels heavy_ten_thousand
+  step "faults of the disk" env MILLRACE_TEST_FULL=1 cargo test --locked --test e2e -- --nocapture --test-threads 1 disk_
+  step "crashes on loop mounts" tests/disk/loop_mounts.sh
+  step "real NFS" tests/nfs/run.sh
   step instructions instructions
   step loom loom
   step "address sanitizer" address_sanitizer

@@ -147,7 +147,8 @@ impl Rules {
     pub fn ttl_ms_longest(&self) -> u64 {
         let rules = self.rules.iter();
         let told = rules.flat_map(|(_, rule)| [rule.ttl_ms, rule.head_ttl_ms]);
-        told.flatten().fold(self.base.ttl_ms, u64::max)
+        told.flatten()
+            .fold(self.base.ttl_ms.max(self.base.head_ttl_ms), u64::max)
     }
 
     /// How an object is treated.

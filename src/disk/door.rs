@@ -186,14 +186,13 @@ impl Door {
     /// Busy, late, or the kernel's; the memory is gone then, or comes back with nothing in it.
     pub async fn read<B: Lend>(
         &self,
-        file: &File,
+        file: &Rc<File>,
         memory: B,
         offset: u64,
     ) -> Result<(usize, B), DiskError> {
         let (place, stub) = self.place(&self.lane).await?;
         let reading = file.read_at(memory, offset, place);
-        let (result, memory) = self.in_time((&self.lane, stub), reading).await?;
-        Ok((result?, memory))
+        Ok(self.in_time((&self.lane, stub), reading).await??)
     }
 
     /// Writes all of `memory` to `offset`.

@@ -399,6 +399,11 @@ impl<'f, L: Listener> Fold<'f, L> {
         confirmed_unix_ms: u64,
         place: Place,
     ) {
+        // What could not be read may have been that it is not true any more: the origin is to be asked.
+        let confirmed_unix_ms = match self.tally.torn {
+            0 => confirmed_unix_ms,
+            _ => 0,
+        };
         if self.enter_segment((instance, place.shard, place.segment), &place) {
             self.tell(|segment| Folded::Head {
                 object,

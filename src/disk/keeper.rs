@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -27,8 +29,10 @@ use super::{Account, Ask, DiskConfig, News, Segment};
 const TICK: Duration = Duration::from_secs(1);
 /// How often the lease is rewritten.
 const RENEW_MS: u64 = 2_000;
-/// How long a lease lasts that nobody can lock.
+/// How long a lease lasts that is not locked.
 const LEASE_MS: u64 = 10_000;
+/// Digits of a lease's time.
+const LEASE_DIGITS: usize = 13;
 /// How often the lock of a new lease is tried, and how soon again.
 const HOLD_TRIES_MAX: usize = 200;
 const HOLD_PAUSE: Duration = Duration::from_millis(5);
@@ -72,7 +76,7 @@ pub struct Keeper {
     own: InstanceName,
     folder: PathBuf,
     /// Kept locked while this process lives.
-    lease: fs::File,
+    lease: file::Blocks,
     /// Others, oldest first.
     others: Vec<InstanceName>,
     ledger: Ledger,
@@ -210,22 +214,28 @@ pub fn check(dir: &Path) -> Result<(), DirectoryError> {
     check_format_text(&text, STRIPE_BYTES).map_err(|source| DirectoryError::Format { path, source })
 }
 
-/// Whether a process holds the lease of an instance: locked, or where the filesystem has no locks rewritten a moment ago.
+/// Whether a process holds the lease of an instance: has it locked, or, where a server has the files or there are no locks, has rewritten it a moment ago.
 #[must_use]
 pub fn is_alive(dir: &Path, name: &InstanceName) -> bool {
-    let path = name.folder(dir).join(names::LEASE);
-    let Ok(lease) = fs::File::open(&path) else {
+    let Ok(lease) = fs::File::open(name.folder(dir).join(names::LEASE)) else {
         return false;
     };
-    match lease.try_lock() {
-        Ok(()) => false,
-        Err(fs::TryLockError::WouldBlock) => true,
-        Err(fs::TryLockError::Error(_)) => {
-            let text = fs::read_to_string(&path).unwrap_or_default();
-            let renewed_ms: u64 = text.trim().parse().unwrap_or(0);
-            clock::unix_ms().abs_diff(renewed_ms) < LEASE_MS
+    if file::is_on_a_device(lease.as_raw_fd()) {
+        match lease.try_lock() {
+            Ok(()) => return false,
+            Err(fs::TryLockError::WouldBlock) => return true,
+            Err(fs::TryLockError::Error(_)) => {}
         }
     }
+    let mut text = [0; LEASE_DIGITS];
+    let read = lease.read_exact_at(&mut text, 0);
+    let text = read.ok().and_then(|()| std::str::from_utf8(&text).ok());
+    let renewed_ms = text.and_then(|text| text.parse::<u64>().ok());
+    renewed_ms.is_some_and(|renewed_ms| clock::unix_ms().abs_diff(renewed_ms) < LEASE_MS)
+}
+
+fn lease_text() -> String {
+    format!("{:013}\n", clock::unix_ms())
 }
 
 impl Keeper {
@@ -248,8 +258,14 @@ impl Keeper {
         let segments = folder.join(names::SEGMENTS);
         fs::create_dir_all(&segments).map_err(at(&segments))?;
         let lease_path = folder.join(names::LEASE);
-        let lease = fs::File::create(&lease_path).map_err(at(&lease_path))?;
-        let _or_by_time = hold(&lease);
+        let lease = file::Blocks::create(&lease_path).map_err(at(&lease_path))?;
+        lease
+            .write_first(lease_text().as_bytes())
+            .map_err(at(&lease_path))?;
+        // Giving a lock back asks a server, and a process whose server is gone would not end: there the time in the lease says who lives.
+        if file::is_on_a_device(lease.file().as_raw_fd()) {
+            let _or_by_time = hold(lease.file());
+        }
         let admin_path = folder.join(names::ADMIN);
         fs::write(&admin_path, &config.contact).map_err(at(&admin_path))?;
         // Looked at behind the lock: who writes facts while no server holds a lease looks for one again afterwards.
@@ -407,10 +423,9 @@ impl Keeper {
     }
 
     fn renew(&mut self) {
-        use std::os::unix::fs::FileExt as _;
         self.renewed_ms = clock::now_ms();
-        let text = format!("{:013}\n", clock::unix_ms());
-        if let Err(error) = self.lease.write_all_at(text.as_bytes(), 0) {
+        let text = lease_text();
+        if let Err(error) = self.lease.write_first(text.as_bytes()) {
             tracing::warn!(%error, "the lease of the cache directory cannot be written");
         }
     }
@@ -600,14 +615,10 @@ fn parse_telling(text: &str) -> Option<(u16, u32)> {
 }
 
 fn new_file(path: &Path, first: &[u8], bytes: u64) -> Result<(), DirectoryError> {
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(at(path))?;
-    let made = file::preallocate(&file, bytes)
-        .and_then(|()| file.write_all(first))
-        .and_then(|()| file.sync_all());
+    let file = file::Blocks::create(path).map_err(at(path))?;
+    let made = file::preallocate(file.file(), bytes)
+        .and_then(|()| file.write_first(first))
+        .and_then(|()| file.file().sync_all());
     made.map_err(|error| {
         let _ = fs::remove_file(path);
         at(path)(error)

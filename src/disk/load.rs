@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -122,7 +123,7 @@ async fn fill(
 
 struct Load<'l> {
     door: &'l Door,
-    file: &'l File,
+    file: &'l Rc<File>,
     wanted: &'l Wanted,
     first_frame: usize,
 }

@@ -185,6 +185,7 @@ pub struct Writer<T> {
     queue: RefCell<VecDeque<Item<T>>>,
     queued_bytes: Cell<u64>,
     open: RefCell<Option<Open>>,
+    /// A segment that was asked for and not begun yet; the answer may come when nobody waits for it any more.
     granted: RefCell<Option<Arc<Segment>>>,
     /// The keeper was asked for a segment and has not answered.
     asked: Cell<bool>,
@@ -279,7 +280,11 @@ impl<T: 'static> Writer<T> {
     /// The keeper's answer to the wish for a segment.
     pub fn granted(&self, segment: Option<Arc<Segment>>) {
         self.asked.set(false);
-        *self.granted.borrow_mut() = segment;
+        if let Some(segment) = segment
+            && let Some(earlier) = self.granted.replace(Some(segment))
+        {
+            self.give_back(&earlier);
+        }
         self.bell.ring();
     }
 
@@ -343,6 +348,11 @@ impl<T: 'static> Writer<T> {
         if let Some(open) = self.open.take() {
             let _ = self.asks.send(Ask::Sealed(open.segment.id, open.end));
         }
+    }
+
+    /// A segment that nothing was written to: the keeper may have its room for another.
+    fn give_back(&self, segment: &Segment) {
+        let _ = self.asks.send(Ask::Sealed(segment.id, BLOCK_BYTES));
     }
 
     async fn write(
@@ -511,24 +521,22 @@ impl<T: 'static> Writer<T> {
         if let Some(open) = &*self.open.borrow() {
             return Ok((Arc::clone(&open.segment), Rc::clone(&open.file), open.end));
         }
-        let mut granted = self.granted.take();
-        if granted.is_none() {
-            if !self.asked.replace(true) {
-                let _ = self.asks.send(Ask::Segment(self.shard, self.stream));
-            }
-            let answer = self
-                .bell
-                .until(|| (!self.asked.get()).then(|| self.granted.take()));
-            // What is granted too late is the next batch's.
-            granted = timeout_ms(SEGMENT_MS, answer).await.flatten();
+        let granted = || match self.granted.take() {
+            Some(segment) => Some(Some(segment)),
+            None => (!self.asked.get()).then_some(None),
+        };
+        // An earlier wish may still be unanswered, if the keeper hangs.
+        if self.granted.borrow().is_none() && !self.asked.replace(true) {
+            let _ = self.asks.send(Ask::Segment(self.shard, self.stream));
         }
-        let Some(segment) = granted else {
+        let answer = timeout_ms(SEGMENT_MS, self.bell.until(granted)).await;
+        let Some(segment) = answer.flatten() else {
             return Err(DiskError::Busy);
         };
         let file = match self.door.open(&segment.path, Access::Write).await {
             Ok(file) => Rc::new(file),
             Err(error) => {
-                let _ = self.asks.send(Ask::Sealed(segment.id, BLOCK_BYTES));
+                self.give_back(&segment);
                 return Err(error);
             }
         };

@@ -1,6 +1,7 @@
-//! A second ring of a shard, for writes to files: they are handed to the kernel's workers at once, so that submitting one never waits.
+//! A second ring of a shard, for writes to files, and for reads where no block device of this machine answers them: they are handed to the kernel's workers at
+//! once, so that submitting one never waits.
 //!
-//! Called by `file`. monoio offers no flags for its operations, and some filesystems write on the submitting thread whatever the ring asks (FUSE with direct I/O,
+//! Called by `file`. monoio offers no flags for its operations, and some filesystems read and write on the submitting thread whatever the ring asks (FUSE,
 //! kernel 6.18: a server that did not answer stopped the shard). Completions wake one task through an eventfd. Memory belongs to the ring until its operation is
 //! done, whether or not somebody still waits for it.
 
@@ -25,7 +26,7 @@ struct Pending {
     result: Option<i32>,
     /// Nobody waits any more: what it holds goes when the kernel is done.
     abandoned: bool,
-    _held: Box<dyn Any>,
+    held: Box<dyn Any>,
 }
 
 struct Ring {
@@ -110,7 +111,7 @@ impl Ring {
             waker: None,
             result: None,
             abandoned: false,
-            _held: held,
+            held,
         });
         if let Err(error) = self.ring.submit() {
             // It may still go out with the next one.
@@ -129,6 +130,17 @@ struct Wait {
     place: usize,
 }
 
+impl Wait {
+    /// What the operation held, now that it is over.
+    fn take(&self) -> Box<dyn Any> {
+        let mut ring = self.ring.borrow_mut();
+        match &mut ring.pending[self.place] {
+            Some(pending) => std::mem::replace(&mut pending.held, Box::new(())),
+            None => panic!("an operation is kept while somebody waits for it"),
+        }
+    }
+}
+
 impl Drop for Wait {
     fn drop(&mut self) {
         let mut ring = self.ring.borrow_mut();
@@ -145,20 +157,34 @@ impl Drop for Wait {
     }
 }
 
-/// Writes `bytes` bytes at `pointer` to `offset` of a file; `held` keeps the memory at its place, and the file open.
+/// What is done with memory and a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    Read,
+    Write,
+}
+
+/// Reads or writes `bytes` bytes at `pointer`, from `offset` of a file on; `held` keeps the memory at its place, and the file open, and comes back.
 ///
 /// # Safety
-/// `held` owns what `pointer` names, at one place, until it is dropped, and keeps `fd` open.
-pub(super) async unsafe fn write(
+/// `held` owns what `pointer` names, at one place, until it is dropped, and keeps `fd` open; for a read nobody else looks at the memory meanwhile.
+pub(super) async unsafe fn operate<H: 'static>(
+    work: Work,
     fd: RawFd,
-    (pointer, bytes): (*const u8, usize),
+    (pointer, bytes): (*mut u8, usize),
     offset: u64,
-    held: Box<dyn Any>,
-) -> io::Result<usize> {
+    held: Box<H>,
+) -> io::Result<(io::Result<usize>, Box<H>)> {
     let ring = ring()?;
-    let entry = opcode::Write::new(types::Fd(fd), pointer, bytes as u32)
-        .offset(offset)
-        .build();
+    let fd = types::Fd(fd);
+    let entry = match work {
+        Work::Read => opcode::Read::new(fd, pointer, bytes as u32)
+            .offset(offset)
+            .build(),
+        Work::Write => opcode::Write::new(fd, pointer, bytes as u32)
+            .offset(offset)
+            .build(),
+    };
     let place = ring.borrow_mut().submit(entry, held)?;
     let wait = Wait { ring, place };
     let result = poll_fn(|context| {
@@ -175,8 +201,13 @@ pub(super) async unsafe fn write(
         }
     })
     .await;
-    if result < 0 {
-        return Err(io::Error::from_raw_os_error(-result));
-    }
-    Ok(result as usize)
+    let held = wait.take();
+    let Ok(held) = held.downcast() else {
+        panic!("what an operation held is what it was given")
+    };
+    let result = match result {
+        0.. => Ok(result as usize),
+        _ => Err(io::Error::from_raw_os_error(-result)),
+    };
+    Ok((result, held))
 }

@@ -6,8 +6,8 @@
 
 use std::alloc::{self, Layout};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use std::rc::Rc;
 use monoio::buf::IoBufMut;
 use monoio::fs::OpenOptions;
 
-use super::background;
+use super::background::{self, Work};
 
 /// What offsets, lengths and addresses of direct I/O are multiples of here; no filesystem wants more.
 pub const ALIGN_BYTES: usize = 4096;
@@ -126,7 +126,11 @@ pub enum Access {
     clippy::disallowed_types,
     reason = "this is the file type that others use: it never closes on the calling thread"
 )]
-pub struct File(Option<monoio::fs::File>);
+pub struct File {
+    file: Option<monoio::fs::File>,
+    /// Whether a block device of this machine answers: then submitting a read does not wait.
+    local: bool,
+}
 
 impl File {
     /// Opens a file that is there. `direct`: past the page cache; `InvalidInput` where the filesystem refuses that.
@@ -141,53 +145,78 @@ impl File {
         };
         let flags = if direct { libc::O_DIRECT } else { 0 };
         options.custom_flags(flags);
-        options.open(path).await.map(|file| Self(Some(file)))
+        let file = options.open(path).await?;
+        let local = is_on_a_device(file.as_raw_fd());
+        Ok(Self {
+            file: Some(file),
+            local,
+        })
     }
 
     #[allow(clippy::disallowed_types, reason = "as above")]
     fn inner(&self) -> &monoio::fs::File {
-        let Some(file) = &self.0 else {
+        let Some(file) = &self.file else {
             panic!("a file is open until it is dropped")
         };
         file
     }
 
-    /// Reads into all of `memory` from `offset`, as far as the file goes. `with` comes back when the kernel is done, as `memory` does.
+    /// Reads into all of `memory` from `offset`, as far as the file goes. `with` goes when the kernel is done, as `memory` does where it does not come
+    /// back. Never waits on this thread (`background`).
+    ///
+    /// # Errors
+    /// The kernel's; the memory is gone then.
     pub async fn read_at<B: Lend, P: Unpin + 'static>(
-        &self,
+        self: &Rc<Self>,
         memory: B,
         offset: u64,
         with: P,
-    ) -> (io::Result<usize>, B) {
+    ) -> io::Result<(usize, B)> {
+        if !self.local {
+            let (read, memory) = self.operate(Work::Read, memory, offset, with).await?;
+            return Ok((read?, memory));
+        }
         let lent = Lent {
             memory,
             _with: with,
         };
         let (result, lent) = self.inner().read_at(lent, offset).await;
-        (result, lent.memory)
+        Ok((result?, lent.memory))
     }
 
     /// Writes all of `memory` to `offset`; a short write is an error. Memory and `with` go when the kernel is done. Never waits on this
     /// thread, whatever the filesystem does (`background`).
+    ///
+    /// # Errors
+    /// The kernel's.
     pub async fn write_at<B: Lend, P: 'static>(
         self: &Rc<Self>,
         memory: B,
         offset: u64,
         with: P,
     ) -> io::Result<()> {
-        let (fd, from) = (
-            self.inner().as_raw_fd(),
-            (memory.pointer().cast_const(), memory.bytes()),
-        );
         let bytes = memory.bytes();
-        let held = Box::new((memory, with, Rc::clone(self)));
-        // SAFETY: `Lend` keeps the memory at its place while `held` has it, which has the file too.
-        let written = unsafe { background::write(fd, from, offset, held) }.await?;
-        if written == bytes {
+        let (written, _memory) = self.operate(Work::Write, memory, offset, with).await?;
+        if written? == bytes {
             Ok(())
         } else {
             Err(io::ErrorKind::WriteZero.into())
         }
+    }
+
+    async fn operate<B: Lend, P: 'static>(
+        self: &Rc<Self>,
+        work: Work,
+        memory: B,
+        offset: u64,
+        with: P,
+    ) -> io::Result<(io::Result<usize>, B)> {
+        let (fd, whole) = (self.inner().as_raw_fd(), (memory.pointer(), memory.bytes()));
+        let held = Box::new((memory, with, Rc::clone(self)));
+        // SAFETY: `Lend` keeps the memory at its place, and to itself, while `held` has it, which has the file too.
+        let (result, held) = unsafe { background::operate(work, fd, whole, offset, held) }.await?;
+        let (memory, _with, _file) = *held;
+        Ok((result, memory))
     }
 
     /// Waits until what was written, and the file's length, are on the disk.
@@ -199,13 +228,64 @@ impl File {
     }
 }
 
+/// Whether a file is on a block device of this machine, as far as the kernel knows without asking anybody.
+#[must_use]
+pub fn is_on_a_device(fd: RawFd) -> bool {
+    // SAFETY: all zeros is a value of this plain structure.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: the path is an empty text, `found` is valid for the call.
+    let result = unsafe { libc::statx(fd, c"".as_ptr(), flags, 0, &raw mut found) };
+    result == 0 && found.stx_dev_major != 0
+}
+
 impl Drop for File {
     fn drop(&mut self) {
-        if let Some(file) = self.0.take() {
+        if let Some(file) = self.file.take() {
             super::spawn(async move {
                 let _ = file.close().await;
             });
         }
+    }
+}
+
+/// A file that a thread of its own writes, whole blocks only, past the page cache where that is possible: a process that leaves nothing in the page cache
+/// of a mount whose server is gone can end.
+#[derive(Debug)]
+pub struct Blocks(std::fs::File);
+
+impl Blocks {
+    /// Makes the file, or opens it if it is there; blocks.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let open = |flags| {
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create(true).truncate(false);
+            options.custom_flags(flags).open(path)
+        };
+        match open(libc::O_DIRECT) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => open(0),
+            opened => opened,
+        }
+        .map(Self)
+    }
+
+    /// The file itself.
+    #[must_use]
+    pub fn file(&self) -> &std::fs::File {
+        &self.0
+    }
+
+    /// Writes the first blocks: `bytes`, and zeros behind it. Blocks.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn write_first(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut memory = AlignedBuf::new(bytes.len());
+        memory[..bytes.len()].copy_from_slice(bytes);
+        self.0.write_all_at(&memory, 0)
     }
 }
 
@@ -285,8 +365,13 @@ mod tests {
             file.sync().await.unwrap();
             let file = File::open(&path, Access::Read, false).await.unwrap();
             let memory = AlignedBuf::new(1 << 14);
-            let (read, memory) = file.read_at(memory, 0, std::rc::Rc::clone(&place)).await;
-            assert_eq!((read.unwrap(), memory[9096]), (12_288, 7));
+            let file = Rc::new(file);
+            let read = file.read_at(memory, 0, std::rc::Rc::clone(&place)).await;
+            let (read, memory) = read.unwrap();
+            assert_eq!((read, memory[9096]), (12_288, 7));
+            let again = file.operate(Work::Read, memory, 4096, Rc::clone(&place));
+            let (read, memory) = again.await.unwrap();
+            assert_eq!((read.unwrap(), memory[5000]), (8192, 7));
             assert_eq!(std::rc::Rc::strong_count(&place), 1);
         });
         std::fs::remove_file(&path).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Called by `boot`. Both reach shards only through their mailboxes. A directory that does not answer at start is opened behind the server's back: clients are served.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -54,6 +54,19 @@ fn free_bytes(dir: &Path) -> u64 {
     space.map_or(0, |space| space.free_bytes) + own
 }
 
+/// The same, if the directory answers; what asks it is left to it otherwise.
+fn free_bytes_in_time(dir: PathBuf) -> Option<u64> {
+    let (found, end) = channel();
+    let body = move || {
+        let _ = found.send(free_bytes(&dir));
+    };
+    let asking = std::thread::Builder::new()
+        .name("disk".to_owned())
+        .spawn(body);
+    asking.ok()?;
+    end.recv_timeout(Duration::from_millis(OPEN_MS)).ok()
+}
+
 impl DiskThreads {
     /// `None` without a cache directory. `contact`: how the tools find this process.
     pub(super) fn open(
@@ -62,7 +75,16 @@ impl DiskThreads {
         contact: String,
     ) -> Result<Option<Self>, ServerError> {
         let free = match (&settings.disk.dir, settings.disk.size_bytes) {
-            (Some(dir), 0) => free_bytes(dir),
+            (Some(dir), 0) => match free_bytes_in_time(dir.clone()) {
+                Some(free) => free,
+                None => {
+                    tracing::error!(
+                        dir = %dir.display(),
+                        "the cache directory does not answer, and disk.size does not say what may be taken: there is no disk tier"
+                    );
+                    return Ok(None);
+                }
+            },
             _ => 0,
         };
         let Some(config) = limits::disk(settings, limits, free)? else {

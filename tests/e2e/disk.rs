@@ -154,7 +154,7 @@ fn semantics_62_a_crash_in_the_middle_of_a_write_brings_no_old_copy_back() {
 }
 
 /// Every file of the cache directory whose path contains `part`.
-fn files(dir: &Path, part: &str) -> Vec<PathBuf> {
+pub fn files(dir: &Path, part: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).expect("a folder").flatten() {
         if entry.path().is_dir() {

@@ -94,7 +94,7 @@ fn the_directory_is_never_larger_than_the_budget_while_it_fills() {
 }
 
 #[test]
-fn semantics_65_what_is_hit_in_ram_stays_on_disk() {
+fn semantics_87_what_is_hit_in_ram_stays_on_disk() {
     let (store, folder) = (Store::new(), Scratch::new());
     let origin = store.serve();
     let server = start(&folder.path, (1, "512MiB"), "", origin.address);
@@ -128,7 +128,7 @@ fn semantics_65_what_is_hit_in_ram_stays_on_disk() {
 }
 
 #[test]
-fn semantics_66_expired_bytes_are_given_back_at_once_if_that_is_wanted() {
+fn semantics_88_expired_bytes_are_given_back_at_once_if_that_is_wanted() {
     let store = Store::new();
     let origin = store.serve();
     for expiry in ["active", "lazy"] {

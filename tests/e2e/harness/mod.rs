@@ -5,6 +5,7 @@
 pub mod client;
 pub mod conditions;
 pub mod data;
+pub mod faultfs;
 pub mod metrics;
 pub mod millrace;
 pub mod s3s;
