@@ -321,7 +321,8 @@ impl Writer {
     pub fn insert_extent(&mut self, id: &StripeId, extent: &DiskExtent) -> bool {
         let name = name_of(id.hash());
         let (mut covered, mut superfluous) = (false, Vec::new());
-        let (mut others, mut smallest) = (0, None);
+        let mut others = 0;
+        let mut smallest: Option<(usize, Spot)> = None;
         self.index.extents.visit(name, |words| {
             let known = DiskExtent::from(words);
             let (ours, theirs) = (&extent.window, &known.window);

@@ -459,6 +459,10 @@ fn metadata_that_changed_in_place_is_not_the_old_one_after_a_restart() {
     store.insert(PATH, object.rewritten(later, "x-amz-meta-new", "1"));
     let asked = server.get(PATH);
     assert_eq!(asked.header("x-amz-meta-new"), Some("1"));
+    wait_until("the new head is on disk", Duration::from_secs(10), || {
+        let stored = server.metrics().sum("millrace_disk_stored_total", &[]);
+        stored >= 3.0 && is_written(&server)
+    });
     server.finish();
     let server = setup("1h").start(origin.address);
     wait_until("the fold is over", Duration::from_secs(10), || {
