@@ -80,6 +80,8 @@ impl Spot {
     }
 }
 
+/// Extents that one stripe may have: a look at a stripe goes through all of them, and their size is the clients' choice.
+pub const EXTENTS_PER_STRIPE_MAX: usize = 512;
 /// Bits of an object's name that an extent's entry has.
 const OBJECT_BITS: u64 = (1 << 42) - 1;
 
@@ -314,21 +316,37 @@ impl Writer {
         self.heads.len()
     }
 
-    /// Notes an extent; one that covers it already, or that it covers, makes it or is made superfluous. True if it was noted.
+    /// Notes an extent; one that covers it already, or that it covers, makes it or is made superfluous. Of too many in one stripe the smallest makes way.
+    /// True if it was noted.
     pub fn insert_extent(&mut self, id: &StripeId, extent: &DiskExtent) -> bool {
         let name = name_of(id.hash());
         let (mut covered, mut superfluous) = (false, Vec::new());
+        let mut others = 0;
+        let mut smallest: Option<(usize, Spot)> = None;
         self.index.extents.visit(name, |words| {
             let known = DiskExtent::from(words);
             let (ours, theirs) = (&extent.window, &known.window);
             covered |= theirs.start <= ours.start && ours.end <= theirs.end;
             if ours.start <= theirs.start && theirs.end <= ours.end {
                 superfluous.push(known.spot);
+                return covered;
+            }
+            others += 1;
+            if smallest.is_none_or(|(bytes, _)| theirs.len() < bytes) {
+                smallest = Some((theirs.len(), known.spot));
             }
             covered
         });
         if covered || !extent.spot.fits() {
             return false;
+        }
+        if others >= EXTENTS_PER_STRIPE_MAX
+            && let Some((bytes, spot)) = smallest
+        {
+            if bytes > extent.window.len() {
+                return false;
+            }
+            superfluous.push(spot);
         }
         for spot in superfluous {
             self.remove_extent_at(name, spot);
@@ -639,6 +657,22 @@ mod tests {
             frequency: 2,
         };
         assert_eq!(DiskHead::from(head.words()), head);
+    }
+
+    #[test]
+    fn a_stripe_has_no_more_extents_than_a_look_can_go_through() {
+        let mut writer = Writer::default();
+        let most = EXTENTS_PER_STRIPE_MAX as u32;
+        for at in 0..2 * most {
+            writer.insert_extent(&id(1), &extent(at * 4..at * 4 + 2, spot(1, at + 1)));
+        }
+        assert_eq!(writer.extents(), EXTENTS_PER_STRIPE_MAX);
+        let smaller = extent(3..4, spot(2, 1));
+        assert!(!writer.insert_extent(&id(1), &smaller));
+        let larger = extent(6 << 20..7 << 20, spot(2, 2));
+        assert!(writer.insert_extent(&id(1), &larger));
+        assert_eq!(writer.index().extent_at(&id(1), 6 << 20), Some(larger));
+        assert_eq!(writer.extents(), EXTENTS_PER_STRIPE_MAX);
     }
 
     #[test]

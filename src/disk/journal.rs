@@ -190,10 +190,74 @@ impl Journal {
         Ok(())
     }
 
-    /// Ends the file: the next one is to begin.
-    pub fn end(&self) {
-        let mut state = self.state.borrow_mut();
-        state.file = None;
-        state.ended = true;
+    /// Ends the file: the next one is to begin. Waits for a write that is under way: what the file gets later would be removed with it, unread, by
+    /// whoever takes a journal for closed that has a younger one beside it.
+    pub async fn end(&self) {
+        self.bell
+            .until(|| {
+                let mut state = self.state.borrow_mut();
+                if state.busy {
+                    return None;
+                }
+                state.file = None;
+                state.ended = true;
+                Some(())
+            })
+            .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::format::fact::Facts;
+    use crate::disk::format::segment::FileHeader;
+    use crate::io::runtime::ShardRuntime;
+
+    fn header(number: u32) -> [u8; HEADER_BYTES] {
+        FileHeader {
+            instance: 1,
+            shard: 0,
+            number,
+            created_unix_ms: 1,
+        }
+        .journal()
+    }
+
+    #[test]
+    fn a_journal_that_ends_while_it_is_written_takes_nothing_along() {
+        let paths = [0, 1].map(|number| {
+            let name = format!("millrace-journal-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, header(number)).unwrap();
+            path
+        });
+        ShardRuntime::new().unwrap().block_on(async {
+            let journal = Rc::new(Journal::new(Rc::new(Door::new(8, 10_000)), 1 << 20));
+            journal.begin(&paths[0], header(0)).await.unwrap();
+            let mut mark = 0;
+            // More than a block.
+            for object in 0..200 {
+                mark = journal.append(&Fact::Invalidated { object }).unwrap();
+            }
+            let writing = async {
+                journal.flush(mark, true).await.unwrap();
+            };
+            let next = async {
+                journal.end().await;
+                journal.begin(&paths[1], header(1)).await.unwrap();
+            };
+            tokio::join!(writing, next);
+            let mark = journal.append(&Fact::Invalidated { object: 777 }).unwrap();
+            journal.flush(mark, true).await.unwrap();
+        });
+        let [first, second] = paths.map(|path| {
+            let bytes = std::fs::read(&path).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            bytes
+        });
+        assert_eq!(Facts::new(&first[HEADER_BYTES..]).count(), 200);
+        let of_second: Vec<_> = Facts::new(&second[HEADER_BYTES..]).collect();
+        assert_eq!(of_second, [Fact::Invalidated { object: 777 }]);
     }
 }

@@ -33,6 +33,9 @@ const RENEW_MS: u64 = 2_000;
 const LEASE_MS: u64 = 10_000;
 /// Digits of a lease's time.
 const LEASE_DIGITS: usize = 13;
+/// How often the lock of a new lease is tried, and how soon again.
+const HOLD_TRIES_MAX: usize = 200;
+const HOLD_PAUSE: Duration = Duration::from_millis(5);
 /// Bytes of a journal's first blocks, taken at once so that an invalidation finds room on a full disk.
 const JOURNAL_BYTES: u64 = 1 << 20;
 
@@ -88,25 +91,42 @@ pub struct Keeper {
     renewed_ms: u64,
 }
 
-/// Creates `FORMAT` if nobody has, and checks it.
+/// Writes `FORMAT` if nobody has, and checks it. It appears whole; an empty one is of somebody who died over it, and counts as none.
 fn claim(dir: &Path) -> Result<(), DirectoryError> {
     let path = dir.join(names::FORMAT);
-    match fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&path)
-    {
-        Ok(mut file) => {
-            let text = format_text(STRIPE_BYTES);
-            return file
-                .write_all(text.as_bytes())
-                .and_then(|()| file.sync_all())
-                .map_err(at(&path));
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+    let is_there = match fs::metadata(&path) {
+        Ok(found) => found.len() > 0,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(at(&path)(error)),
+    };
+    if !is_there {
+        let unfinished = dir.join(format!("{}.{}", names::FORMAT, std::process::id()));
+        let text = format_text(STRIPE_BYTES);
+        let made = fs::File::create(&unfinished)
+            .and_then(|mut file| {
+                file.write_all(text.as_bytes())
+                    .and_then(|()| file.sync_all())
+            })
+            .and_then(|()| fs::rename(&unfinished, &path));
+        made.map_err(|error| {
+            let _ = fs::remove_file(&unfinished);
+            at(&path)(error)
+        })?;
     }
     check(dir)
+}
+
+/// Takes the lock of a lease for as long as it is open. Somebody may be looking whether it is held ([`is_alive`]) and have it for a moment: a server that
+/// went without would be dead to all others. A filesystem without locks has a lease with a time only.
+pub(super) fn hold(lease: &fs::File) -> bool {
+    for _ in 0..HOLD_TRIES_MAX {
+        match lease.try_lock() {
+            Ok(()) => return true,
+            Err(fs::TryLockError::Error(_)) => return false,
+            Err(fs::TryLockError::WouldBlock) => std::thread::park_timeout(HOLD_PAUSE),
+        }
+    }
+    false
 }
 
 /// The instances of a directory, oldest first.
@@ -244,7 +264,7 @@ impl Keeper {
             .map_err(at(&lease_path))?;
         // Giving a lock back asks a server, and a process whose server is gone would not end: there the time in the lease says who lives.
         if file::is_on_a_device(lease.file().as_raw_fd()) {
-            let _ = lease.file().try_lock();
+            let _or_by_time = hold(lease.file());
         }
         let admin_path = folder.join(names::ADMIN);
         fs::write(&admin_path, &config.contact).map_err(at(&admin_path))?;
@@ -615,4 +635,45 @@ pub fn taken_bytes(dir: &Path) -> u64 {
     let segments =
         folders.flat_map(|folder| files(&folder, names::parse_segment).unwrap_or_default());
     segments.map(|(.., bytes)| bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let name = format!("millrace-keeper-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_directory_whose_maker_died_over_its_format_is_one_all_the_same() {
+        let dir = folder("format");
+        fs::write(dir.join(names::FORMAT), "").unwrap();
+        claim(&dir).unwrap();
+        check(&dir).unwrap();
+        fs::write(dir.join(names::FORMAT), "something else\n").unwrap();
+        assert!(claim(&dir).is_err());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_lease_is_held_though_somebody_looked_at_it_at_that_moment() {
+        let dir = folder("lease");
+        let path = dir.join(names::LEASE);
+        let lease = fs::File::create(&path).unwrap();
+        let look = fs::File::open(&path).unwrap();
+        look.try_lock().unwrap();
+        let looking = std::thread::spawn(move || {
+            std::thread::park_timeout(Duration::from_millis(30));
+            drop(look);
+        });
+        assert!(hold(&lease));
+        looking.join().unwrap();
+        assert!(fs::File::open(&path).unwrap().try_lock().is_err());
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }

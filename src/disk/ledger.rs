@@ -58,6 +58,8 @@ pub struct Ledger {
     bounds: Bounds,
     /// By age.
     segments: BTreeMap<u32, Held>,
+    /// Numbers are never given twice: a load, or a record on its way, may still speak of a segment that has gone.
+    next_id: u32,
     used_bytes: u64,
     other_bytes: u64,
     wishes: VecDeque<(usize, Stream)>,
@@ -77,6 +79,7 @@ impl Ledger {
         Self {
             bounds,
             segments: BTreeMap::new(),
+            next_id: 0,
             used_bytes: 0,
             other_bytes: 0,
             wishes: VecDeque::new(),
@@ -97,6 +100,7 @@ impl Ledger {
 
     fn insert(&mut self, segment: Arc<Segment>, bytes: u64, state: State) {
         segment.account.set_file_bytes(bytes);
+        self.next_id = self.next_id.max(segment.id + 1);
         self.used_bytes += bytes;
         let held = Held {
             segment,
@@ -109,7 +113,7 @@ impl Ledger {
     /// The number of the next segment.
     #[must_use]
     pub fn next_id(&self) -> u32 {
-        self.segments.last_key_value().map_or(0, |(id, _)| id + 1)
+        self.next_id
     }
 
     /// All segments, the oldest first.
@@ -306,6 +310,21 @@ mod tests {
             number: stream.number(id),
             account: Account::default(),
         })
+    }
+
+    #[test]
+    fn the_number_of_a_segment_is_never_given_again() {
+        let mut ledger = Ledger::new(Bounds {
+            budget_bytes: 100 * SEGMENT,
+            reserve_bytes: 0,
+            segment_bytes: SEGMENT,
+            shards: 1,
+            active: false,
+        });
+        ledger.found(segment(0, Stream::Fresh, 1), SEGMENT);
+        ledger.found(segment(1, Stream::Fresh, 1), SEGMENT);
+        ledger.removed(1);
+        assert_eq!(ledger.next_id(), 2);
     }
 
     /// Something happens to the keeper.

@@ -12,7 +12,7 @@ use crate::base::prng::mix64;
 
 use super::format::fact::Fact;
 use super::format::segment::FileHeader;
-use super::keeper::{DirectoryError, at, instances};
+use super::keeper::{DirectoryError, at, hold, instances};
 use super::names::{self, InstanceName};
 
 /// An instance that says something.
@@ -36,7 +36,7 @@ impl Note {
         fs::create_dir(&folder).map_err(at(&folder))?;
         let lease_path = folder.join(names::LEASE);
         let mut lease = fs::File::create(&lease_path).map_err(at(&lease_path))?;
-        let _ = lease.try_lock();
+        let _or_by_time = hold(&lease);
         let text = format!("{:013}\n", clock::unix_ms());
         lease.write_all(text.as_bytes()).map_err(at(&lease_path))?;
         let header = FileHeader {

@@ -49,6 +49,15 @@ const PROVEN_PART: u64 = 4;
 /// Confirmations nearer to each other than this are not written down.
 const CONFIRM_S: u32 = 1;
 
+/// How an invalidation gets to disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// It is there when the journal is flushed so far.
+    At(u64),
+    /// Not at all: too much waits for a journal already.
+    Lost,
+}
+
 /// What a shard is given for its disk.
 pub struct DiskParts {
     /// Bounds.
@@ -169,20 +178,38 @@ impl Drop for Announced {
     }
 }
 
-/// Heads on their way to disk, with their versions.
-type QueuedHeads = Rc<RefCell<HashMap<u128, u128>>>;
+/// Of each object the head that is on its way to disk: the last one that was said to be current.
+type QueuedHeads = Rc<RefCell<HashMap<u128, Arc<Head>>>>;
 
 /// What the shard knows a queued head by.
 pub(super) struct HeadToken {
     stamp: Stamp,
-    object: u128,
+    head: Arc<Head>,
     queued: QueuedHeads,
+}
+
+impl HeadToken {
+    /// Whether nothing else has been said of the object since.
+    fn is_current(&self) -> bool {
+        let queued = self.queued.borrow();
+        let last = queued.get(&self.head.object());
+        last.is_some_and(|last| Arc::ptr_eq(last, &self.head))
+    }
 }
 
 impl Drop for HeadToken {
     fn drop(&mut self) {
-        self.queued.borrow_mut().remove(&self.object);
+        if self.is_current() {
+            self.queued.borrow_mut().remove(&self.head.object());
+        }
     }
+}
+
+/// Whether answers from two heads are the same; a version that was copied in place keeps its ETag and changes its headers.
+fn says_the_same(one: &Head, other: &Head) -> bool {
+    one.version() == other.version()
+        && one.lines() == other.lines()
+        && one.checksum_lines() == other.checksum_lines()
 }
 
 /// The writer's view of its shard.
@@ -220,7 +247,8 @@ impl Owner for Keeping {
             .disk
             .as_ref()
             .is_some_and(|disk| disk.is_announced(object));
-        if held || announced || !self.0.world.stamps.is_current(object, token.stamp) {
+        let current = token.is_current() && self.0.world.stamps.is_current(object, token.stamp);
+        if held || announced || !current {
             return false;
         }
         let entry = DiskHead {
@@ -443,8 +471,8 @@ impl Shard {
         }
     }
 
-    /// A head was published: it goes to disk, or its confirmation does.
-    pub(super) fn keep_head(&self, head: &Arc<Head>, stamp: Stamp) {
+    /// A head was published in the place of `older`: it goes to disk, or its confirmation does. What is on disk says the same as what was in RAM.
+    pub(super) fn keep_head(&self, head: &Arc<Head>, older: Option<&Head>, stamp: Stamp) {
         let Some(disk) = &self.disk else { return };
         let object = head.object();
         if disk.is_announced(object) {
@@ -456,8 +484,9 @@ impl Shard {
         let known = self.world.shards[self.id].index.on_disk.head(object);
         let same = known.filter(|known| known.version == head.version() as u64);
         let same = same.filter(|known| known.frequency > 0 || !head.checksums_known());
+        let same = same.filter(|_| older.is_some_and(|older| says_the_same(older, head)));
         if let Some(known) = same {
-            if confirmed_unix_s < known.confirmed_unix_s + CONFIRM_S {
+            if confirmed_unix_s < known.confirmed_unix_s.saturating_add(CONFIRM_S) {
                 return;
             }
             self.partition
@@ -471,47 +500,51 @@ impl Shard {
             });
             return;
         }
-        if known.is_some() {
-            // Another version: what is on disk is not the current one from now on, whether or not the new one gets there.
-            let _ = self.head_gone(disk, object);
+        // Every fetch of a large object publishes its head.
+        let queued = disk.queued_heads.borrow().get(&object).cloned();
+        if queued.is_some_and(|queued| says_the_same(&queued, head)) {
+            return;
         }
+        // Another version, or other headers: what is on disk, or on its way, or in journals that are not read yet, is not the current one from now on,
+        // whether or not the new one gets there.
+        let _ = self.head_gone(disk, object);
         if !self.policy_of(head).disk {
             return;
         }
-        // Every fetch of a large object publishes its head.
-        let queued = disk.queued_heads.borrow().get(&object).copied();
-        if queued == Some(head.version()) {
-            return;
-        }
         let queued = Rc::clone(&disk.queued_heads);
-        // An older version that is queued takes this entry along when it goes; then another copy may be queued, for nothing.
-        queued.borrow_mut().insert(object, head.version());
+        queued.borrow_mut().insert(object, Arc::clone(head));
         let item = Item::Head {
             head: Arc::clone(head) as Arc<dyn Described>,
             confirmed_unix_ms,
             token: HeadToken {
                 stamp,
-                object,
+                head: Arc::clone(head),
                 queued,
             },
         };
         self.keep(disk, name_of(object as u64), item);
     }
 
+    /// Writes down that something is not true any more.
+    fn record(&self, disk: &Disk, fact: &Fact<'_>) -> Mark {
+        let appended = disk.journal.append(fact);
+        if appended.is_none() {
+            self.metrics().count(Counter::DiskUnrecorded);
+        }
+        appended.map_or(Mark::Lost, Mark::At)
+    }
+
     /// Forgets the head that is on disk, and writes that down; gives what to flush.
-    fn head_gone(&self, disk: &Disk, object: u128) -> Option<u64> {
+    fn head_gone(&self, disk: &Disk, object: u128) -> Option<Mark> {
         let known = self.partition.borrow_mut().disk.remove_head(object);
+        disk.queued_heads.borrow_mut().remove(&object);
         if disk.folding.get() {
             disk.invalid.borrow_mut().insert(object);
         }
         if !known && !disk.folding.get() {
             return None;
         }
-        let mark = disk.journal.append(&Fact::Invalidated { object });
-        if mark.is_none() {
-            self.metrics().count(Counter::DiskUnrecorded);
-        }
-        mark
+        Some(self.record(disk, &Fact::Invalidated { object }))
     }
 
     /// Says that a write to an object begins: what is on disk of it is not to be used from now on, which is on disk itself when this returns.
@@ -527,7 +560,7 @@ impl Shard {
         })
     }
 
-    pub(super) fn write_begins(&self, object: u128) -> Option<u64> {
+    pub(super) fn write_begins(&self, object: u128) -> Option<Mark> {
         let disk = self.disk.as_ref()?;
         *disk.announced.borrow_mut().entry(object).or_default() += 1;
         self.head_gone(disk, object)
@@ -546,13 +579,25 @@ impl Shard {
     }
 
     /// What is known of an object on disk is not to be used; gives what to flush before anybody is told.
-    pub(super) fn forget_on_disk(&self, object: u128) -> Option<u64> {
+    pub(super) fn forget_on_disk(&self, object: u128) -> Option<Mark> {
         let disk = self.disk.as_ref()?;
         self.head_gone(disk, object)
     }
 
-    /// The same for every object whose key a pattern covers.
-    pub(super) fn forget_prefix_on_disk(&self, prefix: &[u8]) -> Option<u64> {
+    /// A version is not the current one any more: neither on disk, nor on its way there, nor in journals that are not read yet.
+    pub(super) fn forget_version_on_disk(&self, object: u128, version: u128) {
+        let Some(disk) = &self.disk else { return };
+        let known = self.world.shards[self.id].index.on_disk.head(object);
+        let on_disk = known.is_some_and(|known| known.version == version as u64);
+        let queued = disk.queued_heads.borrow().get(&object).cloned();
+        let on_its_way = queued.is_some_and(|queued| queued.version() == version);
+        if on_disk || on_its_way || known.is_none() && disk.folding.get() {
+            let _ = self.head_gone(disk, object);
+        }
+    }
+
+    /// What is known of the objects whose keys a pattern covers is not to be used.
+    pub(super) fn forget_prefix_on_disk(&self, prefix: &[u8]) -> Option<Mark> {
         let disk = self.disk.as_ref()?;
         // A clock that was set back must not make what is known younger than this.
         let unix_ms = clock::unix_ms().max(disk.confirmed_last_ms.get());
@@ -562,20 +607,15 @@ impl Shard {
             unix_ms,
         };
         own.note(&mut disk.prefixes.borrow_mut());
-        let mark = disk
-            .journal
-            .append(&Fact::InvalidatedPrefix { prefix, unix_ms });
-        if mark.is_none() {
-            self.metrics().count(Counter::DiskUnrecorded);
-        }
-        mark
+        Some(self.record(disk, &Fact::InvalidatedPrefix { prefix, unix_ms }))
     }
 
     /// Waits until an invalidation is on disk, as long as an operation may take; false if it is not.
-    pub(super) async fn recorded(&self, mark: Option<u64>) -> bool {
+    pub(super) async fn recorded(&self, mark: Option<Mark>) -> bool {
         let (Some(mark), Some(disk)) = (mark, &self.disk) else {
             return true;
         };
+        let Mark::At(mark) = mark else { return false };
         let flushed = disk.journal.flush(mark, true).await;
         if let Err(error) = &flushed {
             self.disk_failed(DiskWork::Write, error);
@@ -837,7 +877,7 @@ async fn journals(shard: Rc<Shard>) {
     loop {
         sleep_ms(JOURNAL_MS).await;
         if disk.journal.is_full() {
-            disk.journal.end();
+            disk.journal.end().await;
         }
         if !disk.journal.is_open() && !disk.journal_due.replace(true) {
             let _ = disk.asks.send(Ask::Journal(shard.id));

@@ -19,6 +19,7 @@ use crate::ram::StripeId;
 use crate::ram::readers::Readers;
 
 use super::asks::Ticket;
+use super::disk::Mark;
 use super::message::{Accepted, Answer, Message, SentAnswer};
 use super::peers::ShardPeers;
 use super::{Flight, Shard};
@@ -156,7 +157,7 @@ impl Shard {
         }
     }
 
-    fn reply_when_recorded(self: &Rc<Self>, mark: Option<u64>, ticket: Ticket) {
+    fn reply_when_recorded(self: &Rc<Self>, mark: Option<Mark>, ticket: Ticket) {
         if mark.is_none() {
             return self.reply(ticket, SentAnswer::Done);
         }
@@ -171,14 +172,11 @@ impl Shard {
     pub(super) fn drop_version(&self, object: u128, version: u128) {
         let current = |head: &Head| head.version() == version;
         self.partition.borrow_mut().drop_head_if(object, current);
-        let on_disk = self.world.shards[self.id].index.on_disk.head(object);
-        if on_disk.is_some_and(|head| head.version == version as u64) {
-            let _ = self.forget_on_disk(object);
-        }
+        self.forget_version_on_disk(object, version);
     }
 
     /// Gives what is to be recorded before anybody hears of it.
-    pub(super) fn drop_object(&self, object: u128, hold_ms: u64) -> Option<u64> {
+    pub(super) fn drop_object(&self, object: u128, hold_ms: u64) -> Option<Mark> {
         self.partition.borrow_mut().invalidate(object);
         if hold_ms > 0 {
             self.holds
@@ -188,7 +186,7 @@ impl Shard {
         self.forget_on_disk(object)
     }
 
-    pub(super) fn drop_bucket(&self, bucket: &[u8], hold_ms: u64) -> Option<u64> {
+    pub(super) fn drop_bucket(&self, bucket: &[u8], hold_ms: u64) -> Option<Mark> {
         self.partition.borrow_mut().invalidate_pattern(bucket);
         if hold_ms > 0 {
             self.holds
@@ -208,16 +206,23 @@ impl Shard {
         if self.is_held(&head) {
             return None;
         }
+        let older = self.known(&head);
         let head = self.partition.borrow_mut().confirm(head, stamp)?;
-        self.keep_if_current(&head, stamp);
+        self.keep_if_current(&head, older.as_deref(), stamp);
         Some(head)
     }
 
-    fn keep_if_current(&self, head: &Arc<Head>, stamp: Stamp) {
+    /// What is known of a head's object.
+    fn known(&self, head: &Head) -> Option<Arc<Head>> {
+        let index = &self.world.shards[self.id].index;
+        index.head(head.object(), head.key())
+    }
+
+    fn keep_if_current(&self, head: &Arc<Head>, older: Option<&Head>, stamp: Stamp) {
         let index = &self.world.shards[self.id].index;
         let current = index.with_head(head.object(), head.key(), |known| Arc::ptr_eq(known, head));
         if current == Some(true) {
-            self.keep_head(head, stamp);
+            self.keep_head(head, older, stamp);
         }
     }
 
@@ -226,8 +231,9 @@ impl Shard {
         if self.is_held(&head) {
             return None;
         }
+        let older = self.known(&head);
         let head = self.partition.borrow_mut().publish(head, stamp)?;
-        self.keep_if_current(&head, stamp);
+        self.keep_if_current(&head, older.as_deref(), stamp);
         Some(head)
     }
 

@@ -11,6 +11,7 @@ use crate::metrics::{Counter, Invalidation};
 use crate::ram::{STRIPE_BYTES, StripeId};
 use crate::s3::NamePattern;
 
+use super::disk::Mark;
 use super::{Shard, routing};
 
 /// A version that was known.
@@ -81,7 +82,7 @@ impl Shard {
         });
     }
 
-    fn drop_names(&self, pattern: &NamePattern) -> (Gone, Option<u64>) {
+    fn drop_names(&self, pattern: &NamePattern) -> (Gone, Option<Mark>) {
         let object = pattern.object().map(|digest| digest.0);
         let heads = match object {
             None => self.partition.borrow().heads_of(pattern.bytes()),

@@ -431,6 +431,49 @@ fn a_copy_on_disk_that_is_too_old_is_asked_about_and_not_fetched_again() {
     server.finish();
 }
 
+#[test]
+fn metadata_that_changed_in_place_is_not_the_old_one_after_a_restart() {
+    // The version is the same: what is on disk of its head is not. (201)
+    let store = Store::new();
+    let object = Object::tile(87, 3 * MIB);
+    store.insert(PATH, object.clone());
+    let origin = store.serve();
+    let folder = crate::harness::millrace::Scratch::new();
+    let setup = |ttl: &'static str| {
+        Millrace::setup()
+            .cache_dir(&folder.path)
+            .arguments(&["--disk", "512MiB", "--ttl", ttl])
+    };
+    let is_written = |server: &Millrace| {
+        let metrics = server.metrics();
+        let loaded = |name: &str| metrics.sum(&format!("millrace_disk_{name}"), &[]);
+        loaded("heads") == 1.0 && loaded("extents") == 1.0 && loaded("queued_bytes") == 0.0
+    };
+    let server = setup("300ms").start(origin.address);
+    server.get(PATH);
+    wait_until("the copy is on disk", Duration::from_secs(10), || {
+        is_written(&server)
+    });
+    await_stale(&server);
+    let later = "Thu, 13 Aug 2026 10:00:00 GMT";
+    store.insert(PATH, object.rewritten(later, "x-amz-meta-new", "1"));
+    let asked = server.get(PATH);
+    assert_eq!(asked.header("x-amz-meta-new"), Some("1"));
+    wait_until("the new head is on disk", Duration::from_secs(10), || {
+        let stored = server.metrics().sum("millrace_disk_stored_total", &[]);
+        stored >= 3.0 && is_written(&server)
+    });
+    server.finish();
+    let server = setup("1h").start(origin.address);
+    wait_until("the fold is over", Duration::from_secs(10), || {
+        server.metrics().sum("millrace_disk_folding_shards", &[]) == 0.0
+    });
+    let response = server.get(PATH);
+    assert_eq!(response.header("x-amz-meta-new"), Some("1"));
+    response.assert_body(&Tile::new(87), 0, 3 * MIB);
+    server.finish();
+}
+
 /// One answer of one version, or a connection that was cut because the version went in the middle; the version's number.
 #[track_caller]
 fn one_version(server: &Millrace, first: u64, end: u64) -> Option<u64> {
