@@ -9,6 +9,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use crate::upstream::Outages;
+
 /// What the doors do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -38,14 +40,17 @@ pub struct Readiness {
     state: AtomicU8,
     /// What an operator should see to, though requests are served.
     remarks: ArcSwap<Vec<String>>,
+    /// Which origins fail.
+    outages: Arc<Outages>,
 }
 
 impl Readiness {
     /// Starts as [`State::Starting`].
-    pub fn new() -> Self {
+    pub fn new(outages: Arc<Outages>) -> Self {
         Self {
             state: AtomicU8::new(State::Starting as u8),
             remarks: ArcSwap::default(),
+            outages,
         }
     }
 
@@ -67,7 +72,7 @@ impl Readiness {
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self::new()
+        Self::new(Arc::default())
     }
 }
 
@@ -156,6 +161,9 @@ impl Report {
         for line in readiness.remarks.load().iter() {
             report.line(format_args!("{line}"));
         }
+        for line in readiness.outages.lines() {
+            report.line(format_args!("{line}"));
+        }
         let state = readiness.state();
         let word = if report.good || state != State::Ready {
             state.text()
@@ -207,7 +215,7 @@ mod tests {
 
     #[test]
     fn requests_are_wanted_only_between_start_and_drain_and_when_no_shard_is_stalled() {
-        let (readiness, liveness) = (Readiness::new(), liveness(1));
+        let (readiness, liveness) = (Readiness::default(), liveness(1));
         let ready = || {
             let report = Report::ready(&readiness, &liveness);
             (report.good, report.text)

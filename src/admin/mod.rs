@@ -216,7 +216,7 @@ mod tests {
         fn start(limits: Limits) -> Self {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
             let address = listener.local_addr().expect("an address");
-            let (readiness, registry) = (Arc::new(Readiness::new()), Registry::new(2));
+            let (readiness, registry) = (Arc::new(Readiness::default()), Registry::new(2));
             let heartbeats: Vec<Arc<AtomicU64>> = (0..2).map(|_| Arc::default()).collect();
             let state = AdminState::new(
                 Arc::clone(&readiness),

@@ -35,9 +35,22 @@ pub struct ObjectPolicy {
     pub disk: bool,
     /// Whether it is compressed there where that pays.
     pub compress: bool,
+    /// How long past its time it is served while the origin fails.
+    pub stale_if_error_ms: u64,
+    /// How long past its time it is served while the origin is asked.
+    pub stale_while_revalidate_ms: u64,
 }
 
 impl ObjectPolicy {
+    /// Up to which age its bytes are served while the origin fails; 0: not at all.
+    #[must_use]
+    pub fn stale_if_error_until(&self) -> u64 {
+        match self.stale_if_error_ms {
+            0 => 0,
+            longer_ms => self.ttl_ms.saturating_add(longer_ms),
+        }
+    }
+
     /// How long an answer to a HEAD, or to a GET, is used without asking.
     #[must_use]
     pub fn ttl_ms_of(&self, is_head: bool) -> u64 {
@@ -124,6 +137,8 @@ impl Rules {
                 object_bytes_max: object_bytes_max.min(OBJECT_BYTES_CEILING),
                 disk: true,
                 compress: settings.disk.compress == Compress::Lz4,
+                stale_if_error_ms: settings.cache.stale_if_error_ms,
+                stale_while_revalidate_ms: settings.cache.stale_while_revalidate_ms,
             },
             head_ttl_ms: settings.cache.head_ttl_ms,
             globs: globs.build().expect("globs that hold alone hold together"),
@@ -177,6 +192,10 @@ impl Rules {
         let largest = rules.clone().find_map(|rule| rule.object_bytes_max);
         let compress = rules.clone().find_map(|rule| rule.compress);
         let access = rules.clone().find_map(|rule| rule.access);
+        let on_error_ms = rules.clone().find_map(|rule| rule.stale_if_error_ms);
+        let meanwhile_ms = rules
+            .clone()
+            .find_map(|rule| rule.stale_while_revalidate_ms);
         let tiers = rules.clone().find_map(|rule| rule.tiers.as_deref());
         ObjectPolicy {
             kept: tiers.is_none_or(|tiers| tiers.contains(&Tier::Ram)),
@@ -188,6 +207,8 @@ impl Rules {
                 .min(OBJECT_BYTES_CEILING),
             disk: tiers.is_none_or(|tiers| tiers.contains(&Tier::Disk)),
             compress: compress.map_or(base.compress, |word| word == Compress::Lz4),
+            stale_if_error_ms: on_error_ms.unwrap_or(base.stale_if_error_ms),
+            stale_while_revalidate_ms: meanwhile_ms.unwrap_or(base.stale_while_revalidate_ms),
         }
     }
 
@@ -239,6 +260,8 @@ mod tests {
             object_bytes_max: 1024,
             disk: true,
             compress: true,
+            stale_if_error_ms: 0,
+            stale_while_revalidate_ms: 0,
         };
         assert_eq!(policy, expected);
         assert_eq!(resolve(&rules, "origin", "b/k"), expected);
@@ -249,7 +272,7 @@ mod tests {
         let rules = rules(
             "[[rule]]\nmatch = 'b/hot/**'\nttl = '1d'\n\
              [[rule]]\nmatch = 'b/hot/tmp/**'\nttl = '1s'\ntiers = ['ram']\n\
-             [[rule]]\nmatch = '**/*.csv'\ncompress = 'lz4'\nhead_ttl = '2s'\n\
+             [[rule]]\nmatch = '**/*.csv'\ncompress = 'lz4'\nhead_ttl = '2s'\nstale_if_error = '3s'\n\
              [[rule]]\nmatch = 'secret/**'\ntiers = []\naccess = 'revalidate'\nobject_bytes_max = '1MiB'\n",
         );
         let at = |name| resolve(&rules, "origin", name);
@@ -261,6 +284,10 @@ mod tests {
         let tmp = at("b/hot/tmp/x/y.csv");
         assert_eq!((tmp.ttl_ms, tmp.head_ttl_ms), (86_400_000, 2000));
         assert_eq!((tmp.disk, tmp.compress), (false, true));
+        assert_eq!(
+            (tmp.stale_if_error_ms, tmp.stale_while_revalidate_ms),
+            (3000, 0)
+        );
         assert_eq!(at("b/hot/x").head_ttl_ms, 60_000);
         assert_eq!(at("b/hotter/x"), plain);
         let secret = at("secret/k.csv");

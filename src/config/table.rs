@@ -424,6 +424,14 @@ settings! {
         dns_hosts_file: bool = "dns_hosts_file" (one(Shape::Bool), "false")
             "Whether /etc/hosts is read for origins. Leave it off where that file leads the origin's name to millrace itself: it would ask itself.";
     }
+    outage: Outage = "Origins that fail: what is past its time is served if `cache.stale_if_error` says so, and the rest gets its error at once." {
+        fall: u32 = "fall" (int(0, 1000), "3")
+            "Requests to an origin that fail in a row (no connection, no answer in time, broken off before it, or 500, 502, 503, 504) until it is not asked any more, by any shard. 0: it is always asked.";
+        rise: u32 = "rise" (int(1, 1000), "2")
+            "Probes that must go well in a row until it is asked for everything again. A probe is a client's request, one at a time.";
+        delay_ms: u64 = "delay" (duration(10, HOUR), "1s")
+            "How long it is not asked before the first probe. Each probe that fails doubles this, up to 32 times it.";
+    }
     ram: Ram = "The cache in memory." {
         size_bytes: u64 = "size" (size_or_zero(16 * MIB, 64 * TIB), "0", "--ram")
             "Memory for cached bytes, all shards together. 0: a quarter of the machine's memory.";
@@ -463,6 +471,10 @@ settings! {
             "The same for answers without a body: to a HEAD, and 304 and 412 to conditions. Never longer than for a body.";
         access: Access = "access" (one(Shape::OneOf(Access::WORDS)), "open")
             "Who may read what is cached. \"open\": whoever reaches the port, without the origin being asked. \"revalidate\": for every read the origin is asked, with the client's own signature, whether this client may have it and whether the copy holds; the bytes come from here. \"exact\": the same, but a signed or presigned request that the origin has accepted needs no second question while its signature is valid, if it comes again byte for byte (an unsigned `Range` and unsigned conditions may differ).";
+        stale_if_error_ms: u64 = "stale_if_error" (duration(0, 3650 * DAY), "0s")
+            "How long past `ttl` a copy is served when its origin cannot be reached, does not answer in time, or answers 500, 502, 503 or 504; at once while it fails. Whoever reaches the port is answered so: the origin cannot be asked who they are. \"0s\": not at all.";
+        stale_while_revalidate_ms: u64 = "stale_while_revalidate" (duration(0, 3650 * DAY), "0s")
+            "How long past `ttl` a copy is served at once while the origin is asked behind it whether it still holds. Not where `ttl` is \"0s\".";
         object_bytes_max: u64 = "object_bytes_max" (size(1, 64 * TIB), "5TiB")
             "Largest object that is cached. Larger ones pass.";
     }
@@ -501,6 +513,10 @@ settings! {
             "As `cache.ttl`.";
         head_ttl_ms: Option<u64> = "head_ttl" (duration(0, 3650 * DAY), Initial::Unset("30s"))
             "As `cache.head_ttl`.";
+        stale_if_error_ms: Option<u64> = "stale_if_error" (duration(0, 3650 * DAY), Initial::Unset("1d"))
+            "As `cache.stale_if_error`.";
+        stale_while_revalidate_ms: Option<u64> = "stale_while_revalidate" (duration(0, 3650 * DAY), Initial::Unset("1m"))
+            "As `cache.stale_while_revalidate`.";
         object_bytes_max: Option<u64> = "object_bytes_max" (size(1, 64 * TIB), Initial::Unset("5TiB"))
             "As `cache.object_bytes_max`.";
         tiers: Option<Vec<Tier>> = "tiers" (Kind::List(Shape::OneOf(Tier::WORDS), 0, 2), Initial::Unset("ram,disk"))

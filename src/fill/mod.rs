@@ -23,7 +23,7 @@ use crate::metrics::ShardMetrics;
 use crate::ram::StripeId;
 use crate::ram::extent::Extent;
 use crate::ram::readers::Readers;
-use crate::upstream::{Response, Upstream, UpstreamError};
+use crate::upstream::{Patience, Response, Upstream, UpstreamError};
 
 use template::{Ranged, Template};
 
@@ -76,9 +76,22 @@ pub struct Fetch {
     pub known: Option<Arc<Head>>,
     /// How long what is known may be used without asking; 0: not at all, and nobody shares the answer.
     pub fresh_ms: u64,
+    /// Nobody waits for it: what is known was used without asking.
+    pub spare: bool,
 }
 
 impl Fetch {
+    /// How long the origin's answer is worth waiting for.
+    #[must_use]
+    pub fn patience(&self, now_ms: u64) -> Patience {
+        let instead = |head: &Arc<Head>| head.is_fresh(now_ms, self.policy.stale_if_error_until());
+        match &self.known {
+            _ if self.spare => Patience::Spare,
+            Some(head) if instead(head) => Patience::Once,
+            Some(_) | None => Patience::Full,
+        }
+    }
+
     /// Two fetches that can share one response.
     #[must_use]
     pub fn same_flight(&self, other: &Self) -> bool {
@@ -247,10 +260,13 @@ mod tests {
                 object_bytes_max: 1 << 20,
                 disk: false,
                 compress: false,
+                stale_if_error_ms: 0,
+                stale_while_revalidate_ms: 0,
             },
             faithful: true,
             known: known.map(head),
             fresh_ms,
+            spare: false,
         }
     }
 

@@ -198,7 +198,12 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         peers.metrics().count(Counter::UpstreamRequests(kind));
         let asked = peers
             .upstream()
-            .fetch(&fetch.template.endpoint, &head, fetch.template.method)
+            .ask(
+                &fetch.template.endpoint,
+                &head,
+                fetch.template.method,
+                fetch.patience(clock::now_ms()),
+            )
             .await;
         if let Ok(response) = &asked {
             peers

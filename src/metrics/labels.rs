@@ -69,6 +69,18 @@ labels! {
         Error = "error",
         /// Every byte was there, and the origin was asked whether it still holds.
         Revalidated = "revalidated",
+        /// Every byte was there, past its time: the origin failed, or is asked meanwhile.
+        Stale = "stale",
+    }
+
+    /// What the breaker of an origin lets through.
+    BreakerState {
+        /// Everything.
+        Closed = "closed",
+        /// One probe at a time.
+        HalfOpen = "half_open",
+        /// Nothing.
+        Open = "open",
     }
 
     /// The first digit of a status code.

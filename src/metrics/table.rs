@@ -6,9 +6,9 @@
 //! is one cell whose place is known at compile time.
 
 use super::labels::{
-    AccessEvent, Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation, Label, Malformed,
-    Method, Outcome, Refusal, ReloadResult, Revalidation, SendPath, Source, StatusClass,
-    TlsSession, UpstreamFailure, UpstreamKind,
+    AccessEvent, BreakerState, Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation,
+    Label, Malformed, Method, Outcome, Refusal, ReloadResult, Revalidation, SendPath, Source,
+    StatusClass, TlsSession, UpstreamFailure, UpstreamKind,
 };
 
 /// What a metric is, and how its cells are shown.
@@ -120,7 +120,7 @@ table! {
         ConnectionsClosed(reason: Close), Counter, "millrace_connections_closed_total",
             "Client connections closed, by why: client and idle are normal ends; head_timeout, slow_client and malformed were cut by us; client_gone left before its response was whole; response_cut ended because the body could not be finished.";
         Requests(method: Method, result: Outcome), ShardCounter, "millrace_requests_total",
-            "Requests answered, by the shard that accepted the connection, method and result: hit from RAM or disk alone, miss from a fill alone, partial from both, pass untouched through to the origin, error by our own error answer or a cut connection, revalidated from RAM or disk after the origin was asked.";
+            "Requests answered, by the shard that accepted the connection, method and result: hit from RAM or disk alone, miss from a fill alone, partial from both, pass untouched through to the origin, error by our own error answer or a cut connection, revalidated from RAM or disk after the origin was asked, stale from RAM or disk past its time because the origin fails or is asked meanwhile.";
         RequestsMalformed(reason: Malformed), Counter, "millrace_requests_malformed_total",
             "Requests refused as malformed, by what was wrong.";
         RequestsForbidden, Counter, "millrace_requests_forbidden_total",
@@ -152,6 +152,10 @@ table! {
             "Requests sent on a kept connection.";
         UpstreamConnectionsStale, Counter, "millrace_upstream_connections_stale_total",
             "Kept connections that the origin had closed when they were to be used again.";
+        UpstreamBreakerTurns(state: BreakerState), Counter, "millrace_upstream_breaker_turns_total",
+            "Times that the breaker of an origin turned, by what it became.";
+        UpstreamRefused, Counter, "millrace_upstream_refused_total",
+            "Requests that were not sent because the breaker of their origin was open.";
         UpstreamTlsHandshakes(session: TlsSession), Counter, "millrace_upstream_tls_handshakes_total",
             "TLS handshakes with origins finished.";
 
@@ -254,6 +258,8 @@ table! {
             "Connections to origins kept for reuse.";
         UpstreamAddressesResting, Level, "millrace_upstream_addresses_resting",
             "Origin addresses, counted once by each shard, that failed too often and are not dialled until a probe succeeds.";
+        UpstreamBreakers(state: BreakerState), Level, "millrace_upstream_breakers",
+            "Origins that are not asked (open), or only by one probe at a time (half_open); closed stays 0.";
         FillsInFlight, Flow, "millrace_fills_in_flight",
             "Fills under way.";
         FillWaiters, Flow, "millrace_fill_waiters",

@@ -30,6 +30,10 @@ pub enum CacheStatus {
     RevalidatedAnew,
     /// Some of it was there.
     Partial,
+    /// Every byte was there, past its time; the origin fails.
+    StaleIfError,
+    /// Every byte was there, past its time; the origin is asked meanwhile.
+    StaleWhileRevalidate,
     /// Passed through: this request's answers are not kept.
     Bypass,
     /// Passed through: not a read.
@@ -72,6 +76,12 @@ impl CacheStatus {
             }
             Self::Partial => {
                 "Cache-Status: millrace; fwd=partial; stored\r\nX-Cache-Status: PARTIAL\r\n"
+            }
+            Self::StaleIfError => {
+                "Cache-Status: millrace; hit; detail=stale-if-error\r\nX-Cache-Status: STALE\r\n"
+            }
+            Self::StaleWhileRevalidate => {
+                "Cache-Status: millrace; hit; detail=stale-while-revalidate\r\nX-Cache-Status: STALE\r\n"
             }
             Self::Bypass => "Cache-Status: millrace; fwd=bypass\r\nX-Cache-Status: PASS\r\n",
             Self::Method => "Cache-Status: millrace; fwd=method\r\nX-Cache-Status: PASS\r\n",

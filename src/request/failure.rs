@@ -67,6 +67,16 @@ impl Failure {
                 ..Self::new(ErrorCode::SlowDown, "too many origin connections")
             };
         }
+        if let UpstreamError::Out { pause_ms, .. } = error {
+            let seconds = u32::try_from(pause_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+            return Self {
+                retry_after_seconds: Some(seconds.max(1)),
+                ..Self::new(
+                    ErrorCode::ServiceUnavailable,
+                    "the origin fails and is not asked",
+                )
+            };
+        }
         if matches!(error, UpstreamError::AddressRefused { .. }) {
             return Self::new(
                 ErrorCode::AccessDenied,

@@ -17,6 +17,7 @@ mod read;
 pub mod receive;
 mod relay;
 pub mod report;
+mod stale;
 mod upload;
 
 use std::cell::{Cell, RefCell};

@@ -196,6 +196,12 @@ async fn write_through(
     report: &mut Report,
     out: &mut Vec<u8>,
 ) -> End {
+    let upstream = &exchange.shard.upstream;
+    // First, so that a write that is not sent drops nothing.
+    let admitted = match upstream.admit(endpoint, false) {
+        Ok(admitted) => admitted,
+        Err(error) => return failed(exchange, &error, report, out).await,
+    };
     let listed = exchange.request.touches == Touches::Listed;
     let copying = listed.then(|| exchange.shard.copies.take()).flatten();
     let copy_bytes_max = if copying.is_some() {
@@ -207,6 +213,13 @@ async fn write_through(
     let _announced = announce(exchange).await;
     let (result, copy) = upload::run(exchange, endpoint, request, copy_bytes_max, report).await;
     drop(copying);
+    match &result {
+        Uploaded::Answered { response, .. } => {
+            upstream.judge(endpoint, admitted, Ok(response.status()));
+        }
+        Uploaded::Failed(error) => upstream.judge(endpoint, admitted, Err(error)),
+        Uploaded::Malformed | Uploaded::Gone(_) => drop(admitted),
+    }
     // Whatever came of it: the origin may have done it.
     let touched = touched(exchange, copy.as_deref());
     let in_doubt = !matches!(result, Uploaded::Answered { .. });

@@ -71,41 +71,38 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         Found::Absent(_) if !read.policy().kept => {
             Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await
         }
-        Found::Absent(status) => Box::pin(read.open(status, None, report, out)).await,
-        Found::Stale(known, fresh_ms) => {
-            let known = Some((known, fresh_ms));
-            Box::pin(read.open(CacheStatus::Stale, known, report, out)).await
-        }
+        Found::Absent(status) => Box::pin(read.absent(status, report, out)).await,
+        Found::Stale(known, fresh_ms) => Box::pin(read.stale((known, fresh_ms), report, out)).await,
         Found::Ask => Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await,
     };
     read.heard(report);
     end
 }
 
-struct Read<'e, 'a> {
-    exchange: &'e Exchange<'a>,
-    object: ObjectKeyRef<'e>,
-    digest: u128,
-    stamp: Stamp,
+pub(super) struct Read<'e, 'a> {
+    pub(super) exchange: &'e Exchange<'a>,
+    pub(super) object: ObjectKeyRef<'e>,
+    pub(super) digest: u128,
+    pub(super) stamp: Stamp,
     /// What is known of the client's right, once it has been asked for.
-    right: Cell<Option<Right>>,
+    pub(super) right: Cell<Option<Right>>,
 }
 
 impl Read<'_, '_> {
-    fn shard(&self) -> &Rc<Shard> {
+    pub(super) fn shard(&self) -> &Rc<Shard> {
         self.exchange.shard
     }
 
-    fn is_head(&self) -> bool {
+    pub(super) fn is_head(&self) -> bool {
         self.exchange.head.method == Method::Head
     }
 
-    fn spec(&self) -> Option<RangeSpec> {
+    pub(super) fn spec(&self) -> Option<RangeSpec> {
         self.exchange.request.range
     }
 
     /// How the object is treated, as this client may have it.
-    fn policy(&self) -> ObjectPolicy {
+    pub(super) fn policy(&self) -> ObjectPolicy {
         let policy = self.shard().policy_at(self.object);
         self.right(policy).limit(policy)
     }
@@ -187,7 +184,7 @@ impl Read<'_, '_> {
     }
 
     /// What the request's conditions say of a version. A range that is signed cannot be left out to fetch the rest.
-    fn verdict(&self, head: &Head, now: Moment) -> Verdict {
+    pub(super) fn verdict(&self, head: &Head, now: Moment) -> Verdict {
         let request = &self.exchange.request;
         let now_unix = self.shard().wall().unix_seconds(now);
         let ranged = self.spec().is_some();
@@ -305,7 +302,7 @@ impl Read<'_, '_> {
     }
 
     /// What an answer from the cache says of itself.
-    fn status_of(&self, head: &Head, part: Option<&Range<u64>>) -> CacheStatus {
+    pub(super) fn status_of(&self, head: &Head, part: Option<&Range<u64>>) -> CacheStatus {
         let range = part.cloned().unwrap_or(0..head.total());
         match coverage(self.shard(), head, &range) {
             Coverage::Whole => CacheStatus::Hit,
@@ -315,7 +312,7 @@ impl Read<'_, '_> {
         }
     }
 
-    async fn head_only(
+    pub(super) async fn head_only(
         &self,
         head: &Head,
         part: Option<Range<u64>>,
@@ -334,7 +331,7 @@ impl Read<'_, '_> {
     }
 
     /// What is needed to ask the origin; `None` if the host leads to none.
-    fn asking(&self) -> Option<Asking> {
+    pub(super) fn asking(&self) -> Option<Asking> {
         let Exchange {
             shard,
             head,
@@ -352,7 +349,7 @@ impl Read<'_, '_> {
     }
 
     /// Not known, or too old: one exchange brings the head and the first bytes, or the word that what is known still holds.
-    async fn open(
+    pub(super) async fn open(
         &self,
         status: CacheStatus,
         known: Option<(Arc<Head>, u64)>,
@@ -378,6 +375,10 @@ impl Read<'_, '_> {
                 Either::First(outcome) => outcome,
                 Either::Second(()) => return End::gone(self.exchange.client.gone(), report),
             };
+            if let Some((head, plan)) = self.instead_of(&outcome, report) {
+                let status = CacheStatus::StaleIfError;
+                return self.serve_stale(head, plan, status, report, out).await;
+            }
             match outcome {
                 Outcome::Ready(ready) => {
                     report.origin_status = ready.came.origin_status();
@@ -461,7 +462,7 @@ impl Read<'_, '_> {
     }
 
     /// Sends what conditions decide, without a body of the object.
-    async fn without(
+    pub(super) async fn without(
         &self,
         ready: &Ready,
         (status, reason): (CacheStatus, Reason),
@@ -509,7 +510,7 @@ impl Read<'_, '_> {
     }
 
     /// The wish of a request whose object is not known.
-    fn opening(&self, asking: &Asking) -> Fetch {
+    pub(super) fn opening(&self, asking: &Asking) -> Fetch {
         let (ranged, faithful) = self.opening_range(&asking.template);
         Fetch {
             key: Arc::clone(&asking.key),
@@ -528,6 +529,7 @@ impl Read<'_, '_> {
             faithful,
             known: None,
             fresh_ms: asking.policy.ttl_ms_of(self.is_head()),
+            spare: false,
         }
     }
 
@@ -561,7 +563,7 @@ impl Read<'_, '_> {
         }
     }
 
-    async fn body(
+    pub(super) async fn body(
         &self,
         head: &Arc<Head>,
         part: Option<Range<u64>>,
@@ -640,7 +642,7 @@ impl Read<'_, '_> {
 }
 
 /// What the client's range means for an object of `total` bytes: `None` if only the origin can say (416), `Some(None)` for everything.
-fn resolve(spec: Option<RangeSpec>, total: u64) -> Option<Option<Range<u64>>> {
+pub(super) fn resolve(spec: Option<RangeSpec>, total: u64) -> Option<Option<Range<u64>>> {
     let Some(spec) = spec else { return Some(None) };
     match spec.resolve(total) {
         Resolved::Full => Some(None),
@@ -649,11 +651,12 @@ fn resolve(spec: Option<RangeSpec>, total: u64) -> Option<Option<Range<u64>>> {
     }
 }
 
-fn outcome_of(status: CacheStatus) -> metrics::Outcome {
+pub(super) fn outcome_of(status: CacheStatus) -> metrics::Outcome {
     match status {
         CacheStatus::Hit => metrics::Outcome::Hit,
         CacheStatus::Revalidated | CacheStatus::RevalidatedAnew => metrics::Outcome::Revalidated,
         CacheStatus::Collapsed | CacheStatus::Miss | CacheStatus::Stale => metrics::Outcome::Miss,
+        CacheStatus::StaleIfError | CacheStatus::StaleWhileRevalidate => metrics::Outcome::Stale,
         CacheStatus::Partial => metrics::Outcome::Partial,
         CacheStatus::Unstored
         | CacheStatus::StaleUnstored

@@ -28,7 +28,9 @@ use crate::s3::{CustomOrigin, OriginMap, OriginMapConfig, SingleOrigin};
 use crate::shard::mailbox::Mailbox;
 use crate::shard::{Routes, ShardShared, World};
 use crate::upstream::dns::{Resolver, ResolverConfig};
-use crate::upstream::{AddressRule, Endpoint, TlsConfig, TlsRoots, UpstreamConfig};
+use crate::upstream::{
+    AddressRule, BreakerConfig, Endpoint, Outages, TlsConfig, TlsRoots, UpstreamConfig,
+};
 
 use super::disk::DiskThreads;
 use super::limits::{self, Limits};
@@ -168,7 +170,21 @@ fn custom_origin(origin: &crate::config::Origin) -> CustomOrigin {
     }
 }
 
-fn upstream_config(settings: &Settings, seed: u64, allow: AddressRule) -> UpstreamConfig {
+fn outages(settings: &Settings) -> Arc<Outages> {
+    let outage = &settings.outage;
+    Outages::new(BreakerConfig {
+        fall: outage.fall,
+        rise: outage.rise,
+        delay_ms: outage.delay_ms,
+    })
+}
+
+fn upstream_config(
+    settings: &Settings,
+    seed: u64,
+    outages: Arc<Outages>,
+    allow: AddressRule,
+) -> UpstreamConfig {
     let upstream = &settings.upstream;
     UpstreamConfig {
         connect_timeout_ms: upstream.connect_timeout_ms,
@@ -182,6 +198,7 @@ fn upstream_config(settings: &Settings, seed: u64, allow: AddressRule) -> Upstre
         rest_ms: upstream.rest_ms,
         congestion: settings.tcp.congestion.clone().unwrap_or_default(),
         seed,
+        outages,
         allow,
         ..UpstreamConfig::default()
     }
@@ -266,7 +283,8 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let (world, partitions) = world(settings, &limits, by_reference, &registry)?;
     note_start(&registry, &limits, &world);
     let (log, shard_logs) = start_access_log(settings, &registry)?;
-    let readiness = Arc::new(Readiness::new());
+    let outages = outages(settings);
+    let readiness = Arc::new(Readiness::new(Arc::clone(&outages)));
     let contact = Contact::of(&admin_listener);
     let desk = (admin_listener, contact.run.clone());
     let (names, events) = start_control(loaded, &world, &readiness, desk)?;
@@ -288,6 +306,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
         world: &world,
         tls: &tls,
         names: &names,
+        outages: &outages,
         allow: &allow,
     };
     seats.start(partitions, shard_logs)?;
@@ -433,6 +452,7 @@ struct Seats<'a> {
     world: &'a Arc<World>,
     tls: &'a Arc<TlsConfig>,
     names: &'a tokio::sync::mpsc::Sender<Box<str>>,
+    outages: &'a Arc<Outages>,
     allow: &'a AddressRule,
 }
 
@@ -449,7 +469,12 @@ impl Seats<'_> {
                 prefault: self.settings.ram.prefault,
                 log,
                 logs: self.settings.log.access != AccessLogSetting::Off,
-                upstream: Arc::new(upstream_config(self.settings, seed, Arc::clone(self.allow))),
+                upstream: Arc::new(upstream_config(
+                    self.settings,
+                    seed,
+                    Arc::clone(self.outages),
+                    Arc::clone(self.allow),
+                )),
                 tls: Arc::clone(self.tls),
                 names: self.names.clone(),
                 seed,

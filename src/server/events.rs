@@ -6,9 +6,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::metrics::{
-    Counter, Histogram, Registry, ShardMetrics, StatusClass, TlsSession, UpstreamFailure,
+    BreakerState, Counter, Gauge, Histogram, Registry, ShardMetrics, StatusClass, TlsSession,
+    UpstreamFailure,
 };
-use crate::upstream::{UpstreamError, UpstreamEvents};
+use crate::upstream::{Endpoint, Phase, UpstreamError, UpstreamEvents};
+
+fn state_of(phase: Phase) -> BreakerState {
+    match phase {
+        Phase::Closed => BreakerState::Closed,
+        Phase::HalfOpen => BreakerState::HalfOpen,
+        Phase::Open => BreakerState::Open,
+    }
+}
 
 /// The counters of one shard.
 pub(super) struct ShardEvents {
@@ -63,6 +72,28 @@ impl UpstreamEvents for ShardEvents {
 
     fn retried(&self) {
         self.metrics().count(Counter::UpstreamRetries);
+    }
+
+    fn turned(&self, endpoint: &Endpoint, before: Phase, after: Phase) {
+        let gauge = |phase, by| {
+            if phase != Phase::Closed {
+                let gauge = Gauge::UpstreamBreakers(state_of(phase));
+                self.metrics().gauge_add(gauge, by);
+            }
+        };
+        gauge(before, -1);
+        gauge(after, 1);
+        let state = state_of(after);
+        self.metrics().count(Counter::UpstreamBreakerTurns(state));
+        match after {
+            Phase::Open => tracing::warn!(origin = %endpoint, "an origin fails and is not asked"),
+            Phase::HalfOpen => tracing::info!(origin = %endpoint, "an origin is probed"),
+            Phase::Closed => tracing::info!(origin = %endpoint, "an origin is back"),
+        }
+    }
+
+    fn refused(&self) {
+        self.metrics().count(Counter::UpstreamRefused);
     }
 
     fn rested(&self, address: SocketAddr) {

@@ -598,7 +598,8 @@ impl Shard {
                 )
             }
             None => {
-                let head = self.head_on_disk(fetch).await?;
+                let known = self.known_or_on_disk(fetch.object, &fetch.key, fetch.stamp);
+                let head = known.await?;
                 (
                     Some(head).filter(|head| self.answers_opening(fetch, head))?,
                     true,
@@ -711,22 +712,24 @@ impl Shard {
         Some(extent)
     }
 
-    /// The head of a fetch's object: known by now, or on its owner's disk.
-    async fn head_on_disk(self: &Rc<Self>, fetch: &Fetch) -> Option<Arc<Head>> {
-        let owner = routing::head_owner(fetch.object, self.world.shards.len());
+    /// The head of an object: known by now, or on its owner's disk.
+    pub async fn known_or_on_disk(
+        self: &Rc<Self>,
+        object: u128,
+        key: &[u8],
+        stamp: Stamp,
+    ) -> Option<Arc<Head>> {
+        let owner = routing::head_owner(object, self.world.shards.len());
         let index = &self.world.shards[owner].index;
-        if let Some(head) = index.head(fetch.object, &fetch.key) {
+        if let Some(head) = index.head(object, key) {
             return Some(head);
         }
-        index.on_disk.head(fetch.object)?;
+        index.on_disk.head(object)?;
         if owner == self.id {
-            return self.load_head(fetch.object, &fetch.key, fetch.stamp).await;
+            return self.load_head(object, key, stamp).await;
         }
         let (ticket, ask) = self.asks.open();
-        self.post(
-            owner,
-            Message::LoadHead(fetch.object, Arc::clone(&fetch.key), fetch.stamp, ticket),
-        );
+        self.post(owner, Message::LoadHead(object, key.into(), stamp, ticket));
         match ask.await {
             Answer::Published(head) => head,
             Answer::Fetched(_) | Answer::Leased(_) | Answer::Done => {

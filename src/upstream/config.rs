@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use crate::http::HeadLimits;
 
+use super::breaker::Phase;
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
+use super::outages::Outages;
 
 /// Decides about the very address that is about to be dialled. Called on the shard's thread: it must not block.
 pub type AddressRule = Arc<dyn Fn(&Endpoint, SocketAddr) -> bool + Send + Sync>;
@@ -42,6 +44,8 @@ pub struct UpstreamConfig {
     pub head_limits: HeadLimits,
     /// Spreads connections over addresses; another one for each shard.
     pub seed: u64,
+    /// Which origins fail; shared by all shards.
+    pub outages: Arc<Outages>,
     /// Which addresses may be dialled.
     pub allow: AddressRule,
 }
@@ -62,6 +66,7 @@ impl Default for UpstreamConfig {
             congestion: String::new(),
             head_limits: HeadLimits::default(),
             seed: 0,
+            outages: Arc::default(),
             allow: Arc::new(|_, _| true),
         }
     }
@@ -104,6 +109,10 @@ pub trait UpstreamEvents {
     fn rested(&self, _address: SocketAddr) {}
     /// An address that rested takes connections again.
     fn recovered(&self, _address: SocketAddr) {}
+    /// The breaker of an origin has turned.
+    fn turned(&self, _endpoint: &Endpoint, _before: Phase, _after: Phase) {}
+    /// A request was not sent because the breaker of its origin is open.
+    fn refused(&self) {}
     /// Plain bytes went to an origin.
     fn sent(&self, _bytes: usize) {}
     /// Plain bytes came from an origin.

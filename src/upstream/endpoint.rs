@@ -3,6 +3,7 @@
 //! Built by `server` (single-origin mode, configured stores) and by `request` for hosts that the allow-list lets
 //! through; the key of the connection pools. A value is enough to connect: nothing else is asked.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -34,6 +35,16 @@ pub enum EndpointError {
     /// Not 1 to 65535.
     #[error("the origin's port is invalid")]
     Port,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        match self.host.contains(':') {
+            true => write!(formatter, "{scheme}://[{}]:{}", self.host, self.port),
+            false => write!(formatter, "{scheme}://{}:{}", self.host, self.port),
+        }
+    }
 }
 
 impl Endpoint {

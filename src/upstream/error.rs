@@ -26,6 +26,14 @@ pub enum Fault {
 /// Why an exchange with an origin failed.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
+    /// The origin failed too often and is not asked for a while.
+    #[error("{host} fails and is not asked for {pause_ms} ms")]
+    Out {
+        /// The name.
+        host: Box<str>,
+        /// Until it may be probed; 0 while a probe is under way.
+        pause_ms: u64,
+    },
     /// The name has no address.
     #[error("{host} has no address")]
     Resolve {
@@ -177,7 +185,8 @@ impl UpstreamError {
             | Self::Reset { .. }
             | Self::ClosedBeforeHead { .. }
             | Self::ShortBody { .. } => true,
-            Self::Resolve { .. }
+            Self::Out { .. }
+            | Self::Resolve { .. }
             | Self::ResolveTimeout { .. }
             | Self::AddressRefused { .. }
             | Self::BadResponse { .. }
@@ -226,8 +235,15 @@ impl UpstreamError {
             | Self::SwitchedProtocols { .. }
             | Self::BadChunk { .. } => UpstreamFailure::Protocol,
             Self::ShortBody { .. } => UpstreamFailure::ShortBody,
-            Self::AddressRefused { .. } | Self::Busy { .. } => return None,
+            Self::Out { .. } | Self::AddressRefused { .. } | Self::Busy { .. } => return None,
         })
+    }
+
+    /// Whether it counts as a failure of the origin, and not of this process or its settings.
+    #[must_use]
+    pub fn tells_of_origin(&self) -> bool {
+        let local = matches!(self, Self::Connect { source, .. } if is_local(source));
+        self.failure().is_some() && !local
     }
 
     /// The address whose health the failure speaks of.

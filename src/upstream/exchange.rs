@@ -19,6 +19,17 @@ use super::heads::{FinalHead, HeadRead};
 use super::response::{DetachedResponse, Response};
 use super::{Reuse, Upstream};
 
+/// How long an answer is worth waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as the settings say, also for another try.
+    Full,
+    /// There is something to answer with instead: one time-out will do.
+    Once,
+    /// Nobody waits for it.
+    Spare,
+}
+
 /// How one try failed.
 enum Failed {
     /// No byte of the request was sent.
@@ -47,6 +58,39 @@ impl Upstream {
         request: &[u8],
         method: Method,
     ) -> Result<Response, UpstreamError> {
+        self.ask(endpoint, request, method, Patience::Full).await
+    }
+
+    /// The same, as long as the answer is worth waiting for.
+    ///
+    /// # Errors
+    /// As [`Upstream::fetch`]; [`UpstreamError::Out`] if the origin is not to be asked now.
+    pub async fn ask(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        request: &[u8],
+        method: Method,
+        patience: Patience,
+    ) -> Result<Response, UpstreamError> {
+        let admitted = self.admit(endpoint, patience == Patience::Spare)?;
+        // Others wait for what becomes of a probe.
+        let patience = match admitted.is_probe() {
+            true => Patience::Spare,
+            false => patience,
+        };
+        let result = self.fetch_admitted(endpoint, request, method, patience);
+        let result = result.await;
+        self.judge(endpoint, admitted, result.as_ref().map(Response::status));
+        result
+    }
+
+    async fn fetch_admitted(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        request: &[u8],
+        method: Method,
+        patience: Patience,
+    ) -> Result<Response, UpstreamError> {
         let safe = is_safe(method);
         let mut reuse = if safe { Reuse::Any } else { Reuse::Recent };
         let mut tries = Tries::new(self.shared.config.retries);
@@ -68,7 +112,12 @@ impl Upstream {
                 Err(Failed::Sent { error, .. }) => (error, safe),
             };
             self.note_failure(endpoint, &error);
-            if !may_repeat || !tries.take(&error) {
+            let enough = match patience {
+                Patience::Full => false,
+                Patience::Once => error.is_timeout(),
+                Patience::Spare => !error.is_unroutable(),
+            };
+            if !may_repeat || enough || !tries.take(&error) {
                 return Err(error);
             }
             self.shared.events.retried();

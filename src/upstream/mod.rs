@@ -14,6 +14,7 @@
 //! (`request::failure`), resolving names (`dns`, on the control thread).
 
 mod addresses;
+mod breaker;
 mod chunked_body;
 mod config;
 mod conn;
@@ -24,6 +25,7 @@ mod error;
 mod exchange;
 mod heads;
 mod names;
+mod outages;
 mod permits;
 mod pool;
 mod response;
@@ -41,11 +43,14 @@ use std::sync::Arc;
 use crate::base::prng::Prng;
 use crate::io::watchdog::Watchdog;
 
+pub use breaker::{BreakerConfig, Phase};
 pub use config::{AddressRule, NoEvents, UpstreamConfig, UpstreamEvents};
 pub use conn::{Awaiting, Conn};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Fault, UpstreamError};
+pub use exchange::Patience;
 pub use heads::{FinalHead, HeadRead};
+pub use outages::{Admitted, Health, Outages, is_outage};
 pub use response::{DetachedResponse, Response};
 pub use tls::{TlsConfig, TlsError, TlsRoots, TlsSetupError};
 

@@ -5,7 +5,8 @@ use crate::harness::s3s::S3s;
 use crate::harness::store::{Object, response_head};
 use crate::harness::stub::{After, Seen, Wire};
 use crate::harness::{
-    Ask, Broken, Connection, MIB, Millrace, Response, Store, Stub, Tile, free_address,
+    Ask, Broken, Connection, MIB, Millrace, PATIENCE, Response, Store, Stub, Tile, free_address,
+    wait_for,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -507,7 +508,12 @@ fn semantics_31_a_killed_origin_process_cuts_its_readers_and_a_new_one_serves_th
         "a body whose origin was killed looked whole"
     );
     origin.restart();
-    let again = server.fetch(&signer.sign(Ask::get("/bucket/k")));
+    // An origin that failed a few times in a row is not asked for a moment.
+    let again = wait_for("the next one's answer", PATIENCE, || {
+        let again = server.fetch(&signer.sign(Ask::get("/bucket/k")));
+        let refused = again.status() == 503 && again.header("retry-after").is_some();
+        (!refused).then_some(again)
+    });
     assert_eq!(again.status(), 200, "{}", again.text());
     again.assert_body(&tile, 0, 128 * MIB);
     drop(reader);

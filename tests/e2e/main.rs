@@ -40,6 +40,7 @@ mod http_client_shapes;
 mod idle;
 mod leaving_clients;
 mod log_and_metrics;
+mod outage;
 mod pass;
 mod purge;
 mod reads;

@@ -171,6 +171,7 @@ impl<'a> Delivery<'a> {
             faithful: false,
             known: None,
             fresh_ms: 0,
+            spare: false,
         }
     }
 
