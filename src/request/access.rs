@@ -115,6 +115,8 @@ impl Right {
         ObjectPolicy {
             ttl_ms: 0,
             head_ttl_ms: 0,
+            stale_if_error_ms: 0,
+            stale_while_revalidate_ms: 0,
             ..policy
         }
     }
