@@ -106,13 +106,20 @@ impl Load {
             let tile = Tile::new(object * 100_000 + version);
             answer.body.len() as u64 == end - start && tile.holds(start, &answer.body)
         });
+        let shown = || {
+            (0..=after.sent).find(|version| {
+                let tile = Tile::new(object * 100_000 + version);
+                tile.holds(start, &answer.body)
+            })
+        };
         assert!(
             right,
-            "object {object}, {start}..{end}, {} bytes marked {} are of no version from {} to {}",
+            "object {object}, {start}..{end}, {} bytes marked {} are of no version from {} to {}, but of {:?}",
             answer.body.len(),
             answer.cache_word(),
             before.acknowledged,
-            after.sent
+            after.sent,
+            shown()
         );
         self.reads.fetch_add(1, Ordering::Relaxed);
         Some(())
@@ -233,13 +240,14 @@ impl Load {
     }
 }
 
+/// The deadline is one that a busy machine keeps: an invalidation that is late is not there after a crash.
 fn start(dir: &Path, shards: u32, origin: SocketAddr) -> Millrace {
     Millrace::setup()
         .cache_dir(dir)
         .shards(shards)
         .ram("24MiB")
         .arguments(&["--disk", "256MiB"])
-        .settings("[fill]\nwindow = \"8MiB\"\n[log]\naccess = \"@ACCESS_LOG@\"")
+        .settings("[fill]\nwindow = \"8MiB\"\n[disk]\ndeadline = \"15s\"\n[log]\naccess = \"@ACCESS_LOG@\"")
         .start(origin)
 }
 
@@ -250,6 +258,9 @@ struct Sums {
     listed: u64,
     found: u64,
     taken_most: u64,
+    /// Invalidations that were not on disk in time: after a crash they are not known.
+    unrecorded: f64,
+    errors: f64,
 }
 
 #[test]
@@ -295,6 +306,8 @@ fn heavy_crashes_in_a_loop_cost_no_byte_and_bring_nothing_old_back() {
         std::thread::sleep(Duration::from_millis(100 + load.random(900)));
         let metrics = server.metrics();
         sums.from_disk_bytes += metrics.sum("millrace_disk_loaded_bytes_total", &[]);
+        sums.unrecorded += metrics.sum("millrace_disk_unrecorded_total", &[]);
+        sums.errors += metrics.sum("millrace_disk_errors_total", &[]);
         if clients.iter().any(|client| client.is_finished()) {
             std::thread::sleep(Duration::from_millis(500));
             let lines = server.access_log_lines();
@@ -306,7 +319,7 @@ fn heavy_crashes_in_a_loop_cost_no_byte_and_bring_nothing_old_back() {
         server.kill();
         clients
             .into_iter()
-            .for_each(|client| client.join().expect("right answers"));
+            .for_each(|client| assert!(client.join().is_ok(), "round {round}: {sums:?}"));
         let taken = taken(&dir);
         assert!(taken <= BUDGET, "round {round}: {taken} bytes");
         sums.taken_most = sums.taken_most.max(taken);
