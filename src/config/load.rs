@@ -108,7 +108,12 @@ impl Loaded {
 
 /// Whether a change of it holds without a restart.
 fn is_live(setting: &Setting) -> bool {
-    let live = ["cache.ttl", "cache.object_bytes_max", "disk.compress"];
+    let live = [
+        "cache.ttl",
+        "cache.access",
+        "cache.object_bytes_max",
+        "disk.compress",
+    ];
     setting.key.starts_with("rule.") || live.contains(&setting.key)
 }
 

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
-use super::table::{Compress, Rule, Settings, Tier};
+use super::table::{Access, Compress, Rule, Settings, Tier};
 
 /// Offsets beyond it do not fit the numbers of stripes.
 const OBJECT_BYTES_CEILING: u64 = 1 << 50;
@@ -23,6 +23,8 @@ pub const AWS: &str = "aws";
 pub struct ObjectPolicy {
     /// Whether it is kept at all.
     pub kept: bool,
+    /// Who may read it from here.
+    pub access: Access,
     /// How long its bytes are served without asking.
     pub ttl_ms: u64,
     /// How long it is answered without a body without asking: HEAD, 304, 412.
@@ -116,6 +118,7 @@ impl Rules {
         Self {
             base: ObjectPolicy {
                 kept: true,
+                access: settings.cache.access,
                 ttl_ms,
                 head_ttl_ms: settings.cache.head_ttl_ms.min(ttl_ms),
                 object_bytes_max: object_bytes_max.min(OBJECT_BYTES_CEILING),
@@ -173,9 +176,11 @@ impl Rules {
         let head_ttl_ms = rules.clone().find_map(|rule| rule.head_ttl_ms);
         let largest = rules.clone().find_map(|rule| rule.object_bytes_max);
         let compress = rules.clone().find_map(|rule| rule.compress);
+        let access = rules.clone().find_map(|rule| rule.access);
         let tiers = rules.clone().find_map(|rule| rule.tiers.as_deref());
         ObjectPolicy {
             kept: tiers.is_none_or(|tiers| tiers.contains(&Tier::Ram)),
+            access: access.unwrap_or(base.access),
             ttl_ms,
             head_ttl_ms: head_ttl_ms.unwrap_or(self.head_ttl_ms).min(ttl_ms),
             object_bytes_max: largest
@@ -222,11 +227,13 @@ mod tests {
 
     #[test]
     fn without_a_rule_the_settings_hold() {
-        let rules =
-            rules("[cache]\nttl = '5s'\nobject_bytes_max = '1KiB'\n[disk]\ncompress = 'lz4'");
+        let rules = rules(
+            "[cache]\nttl = '5s'\naccess = 'exact'\nobject_bytes_max = '1KiB'\n[disk]\ncompress = 'lz4'",
+        );
         let policy = rules.plain().expect("no rule");
         let expected = ObjectPolicy {
             kept: true,
+            access: Access::Exact,
             ttl_ms: 5000,
             head_ttl_ms: 5000,
             object_bytes_max: 1024,
@@ -243,7 +250,7 @@ mod tests {
             "[[rule]]\nmatch = 'b/hot/**'\nttl = '1d'\n\
              [[rule]]\nmatch = 'b/hot/tmp/**'\nttl = '1s'\ntiers = ['ram']\n\
              [[rule]]\nmatch = '**/*.csv'\ncompress = 'lz4'\nhead_ttl = '2s'\n\
-             [[rule]]\nmatch = 'secret/**'\ntiers = []\nobject_bytes_max = '1MiB'\n",
+             [[rule]]\nmatch = 'secret/**'\ntiers = []\naccess = 'revalidate'\nobject_bytes_max = '1MiB'\n",
         );
         let at = |name| resolve(&rules, "origin", name);
         let plain = at("other/key");
@@ -259,6 +266,10 @@ mod tests {
         let secret = at("secret/k.csv");
         assert!(plain.kept && !secret.kept && !secret.disk);
         assert_eq!(secret.object_bytes_max, 1 << 20);
+        assert_eq!(
+            (plain.access, secret.access),
+            (Access::Open, Access::Revalidate)
+        );
     }
 
     #[test]

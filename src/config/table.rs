@@ -137,14 +137,20 @@ from_value! {
     AccessLog: Value::AccessLog(log) => log;
 }
 
-impl FromValue for Option<Compress> {
-    fn from_value(value: Value) -> Self {
-        match value {
-            Value::Unset => None,
-            word => Some(FromValue::from_value(word)),
+macro_rules! perhaps {
+    ($($type:ty),+) => {$(
+        impl FromValue for Option<$type> {
+            fn from_value(value: Value) -> Self {
+                match value {
+                    Value::Unset => None,
+                    word => Some(FromValue::from_value(word)),
+                }
+            }
         }
-    }
+    )+};
 }
+
+perhaps!(Compress, Access);
 
 macro_rules! words {
     ($($(#[doc = $text:literal])+ $name:ident { $($(#[doc = $word_text:literal])+ $variant:ident = $word:literal,)+ })+) => {$(
@@ -214,6 +220,10 @@ words! {
     Access {
         /// Whoever reaches the port.
         Open = "open",
+        /// Whom the origin lets, asked for every read.
+        Revalidate = "revalidate",
+        /// The same, or whose very request the origin has accepted before.
+        Exact = "exact",
     }
     /// The least severe message that is logged.
     Level {
@@ -452,7 +462,7 @@ settings! {
         head_ttl_ms: u64 = "head_ttl" (duration(0, 3650 * DAY), "1m")
             "The same for answers without a body: to a HEAD, and 304 and 412 to conditions. Never longer than for a body.";
         access: Access = "access" (one(Shape::OneOf(Access::WORDS)), "open")
-            "Who may read what is cached. \"open\": whoever reaches the port, without the origin being asked.";
+            "Who may read what is cached. \"open\": whoever reaches the port, without the origin being asked. \"revalidate\": for every read the origin is asked, with the client's own signature, whether this client may have it and whether the copy holds; the bytes come from here. \"exact\": the same, but a signed or presigned request that the origin has accepted needs no second question while its signature is valid, if it comes again byte for byte (an unsigned `Range` and unsigned conditions may differ).";
         object_bytes_max: u64 = "object_bytes_max" (size(1, 64 * TIB), "5TiB")
             "Largest object that is cached. Larger ones pass.";
     }
@@ -495,6 +505,8 @@ settings! {
             "As `cache.object_bytes_max`.";
         tiers: Option<Vec<Tier>> = "tiers" (Kind::List(Shape::OneOf(Tier::WORDS), 0, 2), Initial::Unset("ram,disk"))
             "Where they are kept: [\"ram\", \"disk\"], [\"ram\"] or, not at all, []. What is on disk already stays there until it is reclaimed.";
+        access: Option<Access> = "access" (one(Shape::OneOf(Access::WORDS)), Initial::Unset("revalidate"))
+            "As `cache.access`.";
         compress: Option<Compress> = "compress" (one(Shape::OneOf(Compress::WORDS)), Initial::Unset("lz4"))
             "As `disk.compress`.";
     }

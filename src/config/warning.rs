@@ -50,6 +50,7 @@ pub fn warnings(settings: &Settings) -> Vec<Warning> {
             let open = doors.filter(others_reach);
             warnings.extend(open.map(|door| Warning::OpenDoor { door }));
         }
+        Access::Revalidate | Access::Exact => {}
     }
     let address = settings.admin.listen;
     if others_reach(&address) {

@@ -241,6 +241,7 @@ mod tests {
             interest: Weak::new(),
             policy: ObjectPolicy {
                 kept: true,
+                access: crate::config::Access::Open,
                 ttl_ms: fresh_ms,
                 head_ttl_ms: fresh_ms,
                 object_bytes_max: 1 << 20,

@@ -31,6 +31,21 @@ pub fn raise_nofile() -> io::Result<u64> {
     Ok(limit.rlim_max)
 }
 
+/// 32 random bytes of the kernel's, for a key.
+///
+/// # Errors
+/// The kernel's.
+pub fn secret() -> io::Result<[u8; 32]> {
+    let mut key = [0u8; 32];
+    // SAFETY: `key` is valid for its length. So few bytes come whole, or not at all.
+    let bytes = unsafe { libc::getrandom(key.as_mut_ptr().cast(), key.len(), 0) };
+    match usize::try_from(bytes) {
+        Ok(bytes) if bytes == key.len() => Ok(key),
+        Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Why there is no ring: what is missing and how to grant it.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {

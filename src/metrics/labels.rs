@@ -231,6 +231,20 @@ labels! {
         Purge = "purge",
     }
 
+    /// What became of reads of objects that not everybody may read.
+    AccessEvent {
+        /// The origin was asked whether this client may.
+        Asked = "asked",
+        /// The origin had accepted the same request before.
+        Known = "known",
+        /// The origin said no.
+        Refused = "refused",
+        /// The origin said yes, which is remembered.
+        Remembered = "remembered",
+        /// What was remembered made way for another while it was valid.
+        Displaced = "displaced",
+    }
+
     /// What came of reading the settings again.
     ReloadResult {
         /// They hold from now on.

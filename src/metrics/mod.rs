@@ -19,8 +19,8 @@ pub use block::{GlobalMetrics, ShardMetrics};
 pub use document::markdown;
 pub use exposition::CONTENT_TYPE;
 pub use labels::{
-    Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation, Malformed, Method, Outcome,
-    Refusal, ReloadResult, Revalidation, SendPath, Source, StatusClass, TlsSession,
+    AccessEvent, Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation, Malformed, Method,
+    Outcome, Refusal, ReloadResult, Revalidation, SendPath, Source, StatusClass, TlsSession,
     UpstreamFailure, UpstreamKind,
 };
 pub use table::{Counter, Gauge, Histogram};

@@ -6,9 +6,9 @@
 //! is one cell whose place is known at compile time.
 
 use super::labels::{
-    Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation, Label, Malformed, Method,
-    Outcome, Refusal, ReloadResult, Revalidation, SendPath, Source, StatusClass, TlsSession,
-    UpstreamFailure, UpstreamKind,
+    AccessEvent, Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation, Label, Malformed,
+    Method, Outcome, Refusal, ReloadResult, Revalidation, SendPath, Source, StatusClass,
+    TlsSession, UpstreamFailure, UpstreamKind,
 };
 
 /// What a metric is, and how its cells are shown.
@@ -208,6 +208,8 @@ table! {
             "Invalidations that could not be written to the journal in time.";
         Revalidations(result: Revalidation), Counter, "millrace_revalidations_total",
             "Times an origin was asked whether a version still holds, by what it said; who waited for somebody else's question is not counted.";
+        Access(event: AccessEvent), Counter, "millrace_access_total",
+            "Reads with access = \"revalidate\" or \"exact\": asked of the origin, known because it had accepted the same request, refused by the origin; and grants remembered, or displaced by others while they were valid.";
         DiskFolded, Counter, "millrace_disk_folded_total",
             "Facts of earlier runs, out of journals and snapshots, that were told to the shards.";
         DiskTorn, Counter, "millrace_disk_torn_total",

@@ -4,6 +4,7 @@
 //! cache (`read`, `answer`, `hit`, `deliver`) or pass through (`pass`, `upload`, `relay`) → say what happened (`report`). Every failure
 //! becomes an answer in `failure`.
 
+mod access;
 pub mod answer;
 mod body;
 pub mod client;

@@ -2,6 +2,7 @@
 //!
 //! Called by `mod`. Decides what the client gets and says so in the head; `deliver` sends the bytes.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::metrics;
 use crate::s3::{ObjectKeyRef, RangeSpec, Resolved, Unmet, Verdict};
 use crate::shard::Shard;
 
+use super::access::Right;
 use super::answer::{Answer, CacheStatus, Reason};
 use super::client::Gone;
 use super::deliver::{Asking, Coverage, Delivery, Stopped, coverage};
@@ -58,8 +60,9 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         object,
         digest,
         stamp,
+        right: Cell::new(None),
     };
-    match read.look_up(report, out) {
+    let end = match read.look_up(report, out) {
         Found::Begun(Begun::Whole) => exchange.end(),
         Found::Begun(Begun::Rest(rest)) => hit::rest(exchange, rest, out, report).await,
         Found::Begun(Begun::Gone(gone)) => End::gone(gone, report),
@@ -74,7 +77,9 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
             Box::pin(read.open(CacheStatus::Stale, known, report, out)).await
         }
         Found::Ask => Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await,
-    }
+    };
+    read.heard(report);
+    end
 }
 
 struct Read<'e, 'a> {
@@ -82,6 +87,8 @@ struct Read<'e, 'a> {
     object: ObjectKeyRef<'e>,
     digest: u128,
     stamp: Stamp,
+    /// What is known of the client's right, once it has been asked for.
+    right: Cell<Option<Right>>,
 }
 
 impl Read<'_, '_> {
@@ -97,9 +104,28 @@ impl Read<'_, '_> {
         self.exchange.request.range
     }
 
-    /// How the object is treated.
+    /// How the object is treated, as this client may have it.
     fn policy(&self) -> ObjectPolicy {
-        self.shard().policy_at(self.object)
+        let policy = self.shard().policy_at(self.object);
+        self.right(policy).limit(policy)
+    }
+
+    /// What is known of the client's right to what is cached.
+    fn right(&self, policy: ObjectPolicy) -> Right {
+        if let Some(right) = self.right.get() {
+            return right;
+        }
+        let right = Right::of(self.exchange, self.digest, policy.access);
+        self.right.set(Some(right));
+        right
+    }
+
+    /// Notes what the origin said of the client's right, if it was asked.
+    fn heard(&self, report: &Report) {
+        if let (Some(right), Some(status)) = (self.right.get(), report.origin_status) {
+            let right = right.heard(self.shard(), status);
+            self.right.set(Some(right));
+        }
     }
 
     /// One look at the index. A hit in one place is answered from inside of it.
@@ -117,6 +143,7 @@ impl Read<'_, '_> {
         if !policy.kept {
             return Found::Ask;
         }
+        let policy = self.right(policy).limit(policy);
         let request = &self.exchange.request;
         let (mut spec, mut fresh_ms) = (self.spec(), policy.ttl_ms_of(self.is_head()));
         let mut instead = None;
@@ -319,7 +346,7 @@ impl Read<'_, '_> {
         Some(Asking {
             key: self.object.encoded().into(),
             template,
-            policy: shard.policy_at(self.object),
+            policy: self.policy(),
             interest: Arc::new(()),
         })
     }
@@ -354,6 +381,11 @@ impl Read<'_, '_> {
             match outcome {
                 Outcome::Ready(ready) => {
                     report.origin_status = ready.came.origin_status();
+                    // Nobody but the origin may say yes.
+                    if report.origin_status.is_none() && !self.right(asking.policy).is_known() {
+                        return self.otherwise(Outcome::Alone, status, report, out).await;
+                    }
+                    self.heard(report);
                     return self.opened(ready, status, asking, report, out).await;
                 }
                 // What the origin said to somebody else's signature is not for this one: it asks by itself.

@@ -18,7 +18,7 @@ use std::fmt;
 /// The longest life S3 gives a SigV4 presigned URL: seven days.
 const PRESIGN_SECONDS_MAX: i64 = 604_800;
 
-/// How far ahead of S3's clock a signature may be dated.
+/// How far from S3's clock a signature may be dated.
 const SKEW_SECONDS_MAX: i64 = 900;
 
 const HMAC: &str = "AWS4-HMAC-SHA256";
@@ -259,6 +259,21 @@ impl<'b> Auth<'b> {
         }
     }
 
+    /// When the signature stops to be valid, in seconds since 1970. `amz_date` is the request's one `x-amz-date` header. `None` where there is
+    /// no signature, or its end is not known: SigV2 in a header, and what cannot be read.
+    pub fn valid_until_unix(&self, amz_date: Option<&[u8]>) -> Option<i64> {
+        match self.scheme {
+            Scheme::SigV4Presigned | Scheme::SigV4aPresigned | Scheme::SigV2Presigned => {
+                self.expires_at_unix
+            }
+            Scheme::SigV4 | Scheme::SigV4a => {
+                let date = std::str::from_utf8(amz_date?).ok()?;
+                parse_amz_date(date)?.checked_add(SKEW_SECONDS_MAX)
+            }
+            Scheme::Anonymous | Scheme::SigV2 | Scheme::Unknown => None,
+        }
+    }
+
     /// True if the request is presigned and its time is over at `now_unix`.
     pub fn presigned_expired(&self, now_unix: i64) -> bool {
         self.presigned(now_unix) == Presigned::Expired
@@ -481,6 +496,25 @@ mod tests {
         assert_eq!((v2.scheme, v2.malformed), (Scheme::SigV2Presigned, false));
         assert!(!v2.presigned_expired(at) && v2.presigned_expired(at + 1));
         assert!(v2.is_presigned() && !v2.signs("range"));
+    }
+
+    #[test]
+    fn the_end_of_a_signature_is_known_or_there_is_none() {
+        let at = 1_767_225_600;
+        let date = Some(&b"20260101T000000Z"[..]);
+        assert_eq!(header(V4).valid_until_unix(date), Some(at + 900));
+        let v4a = V4.replace(HMAC, ECDSA);
+        assert_eq!(header(&v4a).valid_until_unix(date), Some(at + 900));
+        for date in [None, Some(&b"20260101"[..]), Some(b""), Some(b"\xff")] {
+            assert_eq!(header(V4).valid_until_unix(date), None);
+        }
+        let url = v4_query("20260101T000000Z", "60", "host");
+        assert_eq!(query(&url).valid_until_unix(None), Some(at + 60));
+        let v2 = query("AWSAccessKeyId=A&Signature=s&Expires=1767225600");
+        assert_eq!(v2.valid_until_unix(None), Some(at));
+        for auth in [header("AWS A:s"), header("nonsense"), query("")] {
+            assert_eq!(auth.valid_until_unix(date), None);
+        }
     }
 
     /// Reference 2D.77: no date wraps, and what is not certain is the origin's to judge.

@@ -25,6 +25,7 @@ use crate::access_log::ShardLog;
 use crate::base::clock::{Moment, Wall};
 use crate::base::places::Places;
 use crate::base::prng::Prng;
+use crate::cache::grants::Grants;
 use crate::cache::holds::Holds;
 use crate::cache::partition::{Partition, Tally};
 use crate::cache::stamps::Stamps;
@@ -106,6 +107,8 @@ pub struct World {
     pub shards: Box<[ShardShared]>,
     /// Which fetches an invalidation beats.
     pub stamps: Arc<Stamps>,
+    /// Requests that the origin has accepted, where that is remembered.
+    pub grants: Grants,
     /// Counters.
     pub registry: Arc<Registry>,
     /// Numbers of the request path.

@@ -21,6 +21,7 @@
 
 mod harness;
 
+mod access;
 mod conditions;
 mod config_cli;
 mod crashes;
