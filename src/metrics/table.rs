@@ -209,7 +209,7 @@ table! {
         Revalidations(result: Revalidation), Counter, "millrace_revalidations_total",
             "Times an origin was asked whether a version still holds, by what it said; who waited for somebody else's question is not counted.";
         Access(event: AccessEvent), Counter, "millrace_access_total",
-            "Reads with access = \"revalidate\" or \"exact\": asked of the origin, known because it had accepted the same request, refused by the origin; and grants remembered, or displaced by others while they were valid.";
+            "Reads whose access is revalidate or exact: asked of the origin, known because it had accepted the same request, refused by the origin; and grants remembered, or displaced by others while they were valid.";
         DiskFolded, Counter, "millrace_disk_folded_total",
             "Facts of earlier runs, out of journals and snapshots, that were told to the shards.";
         DiskTorn, Counter, "millrace_disk_torn_total",
