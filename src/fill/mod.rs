@@ -87,6 +87,7 @@ impl Fetch {
         let instead = |head: &Arc<Head>| head.is_fresh(now_ms, self.policy.stale_if_error_until());
         match &self.known {
             _ if self.spare => Patience::Spare,
+            _ if self.expected.is_some() => Patience::Rest,
             Some(head) if instead(head) => Patience::Once,
             Some(_) | None => Patience::Full,
         }

@@ -10,7 +10,7 @@ use crate::io::{Either, race};
 use crate::metrics::{self, Counter, UpstreamKind};
 use crate::s3::{ErrorCode, MULTI_DELETE_BYTES_MAX, Operation, Touches, parse_multi_delete};
 use crate::shard::disk::Announced;
-use crate::upstream::{Endpoint, Response, UpstreamError};
+use crate::upstream::{Claim, Endpoint, Response, UpstreamError};
 
 use super::answer::CacheStatus;
 use super::failure::Failure;
@@ -198,7 +198,7 @@ async fn write_through(
 ) -> End {
     let upstream = &exchange.shard.upstream;
     // First, so that a write that is not sent drops nothing.
-    let admitted = match upstream.admit(endpoint, false) {
+    let admitted = match upstream.admit(endpoint, Claim::Answer) {
         Ok(admitted) => admitted,
         Err(error) => return failed(exchange, &error, report, out).await,
     };

@@ -292,6 +292,13 @@ impl Read<'_, '_> {
     ) -> End {
         let status = self.status_of(&head, part.as_ref());
         report.outcome = outcome_of(status);
+        // An answer that would break off in its middle is worse than an error.
+        if matches!(status, CacheStatus::Partial | CacheStatus::Miss)
+            && let Some(error) = self.refusal()
+        {
+            let failure = Failure::of_upstream(&error);
+            return Box::pin(self.exchange.fail(&failure, report, out)).await;
+        }
         let asking = if status == CacheStatus::Hit {
             None
         } else {

@@ -10,7 +10,7 @@ use crate::base::clock;
 use crate::cache::Head;
 use crate::fill::{Came, Outcome, Ready};
 use crate::s3::{Unmet, Verdict};
-use crate::upstream::{Fault, Health, UpstreamError, is_outage};
+use crate::upstream::{Endpoint, Fault, Health, UpstreamError, is_outage};
 
 use super::answer::{CacheStatus, Reason};
 use super::read::{Read, outcome_of, resolve};
@@ -67,11 +67,20 @@ impl Read<'_, '_> {
     }
 
     fn health(&self) -> Health {
+        let upstream = &self.exchange.shard.upstream;
+        let health = |endpoint: Arc<Endpoint>| upstream.health(&endpoint);
+        self.endpoint().map_or(Health::Well, health)
+    }
+
+    /// That the origin is not asked now.
+    pub(super) fn refusal(&self) -> Option<UpstreamError> {
+        let endpoint = self.endpoint()?;
+        self.exchange.shard.upstream.refusal(&endpoint)
+    }
+
+    fn endpoint(&self) -> Option<Arc<Endpoint>> {
         let exchange = self.exchange;
-        let endpoint = forward::endpoint(&exchange.shard.world.routes, exchange.route);
-        endpoint.map_or(Health::Well, |endpoint| {
-            exchange.shard.upstream.health(&endpoint)
-        })
+        forward::endpoint(&exchange.shard.world.routes, exchange.route)
     }
 
     /// Whether a copy may be served without waiting for its origin, and why.

@@ -41,6 +41,17 @@ pub enum Phase {
     Open,
 }
 
+/// Whom a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// A client that has nothing yet: it can be told no.
+    Answer,
+    /// A client that has a part of its answer, which would have to be broken off.
+    Rest,
+    /// Nobody waits for it.
+    Spare,
+}
+
 /// What becomes of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
@@ -97,9 +108,15 @@ impl Breaker {
         }
     }
 
-    /// Asks for one request to be sent. `spare`: nobody waits for its answer, so that among failures one at a time will do.
+    /// Whether the rest of an answer would not be sent for now.
     #[must_use]
-    pub fn admit(self, now_ms: u64, spare: bool) -> (Self, Admission) {
+    pub fn refuses(self, now_ms: u64) -> bool {
+        self.phase == Phase::Open && self.pause_ms(now_ms) > 0
+    }
+
+    /// Asks for one request to be sent. Among failures, one at a time will do for what nobody waits for.
+    #[must_use]
+    pub fn admit(self, now_ms: u64, claim: Claim) -> (Self, Admission) {
         let probe = (
             Self {
                 probing: true,
@@ -108,7 +125,8 @@ impl Breaker {
             Admission::Probe,
         );
         match self.phase {
-            Phase::Closed if !spare || self.count == 0 => (self, Admission::Sent),
+            Phase::Closed if claim != Claim::Spare || self.count == 0 => (self, Admission::Sent),
+            Phase::HalfOpen if claim == Claim::Rest => (self, Admission::Sent),
             Phase::Closed | Phase::HalfOpen if !self.probing => probe,
             Phase::Open if self.pause_ms(now_ms) == 0 => (
                 Self {
@@ -231,7 +249,7 @@ mod tests {
     }
 
     fn probed(state: Breaker, now_ms: u64) -> Breaker {
-        let (state, admission) = state.admit(now_ms, false);
+        let (state, admission) = state.admit(now_ms, Claim::Answer);
         assert_eq!(admission, Admission::Probe);
         state
     }
@@ -242,13 +260,15 @@ mod tests {
         for _ in 0..9 {
             state = state.failed(false, 0, &CONFIG).failed(false, 0, &CONFIG);
             assert!(state.phase() == Phase::Closed && !state.is_calm());
-            assert_eq!(state.admit(0, false).1, Admission::Sent);
+            assert_eq!(state.admit(0, Claim::Answer).1, Admission::Sent);
             state = state.succeeded(false, &CONFIG);
             assert!(state.is_calm());
         }
         let open = opened();
         assert_eq!((open.phase(), open.pause_ms(600)), (Phase::Open, 900));
-        assert_eq!(open.admit(1_499, false).1, Admission::Refused);
+        assert_eq!(open.admit(1_499, Claim::Answer).1, Admission::Refused);
+        assert_eq!(open.admit(1_499, Claim::Rest).1, Admission::Refused);
+        assert!(open.refuses(1_499) && !open.refuses(1_500));
         let never = BreakerConfig { fall: 0, ..CONFIG };
         let state = (0..9_999).fold(Breaker::CALM, |state, _| state.failed(false, 0, &never));
         assert!(state.phase() == Phase::Closed && !state.is_calm());
@@ -258,7 +278,8 @@ mod tests {
     fn one_probe_at_a_time_and_as_many_as_rise_says_close_it() {
         let state = probed(opened(), 1_500);
         assert_eq!(state.phase(), Phase::HalfOpen);
-        assert_eq!(state.admit(9_999, false).1, Admission::Refused);
+        assert_eq!(state.admit(9_999, Claim::Answer).1, Admission::Refused);
+        assert_eq!(state.admit(9_999, Claim::Rest).1, Admission::Sent);
         let state = state.succeeded(true, &CONFIG);
         assert_eq!(state.phase(), Phase::HalfOpen);
         let state = probed(state, 1_500);
@@ -294,14 +315,14 @@ mod tests {
 
     #[test]
     fn among_failures_what_nobody_waits_for_goes_one_at_a_time() {
-        assert_eq!(Breaker::CALM.admit(0, true).1, Admission::Sent);
+        assert_eq!(Breaker::CALM.admit(0, Claim::Spare).1, Admission::Sent);
         let failing = Breaker::CALM.failed(false, 0, &CONFIG);
-        let (state, admission) = failing.admit(0, true);
+        let (state, admission) = failing.admit(0, Claim::Spare);
         assert_eq!(admission, Admission::Probe);
-        assert_eq!(state.admit(0, true).1, Admission::Refused);
-        assert_eq!(state.admit(0, false).1, Admission::Sent);
+        assert_eq!(state.admit(0, Claim::Spare).1, Admission::Refused);
+        assert_eq!(state.admit(0, Claim::Answer).1, Admission::Sent);
         let state = state.failed(true, 0, &CONFIG);
-        assert_eq!(state.admit(0, true).1, Admission::Probe);
+        assert_eq!(state.admit(0, Claim::Spare).1, Admission::Probe);
     }
 
     #[test]

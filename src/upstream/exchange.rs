@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::base::clock::now_ns;
 use crate::http::Method;
 
+use super::breaker::Claim;
 use super::conn::{Awaiting, Conn};
 use super::dial::Tries;
 use super::endpoint::Endpoint;
@@ -26,6 +27,8 @@ pub enum Patience {
     Full,
     /// There is something to answer with instead: one time-out will do.
     Once,
+    /// As long as the settings say: the client has a part of the answer.
+    Rest,
     /// Nobody waits for it.
     Spare,
 }
@@ -72,7 +75,12 @@ impl Upstream {
         method: Method,
         patience: Patience,
     ) -> Result<Response, UpstreamError> {
-        let admitted = self.admit(endpoint, patience == Patience::Spare)?;
+        let claim = match patience {
+            Patience::Full | Patience::Once => Claim::Answer,
+            Patience::Rest => Claim::Rest,
+            Patience::Spare => Claim::Spare,
+        };
+        let admitted = self.admit(endpoint, claim)?;
         // Others wait for what becomes of a probe.
         let patience = match admitted.is_probe() {
             true => Patience::Spare,
@@ -113,7 +121,7 @@ impl Upstream {
             };
             self.note_failure(endpoint, &error);
             let enough = match patience {
-                Patience::Full => false,
+                Patience::Full | Patience::Rest => false,
                 Patience::Once => error.is_timeout(),
                 Patience::Spare => !error.is_unroutable(),
             };

@@ -43,7 +43,7 @@ use std::sync::Arc;
 use crate::base::prng::Prng;
 use crate::io::watchdog::Watchdog;
 
-pub use breaker::{BreakerConfig, Phase};
+pub use breaker::{BreakerConfig, Claim, Phase};
 pub use config::{AddressRule, NoEvents, UpstreamConfig, UpstreamEvents};
 pub use conn::{Awaiting, Conn};
 pub use endpoint::{Endpoint, EndpointError};

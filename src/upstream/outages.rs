@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use crate::base::clock::now_ms;
 
 use super::Upstream;
-use super::breaker::{Admission, Breaker, BreakerConfig, Phase};
+use super::breaker::{Admission, Breaker, BreakerConfig, Claim, Phase};
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
 
@@ -139,10 +139,19 @@ impl Outages {
         if state.is_calm() {
             return Health::Well;
         }
-        let (_, admission) = state.admit(now_ms(), true);
+        let (_, admission) = state.admit(now_ms(), Claim::Spare);
         Health::Ailing {
             may_probe: admission != Admission::Refused,
         }
+    }
+
+    /// That an origin is not asked now, not even for the rest of an answer.
+    #[must_use]
+    pub fn refusal(&self, endpoint: &Endpoint) -> Option<UpstreamError> {
+        let (state, now_ms) = (self.find(endpoint)?.state(), now_ms());
+        state
+            .refuses(now_ms)
+            .then(|| refused(endpoint, state, now_ms))
     }
 
     /// One line for each origin whose breaker is not closed.
@@ -161,29 +170,33 @@ impl Outages {
     }
 }
 
+fn refused(endpoint: &Endpoint, state: Breaker, now_ms: u64) -> UpstreamError {
+    UpstreamError::Out {
+        host: endpoint.host.clone(),
+        pause_ms: state.pause_ms(now_ms),
+    }
+}
+
 impl Upstream {
-    /// Asks for one request to be sent to an origin. `spare`: nobody waits for its answer.
+    /// Asks for one request to be sent to an origin.
     ///
     /// # Errors
     /// [`UpstreamError::Out`]: the origin's breaker is open.
-    pub fn admit(&self, endpoint: &Arc<Endpoint>, spare: bool) -> Result<Admitted, UpstreamError> {
+    pub fn admit(&self, endpoint: &Arc<Endpoint>, claim: Claim) -> Result<Admitted, UpstreamError> {
         let Some(ailing) = self.shared.config.outages.find(endpoint) else {
             return Ok(Admitted::default());
         };
         let now_ms = now_ms();
-        let (before, after) = ailing.update(|state| state.admit(now_ms, spare).0);
+        let (before, after) = ailing.update(|state| state.admit(now_ms, claim).0);
         self.note_phase(endpoint, before, after);
-        match before.admit(now_ms, spare).1 {
+        match before.admit(now_ms, claim).1 {
             Admission::Sent => Ok(Admitted::default()),
             Admission::Probe => Ok(Admitted {
                 probe: Some(ailing),
             }),
             Admission::Refused => {
                 self.shared.events.refused();
-                Err(UpstreamError::Out {
-                    host: endpoint.host.clone(),
-                    pause_ms: before.pause_ms(now_ms),
-                })
+                Err(refused(endpoint, before, now_ms))
             }
         }
     }
@@ -226,6 +239,12 @@ impl Upstream {
     #[must_use]
     pub fn health(&self, endpoint: &Endpoint) -> Health {
         self.shared.config.outages.health(endpoint)
+    }
+
+    /// That an origin is not asked now, not even for the rest of an answer.
+    #[must_use]
+    pub fn refusal(&self, endpoint: &Endpoint) -> Option<UpstreamError> {
+        self.shared.config.outages.refusal(endpoint)
     }
 }
 
@@ -276,7 +295,7 @@ mod tests {
             outages.lines(),
             ["origin http://h:80 fails and is not asked"]
         );
-        let (_, state) = ailing.update(|state| state.admit(5_000, false).0);
+        let (_, state) = ailing.update(|state| state.admit(5_000, Claim::Answer).0);
         assert_eq!(state.phase(), Phase::HalfOpen);
         let refused = Health::Ailing { may_probe: false };
         assert_eq!(outages.health(&origin), refused);

@@ -307,3 +307,31 @@ fn semantics_96_what_is_not_all_here_or_too_old_gets_the_error() {
     }
     server.finish();
 }
+
+/// A fresh copy of some of the bytes: those are a hit, and what goes beyond them is refused whole, not broken off in its middle.
+#[test]
+fn semantics_96_no_answer_begins_whose_rest_the_origin_would_have_to_bring() {
+    let store = Store::new();
+    store.insert(PATH, Object::tile(97, 20 * MIB));
+    let origin = store.serve();
+    let settings = "[upstream]\nkeepalive = '0s'\n[outage]\ndelay = '30s'\n";
+    let server = Millrace::setup().settings(settings).start(origin.address);
+    let some = Ask::get(PATH).range(0, MIB);
+    server.fetch(&some).assert_body(&Tile::new(97), 0, MIB);
+    drop(origin);
+    wait_until("an open breaker", PATIENCE, || {
+        server.get("/bucket/other");
+        is_out(&server, "open")
+    });
+    for ask in [Ask::get(PATH), Ask::get(PATH).range(5, 9 * MIB)] {
+        let begun = Instant::now();
+        let refused = server.fetch(&ask);
+        assert_eq!(refused.status(), 503, "{}", refused.text());
+        assert!(refused.header("retry-after").is_some());
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+    let hit = server.fetch(&some);
+    assert_eq!((hit.status(), hit.cache_word()), (206, "HIT"));
+    hit.assert_body(&Tile::new(97), 0, MIB);
+    server.finish();
+}
