@@ -143,7 +143,9 @@ impl Index {
                 reach.any = true;
                 if extent.start() <= reach.end && promised > reach.end {
                     reach.end = promised;
-                    let filling = extent.progress().state() == FillState::Filling;
+                    // What is wanted of it may be here while more is on its way, or while its last word is.
+                    let filling = extent.progress().state() == FillState::Filling
+                        && extent.filled_end() < promised.min(end);
                     reach.filling |= filling && !extent.readers().from_disk();
                 }
             }
@@ -184,6 +186,6 @@ pub struct Reach {
     pub end: u32,
     /// Whether any byte of the asked window is there.
     pub any: bool,
-    /// Whether some of the contiguous bytes are still being filled.
+    /// Whether some of the contiguous bytes that were asked for are still being filled.
     pub filling: bool,
 }

@@ -180,6 +180,12 @@ impl Extent {
         }
     }
 
+    /// Offset in the stripe up to which bytes are here.
+    #[must_use]
+    pub fn filled_end(&self) -> u32 {
+        self.start + self.progress.filled()
+    }
+
     /// Whether all of `[start, end)` of the stripe is here, and no fill brings it any more.
     #[must_use]
     pub fn holds(&self, start: u32, end: u32) -> bool {
@@ -270,8 +276,7 @@ impl Extent {
     /// byte is not there (yet).
     #[must_use]
     pub fn piece(&self, at: u32, end: u32) -> Option<Piece<'_>> {
-        let filled_end = self.start + self.progress.filled();
-        let end = end.min(filled_end);
+        let end = end.min(self.filled_end());
         if at < self.start || at >= end {
             return None;
         }
