@@ -42,6 +42,7 @@ pub struct Head {
     bytes: Box<[u8]>,
     ends: Ends,
     checksums_known: bool,
+    sketch: bool,
     frequency: AtomicU8,
     /// Generation of the rules that were asked last, and the number of the policy that they gave.
     class: AtomicU64,
@@ -144,12 +145,29 @@ impl Head {
             ]),
             bytes: bytes.concat().into_boxed_slice(),
             checksums_known: parts.checksums_known,
+            sketch: false,
             frequency: AtomicU8::new(0),
             class: AtomicU64::new(0),
             version: version_digest(&parts.etag, parts.total),
             object,
             asked_ms: parts.asked_ms,
         }
+    }
+
+    /// What is known of an object that was just written: which version it became. It answers nobody; whoever reads the object first learns the
+    /// rest from the origin.
+    #[must_use]
+    pub fn sketch(object: u128, parts: HeadParts) -> Self {
+        Self {
+            sketch: true,
+            ..Self::new(object, parts)
+        }
+    }
+
+    /// Whether it is a [`Head::sketch`].
+    #[must_use]
+    pub fn is_sketch(&self) -> bool {
+        self.sketch
     }
 
     fn between(&self, start: u32, end: u32) -> &[u8] {

@@ -71,7 +71,18 @@ impl Index {
         let found = self.heads.get(
             digest as u64,
             |k| *k == digest,
-            |head| (head.key() == key).then(|| read(head)),
+            |head| (head.key() == key && !head.is_sketch()).then(|| read(head)),
+        );
+        found.flatten()
+    }
+
+    /// The sketch of an object that was written and not read since.
+    #[must_use]
+    pub fn sketch(&self, digest: u128, key: &[u8]) -> Option<Arc<Head>> {
+        let found = self.heads.get(
+            digest as u64,
+            |k| *k == digest,
+            |head| (head.key() == key && head.is_sketch()).then(|| Arc::clone(head)),
         );
         found.flatten()
     }

@@ -214,6 +214,10 @@ impl Partition {
             return None;
         }
         let older = self.heads.get(object as u64, &object, Arc::clone);
+        let known = older.as_ref().is_some_and(|older| !older.is_sketch());
+        if head.is_sketch() && known {
+            return None;
+        }
         if older.as_ref().is_some_and(|older| older.outlives(&head)) {
             return Some(Arc::new(head));
         }
@@ -364,19 +368,44 @@ impl Partition {
             .insert(id.hash(), id, extents.into_boxed_slice());
     }
 
-    fn unlink(&mut self, extent: &Arc<Extent>) {
+    /// True if it was there.
+    fn unlink(&mut self, extent: &Arc<Extent>) -> bool {
         let id = extent.id();
         let Some(mut extents) = self.stripes.get(id.hash(), &id, |known| known.to_vec()) else {
-            return;
+            return false;
         };
-        self.extents -= extents.len();
+        let before = extents.len();
         extents.retain(|known| !Arc::ptr_eq(known, extent));
-        self.extents += extents.len();
+        let found = extents.len() < before;
+        self.extents -= before - extents.len();
         if extents.is_empty() {
             self.stripes.remove(id.hash(), &id);
         } else {
             self.stripes
                 .insert(id.hash(), id, extents.into_boxed_slice());
+        }
+        found
+    }
+
+    /// Bytes that were kept under a name of their own turned out to be those of `version`: from now on readers find them. What was
+    /// evicted meanwhile stays gone. Gives how many bytes there are.
+    pub fn adopt(&mut self, extents: &[Weak<Extent>], version: u128) -> u64 {
+        let mut bytes = 0;
+        for extent in extents.iter().filter_map(Weak::upgrade) {
+            let found = self.unlink(&extent);
+            let filled = u64::from(extent.promised_end() - extent.start());
+            if found && filled > 0 && extent.name(version) {
+                self.link(extent);
+                bytes += filled;
+            }
+        }
+        bytes
+    }
+
+    /// Bytes that were kept under a name of their own are of no use any more.
+    pub fn discard(&mut self, extents: &[Weak<Extent>]) {
+        for extent in extents.iter().filter_map(Weak::upgrade) {
+            self.unlink(&extent);
         }
     }
 

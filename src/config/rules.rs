@@ -35,6 +35,8 @@ pub struct ObjectPolicy {
     pub disk: bool,
     /// Whether it is compressed there where that pays.
     pub compress: bool,
+    /// Whether it is kept when it is written.
+    pub write_through: bool,
     /// How long past its time it is served while the origin fails.
     pub stale_if_error_ms: u64,
     /// How long past its time it is served while the origin is asked.
@@ -137,6 +139,7 @@ impl Rules {
                 object_bytes_max: object_bytes_max.min(OBJECT_BYTES_CEILING),
                 disk: true,
                 compress: settings.disk.compress == Compress::Lz4,
+                write_through: settings.cache.write_through,
                 stale_if_error_ms: settings.cache.stale_if_error_ms,
                 stale_while_revalidate_ms: settings.cache.stale_while_revalidate_ms,
             },
@@ -196,6 +199,7 @@ impl Rules {
         let meanwhile_ms = rules
             .clone()
             .find_map(|rule| rule.stale_while_revalidate_ms);
+        let write_through = rules.clone().find_map(|rule| rule.write_through);
         let tiers = rules.clone().find_map(|rule| rule.tiers.as_deref());
         ObjectPolicy {
             kept: tiers.is_none_or(|tiers| tiers.contains(&Tier::Ram)),
@@ -207,6 +211,7 @@ impl Rules {
                 .min(OBJECT_BYTES_CEILING),
             disk: tiers.is_none_or(|tiers| tiers.contains(&Tier::Disk)),
             compress: compress.map_or(base.compress, |word| word == Compress::Lz4),
+            write_through: write_through.unwrap_or(base.write_through),
             stale_if_error_ms: on_error_ms.unwrap_or(base.stale_if_error_ms),
             stale_while_revalidate_ms: meanwhile_ms.unwrap_or(base.stale_while_revalidate_ms),
         }
@@ -260,6 +265,7 @@ mod tests {
             object_bytes_max: 1024,
             disk: true,
             compress: true,
+            write_through: false,
             stale_if_error_ms: 0,
             stale_while_revalidate_ms: 0,
         };

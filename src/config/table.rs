@@ -150,7 +150,7 @@ macro_rules! perhaps {
     )+};
 }
 
-perhaps!(Compress, Access);
+perhaps!(Compress, Access, bool);
 
 macro_rules! words {
     ($($(#[doc = $text:literal])+ $name:ident { $($(#[doc = $word_text:literal])+ $variant:ident = $word:literal,)+ })+) => {$(
@@ -477,6 +477,10 @@ settings! {
             "How long past `ttl` a copy is served at once while the origin is asked behind it whether it still holds. Not where `ttl` is \"0s\".";
         object_bytes_max: u64 = "object_bytes_max" (size(1, 64 * TIB), "5TiB")
             "Largest object that is cached. Larger ones pass.";
+        write_through: bool = "write_through" (one(Shape::Bool), "false")
+            "Keep the body of an upload beside its stream, so that its first reader does not fetch it: the origin is asked for one byte, to learn the headers. The upload itself goes to the origin as ever.";
+        write_percent_max: u32 = "write_percent_max" (int(1, 75), "25")
+            "How much of `ram.size` the bodies of uploads under way may take. What does not fit is not kept.";
     }
     fill: Fill = "Fetching from the origin into the cache." {
         fanout: usize = "fanout" (int(1, 64), "8")
@@ -525,6 +529,8 @@ settings! {
             "As `cache.access`.";
         compress: Option<Compress> = "compress" (one(Shape::OneOf(Compress::WORDS)), Initial::Unset("lz4"))
             "As `disk.compress`.";
+        write_through: Option<bool> = "write_through" (one(Shape::Bool), Initial::Unset("true"))
+            "As `cache.write_through`.";
     }
 }
 

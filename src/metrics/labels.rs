@@ -279,6 +279,18 @@ labels! {
         Failed = "failed",
     }
 
+    /// What became of the body of an upload that was to be kept.
+    Written {
+        /// Whoever reads it finds it.
+        Kept = "kept",
+        /// No room in the share of uploads, or in the RAM.
+        NoRoom = "no_room",
+        /// The origin refused it, or its end was not seen.
+        Refused = "refused",
+        /// Somebody else wrote or read the object meanwhile.
+        Beaten = "beaten",
+    }
+
     /// What an operation on the disk was for.
     DiskWork {
         /// A load, or a head.

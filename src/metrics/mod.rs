@@ -21,7 +21,7 @@ pub use exposition::CONTENT_TYPE;
 pub use labels::{
     AccessEvent, BreakerState, Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation,
     Malformed, Method, Outcome, Refusal, ReloadResult, Revalidation, SendPath, Source, StatusClass,
-    TlsSession, UpstreamFailure, UpstreamKind,
+    TlsSession, UpstreamFailure, UpstreamKind, Written,
 };
 pub use table::{Counter, Gauge, Histogram};
 

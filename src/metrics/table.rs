@@ -8,7 +8,7 @@
 use super::labels::{
     AccessEvent, BreakerState, Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation,
     Label, Malformed, Method, Outcome, Refusal, ReloadResult, Revalidation, SendPath, Source,
-    StatusClass, TlsSession, UpstreamFailure, UpstreamKind,
+    StatusClass, TlsSession, UpstreamFailure, UpstreamKind, Written,
 };
 
 /// What a metric is, and how its cells are shown.
@@ -214,6 +214,12 @@ table! {
             "Times an origin was asked whether a version still holds, by what it said; who waited for somebody else's question is not counted.";
         Access(event: AccessEvent), Counter, "millrace_access_total",
             "Reads whose access is revalidate or exact: asked of the origin, known because it had accepted the same request, refused by the origin; and grants remembered, or displaced by others while they were valid.";
+        ErrorsLate, Counter, "millrace_errors_inside_200_total",
+            "Answers to copies and completed uploads that began with 200 and were an error.";
+        Written(result: Written), Counter, "millrace_writes_kept_total",
+            "Uploads that a rule wanted kept for readers, by what became of their bytes here; whatever it was, the upload went on.";
+        WrittenBytes, Counter, "millrace_writes_kept_bytes_total",
+            "Bytes of uploads that were kept for readers.";
         DiskFolded, Counter, "millrace_disk_folded_total",
             "Facts of earlier runs, out of journals and snapshots, that were told to the shards.";
         DiskTorn, Counter, "millrace_disk_torn_total",
@@ -260,6 +266,8 @@ table! {
             "Origin addresses, counted once by each shard, that failed too often and are not dialled until a probe succeeds.";
         UpstreamBreakers(state: BreakerState), Level, "millrace_upstream_breakers",
             "Origins that are not asked (open), or only by one probe at a time (half_open); closed stays 0.";
+        StagedBytes, Flow, "millrace_writes_staged_bytes",
+            "Bytes of uploads under way that are kept here and that nobody can read yet.";
         FillsInFlight, Flow, "millrace_fills_in_flight",
             "Fills under way.";
         FillWaiters, Flow, "millrace_fill_waiters",

@@ -3,8 +3,8 @@
 //! Called by `cache` (the index holds them), `fill` (writes through the one [`ExtentWriter`]) and `request` (reads and sends).
 //! An `Arc<Extent>` is a pin: while it is held the bytes stay. When the last goes, the slots go home, on any thread.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::StripeId;
 use super::lent::Room;
@@ -40,6 +40,8 @@ pub struct Extent {
     slots: Box<[Slot]>,
     readers: Arc<Readers>,
     id: StripeId,
+    /// The version that its bytes turned out to be.
+    version: OnceLock<u128>,
 }
 
 impl Drop for Extent {
@@ -133,6 +135,7 @@ impl Extent {
         );
         let extent = Arc::new(Self {
             id,
+            version: OnceLock::new(),
             start: window.start,
             capacity,
             progress: Progress::default(),
@@ -156,7 +159,17 @@ impl Extent {
     /// Which stripe it belongs to.
     #[must_use]
     pub fn id(&self) -> StripeId {
-        self.id
+        let version = self.version.get().copied();
+        StripeId {
+            version: version.unwrap_or(self.id.version),
+            ..self.id
+        }
+    }
+
+    /// Owner only, while nobody else can find it: its bytes turned out to be this version's. False if they had been named before.
+    #[must_use]
+    pub fn name(&self, version: u128) -> bool {
+        self.version.set(version).is_ok()
     }
 
     /// First byte's offset in the stripe.

@@ -3,6 +3,8 @@
 //! Called by `upload`. Holds at most one buffer; knows where the body ends, so that what follows stays for the next request; can keep a
 //! bounded copy of the decoded bytes beside it (a multi-delete names its objects in the body).
 
+use std::ops::Range;
+
 use crate::http::{ChunkError, ChunkStep, ChunkedDecoder, RequestBody};
 
 /// Bytes of a body held at a time.
@@ -22,6 +24,8 @@ pub struct BodyPump {
     checked: usize,
     done: bool,
     received: u64,
+    /// Where the decoded bytes of the last [`BodyPump::take`] lie in the buffer.
+    content: Vec<Range<usize>>,
     copy: Option<Vec<u8>>,
     copy_bytes_max: usize,
 }
@@ -44,6 +48,7 @@ impl BodyPump {
             checked: 0,
             done,
             received: 0,
+            content: Vec::new(),
             copy,
             copy_bytes_max,
         }
@@ -55,6 +60,7 @@ impl BodyPump {
     /// The chunked framing is broken: the connection cannot go on.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, ChunkError> {
         let before = self.buffer.len();
+        self.content.clear();
         self.buffer.extend_from_slice(bytes);
         self.check()?;
         if !self.done {
@@ -98,7 +104,13 @@ impl BodyPump {
         Ok(())
     }
 
-    fn keep(&mut self, range: std::ops::Range<usize>) {
+    /// The decoded bytes of the last [`BodyPump::take`]; to be asked for before any of it goes.
+    pub fn content(&self) -> impl Iterator<Item = &[u8]> {
+        self.content.iter().map(|range| &self.buffer[range.clone()])
+    }
+
+    fn keep(&mut self, range: Range<usize>) {
+        self.content.push(range.clone());
         let Some(copy) = &mut self.copy else { return };
         if copy.len() + range.len() > self.copy_bytes_max {
             self.copy = None;

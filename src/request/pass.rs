@@ -8,12 +8,15 @@ use std::sync::Arc;
 use crate::http::Method;
 use crate::io::{Either, race};
 use crate::metrics::{self, Counter, UpstreamKind};
-use crate::s3::{ErrorCode, MULTI_DELETE_BYTES_MAX, Operation, Touches, parse_multi_delete};
+use crate::s3::{
+    ErrorCode, MULTI_DELETE_BYTES_MAX, Operation, PART_LIST_BYTES_MAX, Touches, parse_multi_delete,
+};
 use crate::shard::disk::Announced;
 use crate::upstream::{Claim, Endpoint, Response, UpstreamError};
 
 use super::answer::CacheStatus;
 use super::failure::Failure;
+use super::keep::{self, Completing, Keeping};
 use super::relay::Relay;
 use super::report::Report;
 use super::upload::{self, Uploaded};
@@ -110,6 +113,7 @@ pub(super) async fn relay(
         status,
         body_complete: true,
         before_end: Touched::Nothing,
+        completing: None,
     }
     .run(response, report, out)
     .await
@@ -187,6 +191,44 @@ fn touched(exchange: &Exchange<'_>, body: Option<&[u8]>) -> Touched {
     }
 }
 
+/// The origin has said nothing.
+async fn unanswered(
+    exchange: &Exchange<'_>,
+    result: Uploaded,
+    report: &mut Report,
+    out: &mut Vec<u8>,
+) -> End {
+    match result {
+        Uploaded::Answered { .. } => panic!("it was answered"),
+        Uploaded::Failed(error) => {
+            exchange.body_unread.set(true);
+            failed(exchange, &error, report, out).await
+        }
+        Uploaded::Malformed => {
+            let malformed = Counter::RequestsMalformed(metrics::Malformed::Chunk);
+            exchange.shard.metrics().count(malformed);
+            exchange.body_unread.set(true);
+            let failure = Failure::new(
+                ErrorCode::InvalidRequest,
+                "the body's chunked framing is broken",
+            );
+            exchange.fail(&failure, report, out).await
+        }
+        Uploaded::Gone(gone) => End::gone(gone, report),
+    }
+}
+
+/// What was kept of an upload whose end is known.
+async fn settle(exchange: &Exchange<'_>, keeping: Keeping, result: &Uploaded) {
+    match result {
+        Uploaded::Answered {
+            response,
+            body_complete: true,
+        } => keeping.settle(exchange, Some(&response.head())).await,
+        _ => keeping.settle(exchange, None).await,
+    }
+}
+
 /// A request that changes something, or has a body: its own connection, both directions at once.
 async fn write_through(
     exchange: &Exchange<'_>,
@@ -203,15 +245,26 @@ async fn write_through(
         Err(error) => return failed(exchange, &error, report, out).await,
     };
     let listed = exchange.request.touches == Touches::Listed;
-    let copying = listed.then(|| exchange.shard.copies.take()).flatten();
-    let copy_bytes_max = if copying.is_some() {
-        MULTI_DELETE_BYTES_MAX
-    } else {
-        0
+    let completing = keep::wants_list(exchange).await;
+    let copying = (listed || completing)
+        .then(|| exchange.shard.copies.take())
+        .flatten();
+    let copy_bytes_max = match copying {
+        Some(_) if completing => PART_LIST_BYTES_MAX,
+        Some(_) => MULTI_DELETE_BYTES_MAX,
+        None => 0,
     };
+    let mut keeping = keep::begin(exchange).await;
     // Held until the answer is out: a process that dies in between must not bring back what was there before.
     let _announced = announce(exchange).await;
-    let (result, copy) = upload::run(exchange, endpoint, request, copy_bytes_max, report).await;
+    let (result, copy) = upload::run(
+        exchange,
+        endpoint,
+        request,
+        (copy_bytes_max, keeping.as_mut()),
+        report,
+    )
+    .await;
     drop(copying);
     match &result {
         Uploaded::Answered { response, .. } => {
@@ -224,31 +277,21 @@ async fn write_through(
     let touched = touched(exchange, copy.as_deref());
     let in_doubt = !matches!(result, Uploaded::Answered { .. });
     touched.drop_from_cache(exchange, in_doubt).await;
+    if let Some(keeping) = keeping {
+        settle(exchange, keeping, &result).await;
+    }
+    keep::give_up(exchange).await;
     let (response, body_complete) = match result {
         Uploaded::Answered {
             response,
             body_complete,
         } => (*response, body_complete),
-        Uploaded::Failed(error) => {
-            exchange.body_unread.set(true);
-            return failed(exchange, &error, report, out).await;
-        }
-        Uploaded::Malformed => {
-            exchange
-                .shard
-                .metrics()
-                .count(Counter::RequestsMalformed(metrics::Malformed::Chunk));
-            exchange.body_unread.set(true);
-            let failure = Failure::new(
-                ErrorCode::InvalidRequest,
-                "the body's chunked framing is broken",
-            );
-            return exchange.fail(&failure, report, out).await;
-        }
-        Uploaded::Gone(gone) => return End::gone(gone, report),
+        other => return unanswered(exchange, other, report, out).await,
     };
     let late = takes_long(exchange.request.operation);
     let before_end = if late { touched } else { Touched::Nothing };
+    let completing = copy.filter(|_| completing);
+    let completing = completing.and_then(|body| Completing::begin(exchange, &body));
     let status = if exchange.head.method == Method::Get {
         status
     } else {
@@ -259,6 +302,7 @@ async fn write_through(
         status,
         body_complete,
         before_end,
+        completing,
     }
     .run(response, report, out)
     .await

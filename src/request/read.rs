@@ -540,7 +540,29 @@ impl Read<'_, '_> {
         }
     }
 
+    /// The bytes of an object that was written through here are in the cache, only its head is not: one byte brings it.
+    fn written(&self, template: &Template) -> Option<Ranged> {
+        if self.is_head() || template.range_signed {
+            return None;
+        }
+        let index = self.shard().index_of(self.digest, 0);
+        let sketch = index.sketch(self.digest, self.object.encoded())?;
+        let part = resolve(self.spec(), sketch.total())?;
+        if part.is_none() && template.wants_checksums && !sketch.checksums_known() {
+            return None;
+        }
+        let at = part.map_or(0, |part| part.start);
+        let window = plan::first_window(&(at..sketch.total()))?;
+        let id = window.id(self.digest, sketch.version());
+        let there = self.shard().index_of(self.digest, window.index);
+        there.extent_at(&id, window.range.start)?;
+        Some(Ranged::bytes(&(at..at + 1)))
+    }
+
     fn opening_range(&self, template: &Template) -> (Ranged, bool) {
+        if let Some(range) = self.written(template) {
+            return (range, false);
+        }
         let fans_out = self.shard().policy().fanout > 1 && !template.range_signed;
         match self.spec() {
             Some(spec) if template.range_signed => (Ranged::AsSent(spec), true),

@@ -10,10 +10,12 @@ use crate::http::{
 };
 use crate::io::{Either, race};
 use crate::metrics::{Counter, Source, UpstreamKind};
+use crate::s3::{ANSWER_BYTES_MAX, LateAnswer, parse_late_answer};
 use crate::upstream::{Response, UpstreamError};
 
 use super::answer::{CacheStatus, connection};
 use super::client::Gone;
+use super::keep::Completing;
 use super::pass::Touched;
 use super::report::Report;
 use super::{End, Exchange};
@@ -39,6 +41,8 @@ pub(super) struct Relay<'r, 'a> {
     pub(super) body_complete: bool,
     /// What is dropped before the last bytes go out.
     pub(super) before_end: Touched,
+    /// The upload that this answer ends.
+    pub(super) completing: Option<Completing>,
 }
 
 enum Broken {
@@ -145,6 +149,7 @@ impl Relay<'_, '_> {
         }
         let hold = !matches!(self.before_end, Touched::Nothing);
         let mut held: Vec<u8> = Vec::new();
+        let mut seen: Vec<u8> = Vec::new();
         let mut buffer = vec![0u8; BUFFER_BYTES];
         let mut leaves = pin!(client.leaves());
         // A head whose body is not there yet does not wait for it.
@@ -169,6 +174,8 @@ impl Relay<'_, '_> {
             }
             self.count(received);
             if hold {
+                let room = ANSWER_BYTES_MAX - seen.len();
+                seen.extend_from_slice(&buffer[..received.min(room)]);
                 self.send(&held, frame, report, out).await?;
                 held.clear();
                 held.extend_from_slice(&buffer[..received]);
@@ -177,8 +184,22 @@ impl Relay<'_, '_> {
             }
         }
         self.before_end.drop_from_cache(self.exchange, false).await;
+        if hold && response.status() == 200 {
+            self.late(&seen).await;
+        }
         self.send(&held, frame, report, out).await?;
         self.end(response, frame, out).await
+    }
+
+    /// The end of an answer that may be an error inside of a 200.
+    async fn late(&self, seen: &[u8]) {
+        let answer = parse_late_answer(seen);
+        if answer == LateAnswer::Error {
+            self.exchange.shard.metrics().count(Counter::ErrorsLate);
+        }
+        if let Some(completing) = &self.completing {
+            completing.settle(self.exchange, answer).await;
+        }
     }
 
     fn count(&self, received: usize) {

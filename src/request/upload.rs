@@ -16,6 +16,7 @@ use crate::upstream::{Awaiting, Conn, Endpoint, HeadRead, Response, Reuse, Upstr
 use super::Exchange;
 use super::body::{BUFFER_BYTES, BodyPump};
 use super::client::Gone;
+use super::keep::Keeping;
 use super::pass::LONG_ANSWER_MS;
 use super::report::Report;
 
@@ -60,16 +61,16 @@ impl From<ChunkError> for Stop {
     }
 }
 
-/// Sends `request` and the client's body; also gives the copy of the body, if one was asked for and fits.
+/// Sends `request` and the client's body, with what is kept of it on the way; also gives the copy of the body, if one was asked for and fits.
 pub(super) async fn run(
     exchange: &Exchange<'_>,
     endpoint: &Arc<Endpoint>,
     request: &[u8],
-    copy_bytes_max: usize,
+    (copy_bytes_max, keeping): (usize, Option<&mut Keeping>),
     report: &mut Report,
 ) -> (Uploaded, Option<Vec<u8>>) {
     let mut pump = BodyPump::new(exchange.head.body, copy_bytes_max);
-    let result = upload(exchange, endpoint, request, &mut pump).await;
+    let result = upload(exchange, endpoint, request, &mut pump, keeping).await;
     exchange
         .shard
         .metrics()
@@ -100,6 +101,7 @@ async fn upload(
     endpoint: &Arc<Endpoint>,
     request: &[u8],
     pump: &mut BodyPump,
+    keeping: Option<&mut Keeping>,
 ) -> Result<Response, Stop> {
     let mut conn = exchange
         .shard
@@ -114,9 +116,11 @@ async fn upload(
         exchange,
         conn,
         pump,
+        keeping,
         buffer: Vec::new(),
         writing: true,
     };
+    flow.keep().await;
     let head = loop {
         match flow.conn.try_read_head(exchange.head.method)? {
             Some(HeadRead::Final(head)) => break head,
@@ -136,6 +140,7 @@ struct Flow<'f, 'a> {
     exchange: &'f Exchange<'a>,
     conn: Conn,
     pump: &'f mut BodyPump,
+    keeping: Option<&'f mut Keeping>,
     buffer: Vec<u8>,
     /// The origin still takes bytes.
     writing: bool,
@@ -152,11 +157,23 @@ impl Flow<'_, '_> {
     /// Moves what can be moved, else waits for whatever comes first.
     async fn step(&mut self) -> Result<(), Stop> {
         let received = self.receive()?;
+        if received {
+            self.keep().await;
+        }
         let sent = self.send();
         if received || sent {
             return Ok(());
         }
         self.wait().await
+    }
+
+    /// Keeps what was received last, if the body is kept.
+    async fn keep(&mut self) {
+        if let Some(keeping) = &mut self.keeping {
+            for bytes in self.pump.content() {
+                keeping.take(bytes).await;
+            }
+        }
     }
 
     fn receive(&mut self) -> Result<bool, Stop> {

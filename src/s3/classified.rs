@@ -53,6 +53,17 @@ pub enum Touches {
     Bucket,
 }
 
+/// What the body of a request becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// The whole object of the target.
+    Object,
+    /// A part of a multipart upload.
+    Part,
+    /// Something else, or it is not known.
+    Other,
+}
+
 /// Why a request is not for an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -81,6 +92,8 @@ pub struct Classified<'b, 'k> {
     pub operation: Operation,
     /// What it drops from the cache.
     pub touches: Touches,
+    /// What its body becomes.
+    pub body: Body,
     /// What it names.
     pub target: Target<'k>,
     /// How it is signed.

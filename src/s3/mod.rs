@@ -38,10 +38,11 @@ mod request_headers;
 mod route;
 mod tag_list;
 mod target;
+mod upload;
 
 pub use auth::{Auth, Presigned, Scheme};
 pub use aws::{Partition, PassOnly};
-pub use classified::{Classified, Operation, Refusal, Touches};
+pub use classified::{Body, Classified, Operation, Refusal, Touches};
 pub use conditional::{Conditions, Unmet, Validators, Verdict};
 pub use error_xml::{ErrorCode, write_invalid_range_xml, write_precondition_failed_xml, write_xml};
 pub use headers::{is_checksum, is_secret, is_stored};
@@ -63,3 +64,7 @@ pub use reason::PassReason;
 pub use redact::{is_secret_parameter, redact_target};
 pub use route::{HostRoute, HostStyle, OriginId, OriginSel, RouteError};
 pub use target::{Oddity, Place, Target, TargetError};
+pub use upload::{
+    ANSWER_BYTES_MAX, LateAnswer, PART_LIST_BYTES_MAX, UploadBody, parse_late_answer,
+    parse_part_list, part_of, unquoted, upload_body, upload_of,
+};

@@ -11,7 +11,7 @@
 //! Left to others: rules and TTLs, whether a presigned request is in its time ([`Auth::presigned`]), the answer.
 
 use super::auth::Auth;
-use super::classified::{Classified, Operation, Refusal, Touches};
+use super::classified::{Body, Classified, Operation, Refusal, Touches};
 use super::conditional::Conditions;
 use super::facts::Facts;
 use super::query::Query;
@@ -137,6 +137,7 @@ pub fn classify<'b, 'k>(
     Classified {
         operation,
         touches,
+        body: body_of(head.method, operation, facts),
         target,
         auth,
         range: headers
@@ -228,6 +229,25 @@ fn touches(method: Method, target: &Target<'_>, facts: Facts) -> Touches {
         Place::Bucket if configures_bucket(method, facts) => Touches::Nothing,
         // A form upload names its key in the body; a removed bucket has no objects.
         Place::Bucket => Touches::Bucket,
+    }
+}
+
+/// What the body of a write becomes: an object or a part only if nothing else is said.
+fn body_of(method: Method, operation: Operation, facts: Facts) -> Body {
+    const PLAIN: Facts = Facts::PRESIGNED
+        .and(Facts::X_ID_OTHER)
+        .and(Facts::UNKNOWN_HEADER)
+        .and(Facts::CHECKSUM_MODE)
+        .and(Facts::CONDITIONS)
+        .and(Facts::CONDITIONAL)
+        .and(Facts::NO_STORE)
+        .and(Facts::ORIGIN)
+        .and(Facts::BODY);
+    const PART: Facts = Facts::UPLOAD_ID.and(Facts::PART_NUMBER);
+    match operation {
+        Operation::ObjectWrite if method == Method::Put && facts.only(PLAIN) => Body::Object,
+        Operation::UploadPart if facts.only(PLAIN.and(PART)) => Body::Part,
+        _ => Body::Other,
     }
 }
 

@@ -51,6 +51,22 @@ const OVERRIDES: [&str; 6] = [
     "x-rewrite-url",
 ];
 
+/// Whether a header of an upload lets something else be stored than its body, or only for those with its key.
+pub(super) fn changes_what_is_stored(name: &str) -> bool {
+    let is_one_of = |prefixes: &[&str]| prefixes.iter().any(|p| strip_prefix(name, p).is_some());
+    let amz = [
+        "x-amz-copy-source",
+        "x-amz-rename-source",
+        "x-amz-server-side-encryption-customer-",
+        "x-amz-write-offset-bytes",
+    ];
+    is_one_of(&amz)
+        || is_one_of(&OTHER_STORES)
+        || OVERRIDES
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known))
+}
+
 impl<'b> RequestHeaders<'b> {
     /// Reads all headers.
     pub(super) fn parse(headers: impl Iterator<Item = (&'b str, &'b [u8])>) -> Self {

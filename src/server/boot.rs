@@ -26,6 +26,7 @@ use crate::metrics::{Gauge, Registry};
 use crate::ram::selftest;
 use crate::s3::{CustomOrigin, OriginMap, OriginMapConfig, SingleOrigin};
 use crate::shard::mailbox::Mailbox;
+use crate::shard::staging::Share;
 use crate::shard::{Routes, ShardShared, World};
 use crate::upstream::dns::{Resolver, ResolverConfig};
 use crate::upstream::{
@@ -251,6 +252,7 @@ fn world(
         shards: shards.into_boxed_slice(),
         stamps,
         grants: Grants::new(probe::secret().map_err(resource("the kernel gives no random bytes"))?),
+        share: Share::new(limits.write_bytes_max),
         registry: Arc::clone(registry),
         policy: limits::policy(settings, by_reference),
         rules: Arc::new(Rules::of(settings, 1)),

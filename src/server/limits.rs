@@ -30,6 +30,8 @@ pub struct Limits {
     pub slab_bytes: u64,
     /// Heads that each shard knows at most.
     pub heads_max: usize,
+    /// Bytes that uploads under way may take of all slabs.
+    pub write_bytes_max: u64,
 }
 
 impl Limits {
@@ -65,7 +67,9 @@ impl Limits {
         };
         let slab_bytes = (ram_bytes / count as u64).max(1 << 20);
         let heads_max = (slab_bytes / SLAB_BYTES_PER_HEAD).max(HEADS_MIN) as usize;
+        let percent = u64::from(settings.cache.write_percent_max);
         Ok(Self {
+            write_bytes_max: slab_bytes * cores.len() as u64 / 100 * percent,
             cores,
             slab_bytes,
             heads_max,

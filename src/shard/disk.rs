@@ -445,7 +445,8 @@ impl Shard {
             |object| *object == id.object,
             Arc::clone,
         );
-        let Some(head) = head.filter(|head| head.version() == id.version) else {
+        let known = |head: &Arc<Head>| head.version() == id.version && !head.is_sketch();
+        let Some(head) = head.filter(known) else {
             return;
         };
         let policy = self.policy_of(&head);
@@ -772,7 +773,7 @@ impl Shard {
         self.post(owner, Message::LoadHead(object, key.into(), stamp, ticket));
         match ask.await {
             Answer::Published(head) => head,
-            Answer::Fetched(_) | Answer::Leased(_) | Answer::Done => {
+            Answer::Fetched(_) | Answer::Leased(_) | Answer::Upload(_) | Answer::Done => {
                 panic!("a wish for a head is answered by a head")
             }
         }

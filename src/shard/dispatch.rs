@@ -85,6 +85,7 @@ async fn sweeps(shard: Rc<Shard>) {
 async fn chores(shard: Rc<Shard>) {
     loop {
         shard.copy_gauges();
+        shard.forget_idle_uploads();
         shard.log.borrow_mut().flush();
         sleep_ms(CHORES_MS).await;
     }
@@ -114,6 +115,10 @@ impl Shard {
                 });
             }
             Message::Settled(extent) => self.settled(&extent),
+            Message::Adopt(..)
+            | Message::Discard(_)
+            | Message::Upload(..)
+            | Message::Written(_) => self.hear_of_write(message),
             Message::Invalidate(object, hold_ms, ticket) => {
                 let mark = self.drop_object(object, hold_ms);
                 self.reply_when_recorded(mark, ticket);
@@ -227,13 +232,20 @@ impl Shard {
     }
 
     /// Stores a head, unless it was beaten by an invalidation or its object is held.
-    pub(super) fn publish(&self, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
+    pub(super) fn publish(self: &Rc<Self>, head: Head, stamp: Stamp) -> Option<Arc<Head>> {
         if self.is_held(&head) {
             return None;
         }
         let older = self.known(&head);
+        let written = self.world.shards[self.id]
+            .index
+            .sketch(head.object(), head.key())
+            .is_some_and(|sketch| sketch.version() == head.version());
         let head = self.partition.borrow_mut().publish(head, stamp)?;
         self.keep_if_current(&head, older.as_deref(), stamp);
+        if written && !head.is_sketch() {
+            self.written_is_known(&head);
+        }
         Some(head)
     }
 
@@ -400,7 +412,7 @@ impl Shard {
         self.post(usize::from(ticket.shard), Message::Answer(ticket, answer));
     }
 
-    fn reply(self: &Rc<Self>, ticket: Ticket, answer: SentAnswer) {
+    pub(super) fn reply(self: &Rc<Self>, ticket: Ticket, answer: SentAnswer) {
         if usize::from(ticket.shard) == self.id {
             self.take_answer(ticket, answer);
         } else {
@@ -420,6 +432,7 @@ impl Shard {
             SentAnswer::Failed(error) => Answer::Fetched(Outcome::Failed(error)),
             SentAnswer::Published(head) => Answer::Published(head),
             SentAnswer::Leased(lease) => Answer::Leased(lease),
+            SentAnswer::Upload(answer) => Answer::Upload(*answer),
             SentAnswer::Done => Answer::Done,
         };
         drop(self.asks.answer(ticket, answer));
@@ -453,6 +466,9 @@ impl Shard {
             Counter::RamGhostHits,
             ghost_hits - self.ghost_hits.replace(ghost_hits),
         );
+        if self.id == 0 {
+            metrics.gauge_set(Gauge::StagedBytes, self.world.share.used());
+        }
         metrics.gauge_set(Gauge::IndexHeads, partition.heads() as u64);
         metrics.gauge_set(Gauge::IndexExtents, partition.extents() as u64);
         metrics.gauge_set(Gauge::RamUsedBytes, partition.used_bytes());

@@ -12,6 +12,8 @@ mod peers;
 pub mod purge;
 mod reclaim;
 pub mod routing;
+pub mod staging;
+pub mod uploads;
 pub mod waits;
 
 use std::cell::{Cell, RefCell};
@@ -109,6 +111,8 @@ pub struct World {
     pub stamps: Arc<Stamps>,
     /// Requests that the origin has accepted, where that is remembered.
     pub grants: Grants,
+    /// Room for uploads that nobody can read yet.
+    pub share: Arc<staging::Share>,
     /// Counters.
     pub registry: Arc<Registry>,
     /// Numbers of the request path.
@@ -155,6 +159,7 @@ pub struct Shard {
     date: Cell<(i64, [u8; HTTP_DATE_BYTES])>,
     partition: RefCell<Partition>,
     holds: RefCell<Holds>,
+    uploads: RefCell<uploads::Uploads>,
     tally: Cell<Tally>,
     ghost_hits: Cell<u64>,
     disk: Option<disk::Disk>,
@@ -204,6 +209,7 @@ impl Shard {
             date: Cell::new((0, http_date(0))),
             partition: RefCell::new(parts.partition),
             holds: RefCell::default(),
+            uploads: RefCell::default(),
             tally: Cell::new(Tally::default()),
             ghost_hits: Cell::new(0),
             disk: parts.disk.map(|disk| disk::Disk::new(parts.id, disk)),
@@ -292,7 +298,7 @@ impl Shard {
         }
         match ask.await {
             Answer::Fetched(outcome) => outcome,
-            Answer::Published(_) | Answer::Leased(_) | Answer::Done => {
+            Answer::Published(_) | Answer::Leased(_) | Answer::Upload(_) | Answer::Done => {
                 panic!("a fetch is answered by an outcome")
             }
         }

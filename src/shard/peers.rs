@@ -50,7 +50,7 @@ impl ShardPeers {
         shard.post(owner, Message::Publish(Box::new(publication), ticket));
         match ask.await {
             Answer::Published(head) => head,
-            Answer::Fetched(_) | Answer::Leased(_) | Answer::Done => {
+            Answer::Fetched(_) | Answer::Leased(_) | Answer::Upload(_) | Answer::Done => {
                 panic!("a publication is answered by a head")
             }
         }
@@ -99,7 +99,7 @@ impl Peers for ShardPeers {
         shard.post(owner, Message::Lease(id, window, readers, ticket));
         match ask.await {
             Answer::Leased(lease) => lease,
-            Answer::Fetched(_) | Answer::Published(_) | Answer::Done => {
+            Answer::Fetched(_) | Answer::Published(_) | Answer::Upload(_) | Answer::Done => {
                 panic!("a wish for room is answered by a lease")
             }
         }

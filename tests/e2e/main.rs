@@ -38,6 +38,7 @@ mod herd;
 mod hostile;
 mod http_client_shapes;
 mod idle;
+mod kept_writes;
 mod leaving_clients;
 mod log_and_metrics;
 mod outage;
