@@ -78,6 +78,19 @@ pub struct Fetch {
     pub fresh_ms: u64,
     /// Nobody waits for it: what is known was used without asking.
     pub spare: bool,
+    /// What is asked for is only a byte, to learn the head.
+    pub probe: Option<Probe>,
+}
+
+/// The bytes of an object that was written are here, but its head is not.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// The version that was written.
+    pub version: u128,
+    /// What is asked for if the origin has another one by now.
+    pub ranged: Ranged,
+    /// Whether that is just what the client asked.
+    pub faithful: bool,
 }
 
 impl Fetch {
@@ -261,6 +274,7 @@ mod tests {
                 object_bytes_max: 1 << 20,
                 disk: false,
                 compress: false,
+                write_through: false,
                 stale_if_error_ms: 0,
                 stale_while_revalidate_ms: 0,
             },
@@ -268,6 +282,7 @@ mod tests {
             known: known.map(head),
             fresh_ms,
             spare: false,
+            probe: None,
         }
     }
 

@@ -83,6 +83,14 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             self.conditional = false;
             asked = self.exchange().await;
         }
+        if let Some(probe) = self.fetch.probe.take()
+            && let Ok(response) = &asked
+            && matches!(response.status(), 206 | 416)
+            && self.version_of(response) != Some(probe.version)
+        {
+            (self.fetch.ranged, self.fetch.faithful) = (probe.ranged, probe.faithful);
+            asked = self.exchange().await;
+        }
         // A range that we put in for speed must not change the answer: a zero-byte object satisfies no range.
         let for_speed = self.fetch.expected.is_none()
             && !self.fetch.faithful
@@ -239,14 +247,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         if !matches!(response.status(), 200 | 206) {
             return self.refused(response).await;
         }
-        let question = Question {
-            method: self.fetch.template.method,
-            ranged: &self.fetch.ranged,
-            wants_checksums: self.fetch.template.wants_checksums,
-            whole_will_do: self.fetch.client_whole && self.fetch.expected.is_none(),
-            object_bytes_max: self.fetch.policy.object_bytes_max,
-        };
-        let verdict = validate(question, &response.head());
+        let verdict = validate(self.question(), &response.head());
         match verdict {
             Ok(fit) => self.keep(response, fit).await,
             Err(reason) => {
@@ -257,6 +258,22 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
                 self.give_up(response)
             }
         }
+    }
+
+    fn question(&self) -> Question<'_> {
+        Question {
+            method: self.fetch.template.method,
+            ranged: &self.fetch.ranged,
+            wants_checksums: self.fetch.template.wants_checksums,
+            whole_will_do: self.fetch.client_whole && self.fetch.expected.is_none(),
+            object_bytes_max: self.fetch.policy.object_bytes_max,
+        }
+    }
+
+    /// The version that an answer is of, if it may be kept.
+    fn version_of(&self, response: &Response) -> Option<u128> {
+        let fit = validate(self.question(), &response.head()).ok()?;
+        Some(fit.version())
     }
 
     /// What an answer is bringing, if it is one window, worth a connection, and all of it on disk.

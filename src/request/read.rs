@@ -13,7 +13,7 @@ use crate::cache::stamps::Stamp;
 use crate::config::ObjectPolicy;
 use crate::fill::plan;
 use crate::fill::template::{Ranged, Template};
-use crate::fill::{Came, Fetch, Outcome, Ready};
+use crate::fill::{Came, Fetch, Outcome, Probe, Ready};
 use crate::http::Method;
 use crate::io::{Either, race};
 use crate::metrics;
@@ -518,7 +518,12 @@ impl Read<'_, '_> {
 
     /// The wish of a request whose object is not known.
     pub(super) fn opening(&self, asking: &Asking) -> Fetch {
-        let (ranged, faithful) = self.opening_range(&asking.template);
+        let (mut ranged, mut faithful) = self.opening_range(&asking.template);
+        let probe = self.written(&asking.template).map(|(version, byte)| Probe {
+            version,
+            ranged: std::mem::replace(&mut ranged, byte),
+            faithful: std::mem::replace(&mut faithful, false),
+        });
         Fetch {
             key: Arc::clone(&asking.key),
             object: self.digest,
@@ -537,11 +542,12 @@ impl Read<'_, '_> {
             known: None,
             fresh_ms: asking.policy.ttl_ms_of(self.is_head()),
             spare: false,
+            probe,
         }
     }
 
     /// The bytes of an object that was written through here are in the cache, only its head is not: one byte brings it.
-    fn written(&self, template: &Template) -> Option<Ranged> {
+    fn written(&self, template: &Template) -> Option<(u128, Ranged)> {
         if self.is_head() || template.range_signed {
             return None;
         }
@@ -556,13 +562,10 @@ impl Read<'_, '_> {
         let id = window.id(self.digest, sketch.version());
         let there = self.shard().index_of(self.digest, window.index);
         there.extent_at(&id, window.range.start)?;
-        Some(Ranged::bytes(&(at..at + 1)))
+        Some((sketch.version(), Ranged::bytes(&(at..at + 1))))
     }
 
     fn opening_range(&self, template: &Template) -> (Ranged, bool) {
-        if let Some(range) = self.written(template) {
-            return (range, false);
-        }
         let fans_out = self.shard().policy().fanout > 1 && !template.range_signed;
         match self.spec() {
             Some(spec) if template.range_signed => (Ranged::AsSent(spec), true),

@@ -308,7 +308,9 @@ fn a_part_left_out_or_given_up_is_in_no_object() {
         (&upload, 1),
         Tile::new(70).slice(0, part),
     );
-    assert!(server.metrics().sum("millrace_writes_staged_bytes", &[]) > 0.0);
+    wait_until("bytes that are kept", PATIENCE, || {
+        server.metrics().sum("millrace_writes_staged_bytes", &[]) > 0.0
+    });
     let target = format!("{path}?uploadId={upload}");
     let gone = server.fetch(&signer.sign(Ask::new("DELETE", &target)));
     assert_eq!(gone.status(), 204);

@@ -42,6 +42,7 @@ mod kept_writes;
 mod leaving_clients;
 mod log_and_metrics;
 mod outage;
+mod own_writes;
 mod pass;
 mod purge;
 mod reads;

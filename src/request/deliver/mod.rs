@@ -41,6 +41,8 @@ pub(super) const ONE_CALL_BYTES: usize = 16 * 1024;
 pub(super) const CORK_BYTES: u64 = 64 * 1024;
 /// What a reader of a fill sends before every other reader of it has got its first bytes too.
 const FIRST_PIECE_BYTES: u32 = 64 * 1024;
+/// A beginning up to this length waits until the rest is sure to come.
+const ASSURED_BYTES: u64 = 256 * 1024;
 /// How often a reader looks for bytes that a fill will bring later.
 const LOOK_MS: u64 = 2;
 /// Progress after which the count of attempts begins anew.
@@ -172,6 +174,7 @@ impl<'a> Delivery<'a> {
             known: None,
             fresh_ms: 0,
             spare: false,
+            probe: None,
         }
     }
 
@@ -206,6 +209,9 @@ impl<'a> Delivery<'a> {
 
 impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
     async fn run(&mut self, mut first: Option<Arc<Extent>>) -> Result<(), Stopped> {
+        if first.is_none() {
+            self.assure().await?;
+        }
         while let Some(window) = plan::first_window(&(self.at..self.delivery.range.end)) {
             self.read_ahead();
             let known = first.take().filter(|extent| covers(extent, &window));
@@ -222,6 +228,46 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
                 // Nothing broke off here: many small gaps are no failures.
                 self.tried_at = u64::MAX;
             }
+        }
+        Ok(())
+    }
+
+    /// A short beginning is not sent before the origin has said that it still has the version that the rest is to come of: an answer that breaks
+    /// off is worse than one that begins a round trip later.
+    async fn assure(&mut self) -> Result<(), Stopped> {
+        let Some(asking) = self.asking.clone() else {
+            return Ok(());
+        };
+        let delivery = self.delivery;
+        let start = delivery.range.start;
+        let soon = start.saturating_add(ASSURED_BYTES);
+        for window in plan::windows(start..delivery.range.end.min(soon)) {
+            let id = window.id(delivery.head.object(), delivery.head.version());
+            let index = delivery
+                .shard
+                .index_of(delivery.head.object(), window.index);
+            let reach = index.reach_with_disk(&id, window.range.start, window.range.end);
+            if reach.end >= window.range.end {
+                continue;
+            }
+            let base = window.absolute().start - u64::from(window.range.start);
+            let gap_at = base + u64::from(reach.end);
+            // What begins with the gap is not sent before its answer anyway.
+            if gap_at == start {
+                return Ok(());
+            }
+            let rest = plan::first_window(&(gap_at..delivery.range.end));
+            let Some(rest) = rest else { return Ok(()) };
+            let asked = std::pin::pin!(delivery.shard.fetch(delivery.gap(&rest, &asking)));
+            return match race(asked, self.leaves.as_mut()).await {
+                Either::First(Outcome::Ready(ready))
+                    if ready.head.version() == delivery.head.version() =>
+                {
+                    Ok(())
+                }
+                Either::First(outcome) => Err(Stopped::NotBegun(outcome)),
+                Either::Second(()) => Err(delivery.client.gone().into()),
+            };
         }
         Ok(())
     }

@@ -1,0 +1,200 @@
+//! Reading one's own writes, and everybody's: each key is a register, and no read may see less than the last write that was acknowledged
+//! before it began.
+
+use crate::harness::s3s::S3s;
+use crate::harness::sign::{Signer, UNSIGNED};
+use crate::harness::{Ask, Connection, Millrace};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, RwLock};
+
+const CLIENTS: u64 = 32;
+const KEYS: u64 = 12;
+/// Of one part of a multipart upload.
+const PART: usize = 5 << 20;
+
+/// One key: what was sent, and what of it was acknowledged. Writers of one key take turns, so that a larger number is a later write.
+#[derive(Default)]
+struct Register {
+    turn: Mutex<()>,
+    sent: AtomicU64,
+    acknowledged: AtomicU64,
+    /// The last acknowledged write was a removal.
+    removed: RwLock<Vec<u64>>,
+}
+
+struct World {
+    registers: Vec<Register>,
+    signer: Signer,
+    door: SocketAddr,
+    origin: SocketAddr,
+    reads: AtomicU64,
+}
+
+/// The body of a write: its number, again and again.
+fn body_of(key: u64, number: u64, bytes: usize) -> Vec<u8> {
+    let word = format!("{key:04}:{number:010};");
+    word.bytes().cycle().take(bytes).collect()
+}
+
+/// The write that a body is of; every byte of it is of that one.
+fn number_of(key: u64, body: &[u8]) -> u64 {
+    let text = std::str::from_utf8(&body[5..15]).expect("a number");
+    let number = text.parse().expect("a number");
+    assert!(
+        body == body_of(key, number, body.len()),
+        "a mixed body of key {key}, write {number}"
+    );
+    number
+}
+
+fn path(key: u64) -> String {
+    format!("/bucket/register-{key}")
+}
+
+impl World {
+    /// A write, acknowledged when this returns.
+    fn write(&self, connection: &mut Connection, key: u64, kind: u64) {
+        let register = &self.registers[key as usize];
+        let turn = register.turn.lock().expect("a turn");
+        let number = register.sent.fetch_add(1, Ordering::SeqCst) + 1;
+        match kind % 8 {
+            0 => {
+                register.removed.write().expect("removals").push(number);
+                let gone = connection.exchange(&self.signer.sign(Ask::new("DELETE", &path(key))));
+                assert_eq!(gone.status(), 204, "{}", gone.text());
+            }
+            1 => self.copy(connection, key, number),
+            2 => self.multipart(connection, key, number),
+            _ => {
+                let bytes = 40 + (number as usize * 7919) % 200_000;
+                self.put(connection, &path(key), body_of(key, number, bytes));
+            }
+        }
+        register.acknowledged.store(number, Ordering::SeqCst);
+        drop(turn);
+    }
+
+    fn put(&self, connection: &mut Connection, path: &str, body: Vec<u8>) -> String {
+        let ask = self
+            .signer
+            .sign_with_payload(Ask::put(path, body), UNSIGNED);
+        let answer = connection.exchange(&ask);
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        answer.header("etag").expect("an ETag").to_owned()
+    }
+
+    fn copy(&self, connection: &mut Connection, key: u64, number: u64) {
+        let source = format!("/bucket/source-{key}-{number}");
+        let body = body_of(key, number, 3_000);
+        let direct = Signer {
+            host: self.origin,
+            ..self.signer.clone()
+        };
+        let put = direct.sign_with_payload(Ask::put(&source, body), UNSIGNED);
+        assert_eq!(
+            crate::harness::client::fetch(self.origin, &put).status(),
+            200
+        );
+        let ask = Ask::new("PUT", &path(key)).header("x-amz-copy-source", &source);
+        let copied = connection.exchange(&self.signer.sign(ask));
+        assert_eq!(copied.status(), 200, "{}", copied.text());
+    }
+
+    fn multipart(&self, connection: &mut Connection, key: u64, number: u64) {
+        let begin = Ask::new("POST", &format!("{}?uploads", path(key)));
+        let text = connection.exchange(&self.signer.sign(begin)).text();
+        let (_, rest) = text.split_once("<UploadId>").expect("an upload id");
+        let upload = rest.split_once('<').expect("its end").0;
+        let whole = body_of(key, number, PART + 1_000);
+        let mut list = String::new();
+        for (index, part) in whole.chunks(PART).enumerate() {
+            let target = format!("{}?partNumber={}&uploadId={upload}", path(key), index + 1);
+            let etag = self.put(connection, &target, part.to_vec());
+            list += &format!(
+                "<Part><PartNumber>{}</PartNumber><ETag>{etag}</ETag></Part>",
+                index + 1
+            );
+        }
+        let body = format!("<CompleteMultipartUpload>{list}</CompleteMultipartUpload>");
+        let ask = Ask::new("POST", &format!("{}?uploadId={upload}", path(key))).body(body);
+        let done = connection.exchange(&self.signer.sign(ask));
+        assert_eq!(done.status(), 200, "{}", done.text());
+        assert!(done.text().contains("<ETag>"), "{}", done.text());
+    }
+
+    /// A read, judged by what was acknowledged before it began and sent before it ended.
+    fn read(&self, connection: &mut Connection, key: u64, ranged: bool) {
+        let register = &self.registers[key as usize];
+        let least = register.acknowledged.load(Ordering::SeqCst);
+        let mut ask = Ask::get(&path(key));
+        if ranged {
+            ask = ask.header("Range", "bytes=0-29");
+        }
+        let answer = connection.exchange(&self.signer.sign(ask));
+        let most = register.sent.load(Ordering::SeqCst);
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        match answer.status() {
+            200 | 206 => {
+                let number = number_of(key, &answer.body);
+                assert!(
+                    (least..=most).contains(&number),
+                    "key {key}: read {number}, acknowledged {least}, sent {most}, marked {}",
+                    answer.cache_word()
+                );
+            }
+            404 => {
+                let removed = register.removed.read().expect("removals");
+                let fits = least == 0 || removed.iter().any(|gone| (least..=most).contains(gone));
+                assert!(fits, "key {key}: 404, acknowledged {least}, sent {most}");
+            }
+            status => panic!("key {key}: {status} {}", answer.text()),
+        }
+    }
+
+    fn client(&self, client: u64, rounds: u64) {
+        let mut connection = Connection::open(self.door);
+        for round in 0..rounds {
+            let dice = (client * 2_654_435_761 + round * 40_503) ^ (round << 3);
+            let key = dice % KEYS;
+            self.write(&mut connection, key, dice / KEYS);
+            self.read(&mut connection, key, false);
+            self.read(&mut connection, key, true);
+            self.read(
+                &mut connection,
+                (key + 1 + client) % KEYS,
+                dice.is_multiple_of(2),
+            );
+        }
+    }
+}
+
+/// Reference 2A.20, 2E.90 and 2E.96.
+#[test]
+fn semantics_165_heavy_every_read_sees_the_last_acknowledged_write_or_a_later_one() {
+    let full = std::env::var_os("MILLRACE_TEST_FULL").is_some();
+    let rounds = if full { 800 } else { 25 };
+    let origin = S3s::start();
+    origin.create_bucket("bucket");
+    let server = Millrace::setup()
+        .shards(2)
+        .ram("256MiB")
+        .settings("[cache]\nttl = '1h'\nwrite_through = true\n")
+        .start(origin.address);
+    let world = World {
+        registers: (0..KEYS).map(|_| Register::default()).collect(),
+        signer: origin.signer(server.door),
+        door: server.door,
+        origin: origin.address,
+        reads: AtomicU64::new(0),
+    };
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let world = &world;
+            scope.spawn(move || world.client(client, rounds));
+        }
+    });
+    assert_eq!(world.reads.load(Ordering::Relaxed), CLIENTS * rounds * 3);
+    assert!(server.results("hit") > 0, "nothing was read from the cache");
+    server.finish();
+}
