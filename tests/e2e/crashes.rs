@@ -162,7 +162,11 @@ impl Load {
     }
 
     /// What the origin has now is what was sent last or before: it counts as acknowledged from here on.
-    fn settle(&self) {
+    fn settle(&self, origin: &Stub) {
+        // A write that the origin does later than the next round's would not be what was acknowledged last.
+        wait_until("the origin's last write", PATIENCE, || {
+            origin.open_connections() == 0
+        });
         for object in 0..OBJECTS {
             let mut versions = self.versions[object as usize].lock().expect("versions");
             let stored = self.store.object(&path(object)).expect("the object");
@@ -323,11 +327,7 @@ fn heavy_crashes_in_a_loop_cost_no_byte_and_bring_nothing_old_back() {
         let taken = taken(&dir);
         assert!(taken <= BUDGET, "round {round}: {taken} bytes");
         sums.taken_most = sums.taken_most.max(taken);
-        // A write that the origin does later than the next round's would not be what was acknowledged last.
-        wait_until("the origin's last write", PATIENCE, || {
-            origin.open_connections() == 0
-        });
-        load.settle();
+        load.settle(&origin);
         on_disk = whole_on_disk(&dir);
     }
     let (reads, writes) = (
