@@ -142,8 +142,9 @@ class Server:
         self.process.wait()
 
     def said(self, word):
+        """How many lines of the log end with it."""
         with open("/tmp/millrace.log", errors="replace") as log:
-            return any(line.rstrip().endswith(word) for line in log)
+            return sum(line.rstrip().endswith(word) for line in log)
 
     def stop(self):
         begun = time.monotonic()
@@ -336,9 +337,9 @@ def stopped(origin, binary, directory, share):
     ask(share, "pause")
     time.sleep(5)
     load.end("paused")
-    begun = time.monotonic()
+    begun, before = time.monotonic(), server.said("stopped")
     server.process.send_signal(signal.SIGTERM)
-    wait("the end of the work", 10, lambda: server.said("stopped"))
+    wait("the end of the work", 10, lambda: server.said("stopped") > before)
     print(f"  SIGTERM: stopped after {time.monotonic() - begun:.1f} s with the NFS server standing still")
     ask(share, "resume")
     code = server.process.wait(timeout=60)
