@@ -12,6 +12,7 @@ pub mod on_disk;
 pub mod partition;
 pub mod read_map;
 pub mod stamps;
+pub mod terms;
 
 use std::sync::Arc;
 
