@@ -19,6 +19,7 @@ mod relay;
 pub mod report;
 mod stale;
 mod upload;
+mod wishes;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

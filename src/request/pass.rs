@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
+use crate::config::Freshness;
 use crate::http::Method;
 use crate::io::{Either, race};
 use crate::metrics::{self, Counter, UpstreamKind};
-use crate::s3::{ErrorCode, MULTI_DELETE_BYTES_MAX, Operation, Touches, parse_multi_delete};
+use crate::s3::{
+    ErrorCode, MULTI_DELETE_BYTES_MAX, ObjectKeyRef, Operation, Touches, parse_multi_delete,
+};
 use crate::shard::disk::Announced;
 use crate::upstream::{Claim, Endpoint, Response, UpstreamError};
 
@@ -159,14 +162,24 @@ fn takes_long(operation: Operation) -> bool {
     matches!(operation, Operation::Copy | Operation::MultipartComplete)
 }
 
-fn touched(exchange: &Exchange<'_>, body: Option<&[u8]>) -> Touched {
+/// Whether the origin has refused a write: what it answers for others, who may know less than it does, is in doubt (RFC 9111, section 4.4).
+fn is_refusal(status: u16) -> bool {
+    status >= 400 && !matches!(status, 502 | 504)
+}
+
+/// `refused`: whose origin decides about its copies keeps them.
+fn touched(exchange: &Exchange<'_>, body: Option<&[u8]>, refused: bool) -> Touched {
+    let goes = |object: &ObjectKeyRef<'_>| {
+        !refused || exchange.shard.policy_at(*object).freshness == Freshness::Ttl
+    };
     let target = &exchange.request.target;
     let bucket = || Touched::Bucket(target.bucket_prefix().into());
     match exchange.request.touches {
         Touches::Nothing => Touched::Nothing,
         Touches::Bucket => bucket(),
         Touches::Object => match target.object_key() {
-            Some(object) => Touched::Objects(vec![object.digest().0]),
+            Some(object) if goes(&object) => Touched::Objects(vec![object.digest().0]),
+            Some(_) => Touched::Nothing,
             None => bucket(),
         },
         Touches::Listed => {
@@ -174,15 +187,15 @@ fn touched(exchange: &Exchange<'_>, body: Option<&[u8]>) -> Touched {
                 return bucket();
             };
             let mut buffer = Vec::new();
-            let digests = keys.iter().map(|key| {
-                target
-                    .sibling(key, &mut buffer)
-                    .map(|object| object.digest().0)
-            });
-            match digests.collect() {
-                Some(objects) => Touched::Objects(objects),
-                None => bucket(),
+            let mut objects = Vec::with_capacity(keys.len());
+            for key in &keys {
+                match target.sibling(key, &mut buffer) {
+                    Some(object) if goes(&object) => objects.push(object.digest().0),
+                    Some(_) => {}
+                    None => return bucket(),
+                }
             }
+            Touched::Objects(objects)
         }
     }
 }
@@ -221,7 +234,9 @@ async fn write_through(
         Uploaded::Malformed | Uploaded::Gone(_) => drop(admitted),
     }
     // Whatever came of it: the origin may have done it.
-    let touched = touched(exchange, copy.as_deref());
+    let refused =
+        matches!(&result, Uploaded::Answered { response, .. } if is_refusal(response.status()));
+    let touched = touched(exchange, copy.as_deref(), refused);
     let in_doubt = !matches!(result, Uploaded::Answered { .. });
     touched.drop_from_cache(exchange, in_doubt).await;
     let (response, body_complete) = match result {

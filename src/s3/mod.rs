@@ -38,6 +38,7 @@ mod request_headers;
 mod route;
 mod tag_list;
 mod target;
+mod wishes;
 
 pub use auth::{Auth, Presigned, Scheme};
 pub use aws::{Partition, PassOnly};
@@ -63,3 +64,4 @@ pub use reason::PassReason;
 pub use redact::{is_secret_parameter, redact_target};
 pub use route::{HostRoute, HostStyle, OriginId, OriginSel, RouteError};
 pub use target::{Oddity, Place, Target, TargetError};
+pub use wishes::Wishes;

@@ -147,7 +147,7 @@ pub fn classify<'b, 'k>(
             false => headers.conditions,
         },
         checksum_mode: facts.has(Facts::CHECKSUM_MODE),
-        reload: headers.reload,
+        wishes: headers.wishes,
     }
 }
 
