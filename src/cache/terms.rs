@@ -110,12 +110,18 @@ impl Terms {
         }
     }
 
-    /// Whether a client that asks for it may have it past its time.
+    /// Until when a client may have it that asks for it so long past its time; 0: not at all.
     #[must_use]
-    pub fn may_be_stale(&self, policy: ObjectPolicy) -> bool {
+    pub fn wished_until_ms(&self, policy: ObjectPolicy, longer_ms: u64) -> u64 {
         match policy.freshness {
-            Freshness::Ttl => policy.ttl_ms > 0,
-            Freshness::Origin => !self.strict,
+            Freshness::Ttl if policy.ttl_ms == 0 => 0,
+            Freshness::Ttl => policy.ttl_ms.saturating_add(longer_ms),
+            Freshness::Origin if self.strict => 0,
+            Freshness::Origin => {
+                let lifetime_ms = self.lifetime_s.map_or(policy.default_ttl_ms, ms);
+                let until_ms = lifetime_ms.saturating_add(longer_ms);
+                until_ms.saturating_sub(self.age_ms)
+            }
         }
     }
 }
@@ -337,14 +343,21 @@ mod tests {
             ("Cache-Control: no-cache\n", false),
             ("Cache-Control: must-revalidate\n", false),
         ] {
-            let may = terms(lines, 0).may_be_stale(policy(Freshness::Origin));
-            assert_eq!(may, want, "{lines}");
-            assert!(terms(lines, 0).may_be_stale(policy(Freshness::Ttl)));
+            let until_ms = terms(lines, 0).wished_until_ms(policy(Freshness::Origin), u64::MAX);
+            assert_eq!(until_ms > 0, want, "{lines}");
+            let ours = ObjectPolicy {
+                ttl_ms: 5,
+                ..policy(Freshness::Ttl)
+            };
+            assert_eq!(terms(lines, 0).wished_until_ms(ours, 7), 12);
         }
         let always = ObjectPolicy {
             ttl_ms: 0,
             ..policy(Freshness::Ttl)
         };
-        assert!(!terms("", 0).may_be_stale(always));
+        assert_eq!(terms("", 0).wished_until_ms(always, 9), 0);
+        let aged = terms("Cache-Control: max-age=10\n", 15_000);
+        let until_ms = |longer_ms| aged.wished_until_ms(policy(Freshness::Origin), longer_ms);
+        assert_eq!((until_ms(2000), until_ms(7000)), (0, 2000));
     }
 }

@@ -12,6 +12,7 @@ mod deliver;
 pub mod failure;
 mod forward;
 mod hit;
+mod interims;
 mod pass;
 mod read;
 pub mod receive;

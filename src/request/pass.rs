@@ -17,6 +17,7 @@ use crate::upstream::{Claim, Endpoint, Response, UpstreamError};
 
 use super::answer::CacheStatus;
 use super::failure::Failure;
+use super::interims::Interims;
 use super::relay::Relay;
 use super::report::Report;
 use super::upload::{self, Uploaded};
@@ -75,12 +76,16 @@ async fn read_through(
     out: &mut Vec<u8>,
 ) -> End {
     let leaves = std::pin::pin!(exchange.client.leaves());
-    let asked = std::pin::pin!(exchange.shard.upstream.fetch(
-        endpoint,
-        request,
-        exchange.head.method
-    ));
-    match race(asked, leaves).await {
+    let interims = Interims::new(exchange);
+    let relayed = |head: &[u8]| interims.relay(head);
+    let upstream = &exchange.shard.upstream;
+    let asked = upstream.fetch_with_interims(endpoint, request, exchange.head.method, &relayed);
+    let asked = std::pin::pin!(asked);
+    let answered = race(asked, leaves).await;
+    if let Err(gone) = interims.rest().await {
+        return End::gone(gone, report);
+    }
+    match answered {
         Either::First(Ok(response)) => relay(exchange, response, status, report, out).await,
         Either::First(Err(error)) => failed(exchange, &error, report, out).await,
         Either::Second(()) => End::gone(exchange.client.gone(), report),

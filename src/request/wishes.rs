@@ -106,14 +106,14 @@ impl Read<'_, '_> {
         let Some(stale_s) = wish.max_stale_s.filter(|_| !wish.no_cache) else {
             return false;
         };
-        if !self.right(policy).is_known() || !head.terms().may_be_stale(policy) {
+        if !self.right(policy).is_known() {
             return false;
         }
-        let policy = head.terms().limit(policy);
-        let mut usable_ms = match stale_s {
+        let longer_ms = match stale_s {
             u32::MAX => u64::MAX,
-            seconds => policy.ttl_ms.saturating_add(u64::from(seconds) * 1000),
+            seconds => u64::from(seconds) * 1000,
         };
+        let mut usable_ms = head.terms().wished_until_ms(policy, longer_ms);
         if let Some(seconds) = wish.max_age_s {
             let before_ms = age_before_ms(policy, head);
             usable_ms = usable_ms.min((u64::from(seconds) * 1000).saturating_sub(before_ms));
