@@ -5,6 +5,7 @@
 
 mod disk_table;
 pub mod eviction;
+pub mod forbidden;
 pub mod grants;
 pub mod head;
 pub mod holds;

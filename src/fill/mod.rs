@@ -209,6 +209,8 @@ pub trait Peers: 'static {
     fn confirm(&self, head: Head, stamp: Stamp) -> impl Future<Output = Option<Arc<Head>>>;
     /// Whether all of `span` of a version is there or on its way.
     fn has(&self, object: u128, version: u128, span: &Range<u64>) -> bool;
+    /// The origin does not want an object to be kept.
+    fn forbidden(&self, object: u128);
     /// What is known of an object now.
     fn known_head(&self, object: u128, key: &[u8]) -> Option<Arc<Head>>;
     /// Asks the owner of a stripe for room.

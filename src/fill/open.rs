@@ -276,6 +276,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             let (object, version) = (self.fetch.object, expected.version);
             self.peers.version_gone(object, version).await;
         }
+        self.peers.forbidden(self.fetch.object);
         self.peers.metrics().count(Counter::FillsForbidden);
         self.give_up(response)
     }

@@ -196,6 +196,7 @@ impl RequestControl {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn response(lines: &[&str]) -> ResponseControl {
         ResponseControl::of(lines.iter().map(|line| line.as_bytes()))
@@ -293,6 +294,25 @@ mod tests {
             ("must-understand, no-store, private", false),
         ] {
             assert_eq!(response(&[line]).may_be_kept(), want, "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_hides_what_restricts(bytes in "[ -~]{0,40}", quoted in "[a-z,=\"\\\\ ]{0,20}") {
+            for other in [&bytes, &quoted] {
+                let before = format!("no-store,{other}");
+                let behind = format!("{other},no-store");
+                prop_assert!(response(&[&before]).no_store, "{before}");
+                prop_assert!(response(&[&behind]).no_store, "{behind}");
+                prop_assert!(request(&[&behind]).no_store, "{behind}");
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = ResponseControl::of([&bytes[..]].into_iter());
+            RequestControl::default().take(&bytes);
         }
     }
 

@@ -62,8 +62,17 @@ async fn announce(exchange: &Exchange<'_>) -> Option<Announced> {
     if exchange.request.touches != Touches::Object {
         return None;
     }
-    let object = exchange.request.target.object_key()?.digest().0;
-    exchange.shard.announce(object).await
+    let shard = exchange.shard;
+    let object = exchange.request.target.object_key()?;
+    let digest = object.digest().0;
+    if shard.policy_at(object).freshness == Freshness::Origin {
+        // What is on disk alone would be forgotten, also if the origin refuses.
+        let stamp = shard.world.stamps.now(digest);
+        let _ = shard
+            .known_or_on_disk(digest, object.encoded(), stamp)
+            .await;
+    }
+    shard.announce(digest).await
 }
 
 /// A request without a body that changes nothing.

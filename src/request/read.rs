@@ -72,7 +72,7 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         found if read.wants_only_cached() => Box::pin(read.only_cached(found, report, out)).await,
         Found::Fresh(head, part) => read.known(head, part, report, out).await,
         // Boxed, so that the state of a hit stays small.
-        Found::Absent(_) if !read.policy().kept => {
+        Found::Absent(_) if !read.may_keep() => {
             Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await
         }
         Found::Absent(status) => Box::pin(read.absent(status, report, out)).await,

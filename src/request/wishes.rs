@@ -67,13 +67,25 @@ impl Read<'_, '_> {
     pub(super) fn policy_for(&self, head: &Head) -> ObjectPolicy {
         let policy = self.shard().policy_of(head);
         if !policy.kept {
-            return policy;
+            return policy.asked();
         }
         let policy = self.right(policy).limit(head.terms().limit(policy));
         match self.exchange.request.wishes.any() {
             false => policy,
             true => limit(policy, &self.wish(policy), age_before_ms(policy, head)),
         }
+    }
+
+    /// Whether what the origin answers may be kept, as far as that is known before it is asked.
+    pub(super) fn may_keep(&self) -> bool {
+        let policy = self.policy();
+        let forbidden = || {
+            self.shard()
+                .world
+                .forbidden
+                .has(self.digest, clock::now_ms())
+        };
+        policy.kept && (policy.freshness == Freshness::Ttl || !forbidden())
     }
 
     /// How old a copy is, as its answer says.
@@ -138,7 +150,8 @@ impl Read<'_, '_> {
             Found::Begun(_) | Found::Ask => None,
         };
         let usable = known.and_then(|head| {
-            let (plan, policy) = (self.plan(&head)?, self.policy_for(&head));
+            let policy = Some(self.policy_for(&head)).filter(|policy| policy.kept)?;
+            let plan = self.plan(&head)?;
             let fresh_ms = match &plan {
                 Plan::Object(_) => policy.ttl_ms_of(self.is_head()),
                 Plan::Without(_) => policy.head_ttl_ms,

@@ -17,6 +17,7 @@ use crate::cache::head::HeadParts;
 use crate::cache::on_disk::{DiskExtent, DiskHead, Spot, name_of};
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
+use crate::config::Freshness;
 use crate::disk::door::Door;
 use crate::disk::fold::Prefix;
 use crate::disk::format::BLOCK_BYTES;
@@ -584,6 +585,20 @@ impl Shard {
         });
         if left == Some(0) {
             announced.remove(&object);
+            drop(announced);
+            self.keep_what_was_left(object);
+        }
+    }
+
+    /// A write that its origin has refused leaves a copy in RAM, where origins decide: it goes to disk again.
+    fn keep_what_was_left(&self, object: u128) {
+        let index = &self.world.shards[self.id].index;
+        let key = |known: &u128| *known == object;
+        let Some(head) = index.heads.get(object as u64, key, Arc::clone) else {
+            return;
+        };
+        if self.policy_of(&head).freshness == Freshness::Origin {
+            self.keep_head(&head, None, self.world.stamps.now(object));
         }
     }
 

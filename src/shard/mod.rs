@@ -25,6 +25,7 @@ use crate::access_log::ShardLog;
 use crate::base::clock::{Moment, Wall};
 use crate::base::places::Places;
 use crate::base::prng::Prng;
+use crate::cache::forbidden::Forbidden;
 use crate::cache::grants::Grants;
 use crate::cache::holds::Holds;
 use crate::cache::partition::{Partition, Tally};
@@ -109,6 +110,8 @@ pub struct World {
     pub stamps: Arc<Stamps>,
     /// Requests that the origin has accepted, where that is remembered.
     pub grants: Grants,
+    /// Objects that their origin has just forbidden to keep.
+    pub forbidden: Forbidden,
     /// Counters.
     pub registry: Arc<Registry>,
     /// Numbers of the request path.

@@ -154,6 +154,11 @@ fn semantics_126_what_the_origin_forbids_to_keep_is_not_kept_nor_is_what_was_the
             part.assert_body(&Tile::new(SEED), 5, 50);
         }
     }
+    // Once it is known, the origin is asked for it once, as the client asks.
+    let asked = origin.requests();
+    server.get("/bucket/0");
+    server.fetch(&Ask::get("/bucket/0").range(5, 50));
+    assert_eq!(origin.requests(), asked + 2);
     let understood = "Cache-Control: must-understand, no-store, max-age=60\n";
     assert_eq!(
         second(&server, &origin, "/bucket/understood", understood),

@@ -147,6 +147,44 @@ fn semantics_130_a_write_that_the_origin_refuses_leaves_the_copy() {
 }
 
 #[test]
+fn a_copy_on_disk_stays_too_when_the_origin_refuses_a_write() {
+    let (origin, folder) = (Teller::start(1000), Scratch::new());
+    origin.says(PATH, "Cache-Control: max-age=600\n");
+    let begin = || {
+        let server = Millrace::setup()
+            .cache_dir(&folder.path)
+            .arguments(&["--disk", "512MiB"])
+            .settings(ORIGIN_DECIDES)
+            .start(origin.address());
+        await_folded(&server);
+        server
+    };
+    let put = |server: &Millrace, status: u16| {
+        origin.answers_writes(status);
+        let answer = server.fetch(&Ask::put(PATH, b"new"));
+        assert_eq!(answer.status(), status);
+    };
+    let server = begin();
+    whole(&server, PATH);
+    crate::disk::await_written(&server, 1, 1);
+    // From RAM and, in the next process, from disk alone.
+    put(&server, 403);
+    crate::disk::await_written(&server, 1, 1);
+    server.kill();
+    let server = begin();
+    put(&server, 412);
+    crate::disk::await_written(&server, 1, 1);
+    server.kill();
+    let server = begin();
+    assert_eq!(whole(&server, PATH).cache_word(), "HIT");
+    put(&server, 200);
+    server.kill();
+    let server = begin();
+    assert_eq!(whole(&server, PATH).cache_word(), "MISS");
+    server.finish();
+}
+
+#[test]
 fn without_the_origins_say_a_refused_write_drops_the_copy_too() {
     let origin = Teller::start(1000);
     let server = Millrace::start(origin.address());
@@ -303,4 +341,35 @@ fn semantics_132_what_varies_is_not_kept_and_no_page_gets_the_cors_headers_of_an
         }
         server.finish();
     }
+}
+
+#[test]
+fn a_change_of_who_decides_holds_for_what_is_cached() {
+    // (2F.108)
+    let origin = Teller::start(1000);
+    let server = Millrace::setup()
+        .settings("[cache]\nfreshness = 'ttl'\n")
+        .start(origin.address());
+    let table = [
+        ("/bucket/asked", "Cache-Control: no-cache\n", "REVALIDATED"),
+        (
+            "/bucket/old",
+            "Cache-Control: max-age=60\nAge: 70\n",
+            "REVALIDATED",
+        ),
+        ("/bucket/fresh", "Cache-Control: max-age=600\n", "HIT"),
+    ];
+    for (path, lines, _) in table {
+        origin.says(path, lines);
+        whole(&server, path);
+        assert_eq!(whole(&server, path).cache_word(), "HIT", "{lines}");
+    }
+    std::fs::write(server.settings_file(), ORIGIN_DECIDES).expect("written");
+    wait_until("the change", PATIENCE, || {
+        whole(&server, "/bucket/asked").cache_word() == "REVALIDATED"
+    });
+    for (path, lines, word) in table {
+        assert_eq!(whole(&server, path).cache_word(), word, "{lines}");
+    }
+    server.finish();
 }
