@@ -49,6 +49,17 @@ pub enum End {
     Gone(Gone),
 }
 
+impl End {
+    /// The client left in the middle.
+    fn gone(gone: Gone, report: &mut Report) -> Self {
+        report.error = Some(match gone {
+            Gone::Left => "the client left",
+            Gone::Slow => "the client was too slow",
+        });
+        Self::Gone(gone)
+    }
+}
+
 /// One client connection and its reused buffers.
 pub struct Connection {
     /// The client.

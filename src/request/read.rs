@@ -22,7 +22,6 @@ use crate::shard::Shard;
 
 use super::access::Right;
 use super::answer::{Answer, CacheStatus, Reason};
-use super::client::Gone;
 use super::deliver::{Asking, Coverage, Delivery, Stopped, coverage};
 use super::failure::Failure;
 use super::hit::Begun;
@@ -691,16 +690,5 @@ fn status_without_body(came: Came, status: CacheStatus) -> CacheStatus {
         Came::Confirmed(code) => CacheStatus::revalidated(code),
         Came::Changed(_) => CacheStatus::Stale,
         Came::Known | Came::Fetched(_) => status,
-    }
-}
-
-impl End {
-    /// The client left in the middle.
-    pub(super) fn gone(gone: Gone, report: &mut Report) -> Self {
-        report.error = Some(match gone {
-            Gone::Left => "the client left",
-            Gone::Slow => "the client was too slow",
-        });
-        Self::Gone(gone)
     }
 }
