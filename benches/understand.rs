@@ -144,6 +144,7 @@ fn responses(c: &mut Criterion) {
                 wants_checksums: false,
                 whole_will_do: false,
                 object_bytes_max: 1 << 50,
+                by_origin: false,
             };
             validate(question, black_box(&head)).is_ok()
         });

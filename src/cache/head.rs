@@ -7,9 +7,12 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::config::{ObjectPolicy, Rules};
+use crate::disk::Dated;
 use crate::http::parse_http_date;
 use crate::ram::extent::FREQUENCY_MAX;
 use crate::s3::{ObjectKeyRef, Validators};
+
+use super::terms::Terms;
 
 /// The parts a head is made of.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +33,8 @@ pub struct HeadParts {
     pub confirmed_ms: i64,
     /// When the origin was asked for it: what it said is not older than this.
     pub asked_ms: i64,
+    /// When the answer was made that it is of, if that is known.
+    pub dated: Option<Dated>,
 }
 
 /// The head of one version of an object. All its bytes are in one block, those that an answer copies next to each other.
@@ -49,6 +54,8 @@ pub struct Head {
     version: u128,
     object: u128,
     asked_ms: i64,
+    terms: Terms,
+    dated: Option<Dated>,
 }
 
 /// Where the parts of a head's bytes end; the last one ends with them.
@@ -97,7 +104,7 @@ impl StoredLine<'_> {
 }
 
 /// Stored lines, one by one.
-pub fn lines_of(mut lines: &[u8]) -> impl Iterator<Item = StoredLine<'_>> {
+pub fn lines_of(mut lines: &[u8]) -> impl Iterator<Item = StoredLine<'_>> + Clone {
     std::iter::from_fn(move || {
         let end = memchr::memchr(b'\n', lines)? + 1;
         let (raw, rest) = lines.split_at(end);
@@ -151,6 +158,8 @@ impl Head {
             version: version_digest(&parts.etag, parts.total),
             object,
             asked_ms: parts.asked_ms,
+            terms: Terms::of(lines_of(&parts.lines), parts.dated),
+            dated: parts.dated,
         }
     }
 
@@ -272,6 +281,7 @@ impl Head {
             checksums_known: true,
             confirmed_ms: self.confirmed_ms,
             asked_ms: self.asked_ms,
+            dated: self.dated,
         };
         Self::new(self.object, parts)
     }
@@ -301,6 +311,12 @@ impl Head {
             etag: self.etag(),
             last_modified: self.line("last-modified"),
         }
+    }
+
+    /// What its answer said of its own reuse.
+    #[must_use]
+    pub fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     /// How the object is treated; matched once for these rules, then remembered.
@@ -371,6 +387,9 @@ impl crate::disk::Described for Head {
     }
     fn checksums_known(&self) -> bool {
         self.checksums_known
+    }
+    fn dated(&self) -> Option<Dated> {
+        self.dated
     }
 }
 

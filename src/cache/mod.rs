@@ -5,6 +5,7 @@
 
 mod disk_table;
 pub mod eviction;
+pub mod forbidden;
 pub mod grants;
 pub mod head;
 pub mod holds;
@@ -12,6 +13,7 @@ pub mod on_disk;
 pub mod partition;
 pub mod read_map;
 pub mod stamps;
+pub mod terms;
 
 use std::sync::Arc;
 

@@ -110,6 +110,10 @@ impl Loaded {
 fn is_live(setting: &Setting) -> bool {
     let live = [
         "cache.ttl",
+        "cache.head_ttl",
+        "cache.freshness",
+        "cache.default_ttl",
+        "cache.client_control",
         "cache.stale_if_error",
         "cache.stale_while_revalidate",
         "cache.access",

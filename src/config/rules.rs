@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
-use super::table::{Access, Compress, Rule, Settings, Tier};
+use super::table::{Access, ClientControl, Compress, Freshness, Rule, Settings, Tier};
 
 /// Offsets beyond it do not fit the numbers of stripes.
 const OBJECT_BYTES_CEILING: u64 = 1 << 50;
@@ -25,10 +25,16 @@ pub struct ObjectPolicy {
     pub kept: bool,
     /// Who may read it from here.
     pub access: Access,
-    /// How long its bytes are served without asking.
+    /// What decides how long it is served without asking.
+    pub freshness: Freshness,
+    /// Whose wishes of a request count.
+    pub client_control: ClientControl,
+    /// How long its bytes are served without asking; where its origin decides, no limit before its head is known.
     pub ttl_ms: u64,
     /// How long it is answered without a body without asking: HEAD, 304, 412.
     pub head_ttl_ms: u64,
+    /// The same of an answer that says nothing of it, where its origin decides.
+    pub default_ttl_ms: u64,
     /// The largest object that is kept.
     pub object_bytes_max: u64,
     /// Whether what is kept goes to disk.
@@ -50,6 +56,45 @@ impl ObjectPolicy {
         match self.stale_if_error_ms {
             0 => 0,
             longer_ms => self.ttl_ms.saturating_add(longer_ms),
+        }
+    }
+
+    /// Where the origin decides, the settings' own times are no limit.
+    fn boundless(self) -> Self {
+        match self.freshness {
+            Freshness::Ttl => self,
+            Freshness::Origin => Self {
+                ttl_ms: u64::MAX,
+                head_ttl_ms: u64::MAX,
+                ..self
+            },
+        }
+    }
+
+    /// The same with a shorter time to live; when it may not be used any more at all stays.
+    #[must_use]
+    pub fn within(self, ttl_ms: u64) -> Self {
+        let longer = |past_ms: u64| match past_ms {
+            0 => 0,
+            _ => past_ms.saturating_add(self.ttl_ms.saturating_sub(ttl_ms)),
+        };
+        Self {
+            ttl_ms: self.ttl_ms.min(ttl_ms),
+            head_ttl_ms: self.head_ttl_ms.min(ttl_ms),
+            stale_if_error_ms: longer(self.stale_if_error_ms),
+            ..self
+        }
+    }
+
+    /// The same for whom nobody but the origin may answer: a copy is of no age, also while the origin fails.
+    #[must_use]
+    pub fn asked(self) -> Self {
+        Self {
+            ttl_ms: 0,
+            head_ttl_ms: 0,
+            stale_if_error_ms: 0,
+            stale_while_revalidate_ms: 0,
+            ..self
         }
     }
 
@@ -95,6 +140,8 @@ impl AtOrigin {
 pub struct Rules {
     /// What holds where no rule says anything.
     base: ObjectPolicy,
+    /// `cache.ttl`, whatever decides.
+    ttl_ms: u64,
     /// `cache.head_ttl`, whatever `cache.ttl` is.
     head_ttl_ms: u64,
     globs: GlobSet,
@@ -127,23 +174,28 @@ impl Rules {
         for rule in &settings.rules {
             globs.add(parse_glob(&rule.glob).expect("settings are checked"));
         }
-        let ttl_ms = settings.cache.ttl_ms;
-        let object_bytes_max = settings.cache.object_bytes_max;
+        let cache = &settings.cache;
+        let (ttl_ms, object_bytes_max) = (cache.ttl_ms, cache.object_bytes_max);
         let with_origin = |rule: &Rule| (AtOrigin::of(rule), rule.clone());
         Self {
             base: ObjectPolicy {
                 kept: true,
-                access: settings.cache.access,
+                access: cache.access,
+                freshness: cache.freshness,
+                client_control: cache.client_control,
                 ttl_ms,
-                head_ttl_ms: settings.cache.head_ttl_ms.min(ttl_ms),
+                head_ttl_ms: cache.head_ttl_ms.min(ttl_ms),
+                default_ttl_ms: cache.default_ttl_ms,
                 object_bytes_max: object_bytes_max.min(OBJECT_BYTES_CEILING),
                 disk: true,
                 compress: settings.disk.compress == Compress::Lz4,
-                write_through: settings.cache.write_through,
-                stale_if_error_ms: settings.cache.stale_if_error_ms,
-                stale_while_revalidate_ms: settings.cache.stale_while_revalidate_ms,
-            },
-            head_ttl_ms: settings.cache.head_ttl_ms,
+                write_through: cache.write_through,
+                stale_if_error_ms: cache.stale_if_error_ms,
+                stale_while_revalidate_ms: cache.stale_while_revalidate_ms,
+            }
+            .boundless(),
+            ttl_ms,
+            head_ttl_ms: cache.head_ttl_ms,
             globs: globs.build().expect("globs that hold alone hold together"),
             rules: settings.rules.iter().map(with_origin).collect(),
             classes: (0..CLASSES_MAX).map(|_| OnceLock::new()).collect(),
@@ -163,13 +215,20 @@ impl Rules {
         self.rules.is_empty().then_some(self.base)
     }
 
-    /// The longest time that anything is served without asking; 0 if every answer is asked for.
+    /// The longest time that anything is served without asking; `None` if age does not tell: every answer is asked for, or origins decide.
     #[must_use]
-    pub fn ttl_ms_longest(&self) -> u64 {
-        let rules = self.rules.iter();
-        let told = rules.flat_map(|(_, rule)| [rule.ttl_ms, rule.head_ttl_ms]);
-        told.flatten()
-            .fold(self.base.ttl_ms.max(self.base.head_ttl_ms), u64::max)
+    pub fn ttl_ms_longest(&self) -> Option<u64> {
+        let rules = || self.rules.iter().map(|(_, rule)| rule);
+        let origins = rules().filter_map(|rule| rule.freshness);
+        if origins
+            .chain([self.base.freshness])
+            .any(|decides| decides == Freshness::Origin)
+        {
+            return None;
+        }
+        let told = rules().flat_map(|rule| [rule.ttl_ms, rule.head_ttl_ms]);
+        let longest_ms = told.flatten().fold(self.base.ttl_ms, u64::max);
+        Some(longest_ms).filter(|ttl_ms| *ttl_ms > 0)
     }
 
     /// How an object is treated.
@@ -190,7 +249,10 @@ impl Rules {
     fn decide<'r>(&self, rules: impl Iterator<Item = &'r Rule> + Clone) -> ObjectPolicy {
         let base = self.base;
         let ttl_ms = rules.clone().find_map(|rule| rule.ttl_ms);
-        let ttl_ms = ttl_ms.unwrap_or(base.ttl_ms);
+        let ttl_ms = ttl_ms.unwrap_or(self.ttl_ms);
+        let freshness = rules.clone().find_map(|rule| rule.freshness);
+        let client_control = rules.clone().find_map(|rule| rule.client_control);
+        let default_ttl_ms = rules.clone().find_map(|rule| rule.default_ttl_ms);
         let head_ttl_ms = rules.clone().find_map(|rule| rule.head_ttl_ms);
         let largest = rules.clone().find_map(|rule| rule.object_bytes_max);
         let compress = rules.clone().find_map(|rule| rule.compress);
@@ -204,8 +266,11 @@ impl Rules {
         ObjectPolicy {
             kept: tiers.is_none_or(|tiers| tiers.contains(&Tier::Ram)),
             access: access.unwrap_or(base.access),
+            freshness: freshness.unwrap_or(base.freshness),
+            client_control: client_control.unwrap_or(base.client_control),
             ttl_ms,
             head_ttl_ms: head_ttl_ms.unwrap_or(self.head_ttl_ms).min(ttl_ms),
+            default_ttl_ms: default_ttl_ms.unwrap_or(base.default_ttl_ms),
             object_bytes_max: largest
                 .unwrap_or(base.object_bytes_max)
                 .min(OBJECT_BYTES_CEILING),
@@ -215,6 +280,7 @@ impl Rules {
             stale_if_error_ms: on_error_ms.unwrap_or(base.stale_if_error_ms),
             stale_while_revalidate_ms: meanwhile_ms.unwrap_or(base.stale_while_revalidate_ms),
         }
+        .boundless()
     }
 
     /// The number of a policy; `None` if there are too many.
@@ -260,8 +326,11 @@ mod tests {
         let expected = ObjectPolicy {
             kept: true,
             access: Access::Exact,
+            freshness: Freshness::Ttl,
+            client_control: ClientControl::Unsigned,
             ttl_ms: 5000,
             head_ttl_ms: 5000,
+            default_ttl_ms: 0,
             object_bytes_max: 1024,
             disk: true,
             compress: true,
@@ -303,6 +372,55 @@ mod tests {
             (plain.access, secret.access),
             (Access::Open, Access::Revalidate)
         );
+    }
+
+    #[test]
+    fn where_the_origin_decides_the_settings_times_do_not() {
+        let rules = rules(
+            "[cache]\nttl = '5s'\n[[rule]]\nmatch = 'b/cdn/**'\nfreshness = 'origin'\nttl = '1s'\ndefault_ttl = '2s'\nclient_control = 'ignore'\n\
+             [[rule]]\nmatch = 'b/**'\nfreshness = 'ttl'\nclient_control = 'all'\n",
+        );
+        let (cdn, own) = (
+            resolve(&rules, "origin", "b/cdn/k"),
+            resolve(&rules, "origin", "b/k"),
+        );
+        assert_eq!(
+            (cdn.freshness, own.freshness),
+            (Freshness::Origin, Freshness::Ttl)
+        );
+        assert_eq!((cdn.ttl_ms, cdn.head_ttl_ms), (u64::MAX, u64::MAX));
+        assert_eq!((own.ttl_ms, own.head_ttl_ms), (5000, 5000));
+        assert_eq!((cdn.default_ttl_ms, own.default_ttl_ms), (2000, 0));
+        assert_eq!(cdn.client_control, ClientControl::Ignore);
+        assert_eq!(own.client_control, ClientControl::All);
+        assert_eq!(rules.ttl_ms_longest(), None);
+    }
+
+    #[test]
+    fn the_longest_time_is_of_all_rules() {
+        let longest = |toml: &str| rules(toml).ttl_ms_longest();
+        assert_eq!(longest(""), Some(3_600_000));
+        assert_eq!(longest("[cache]\nttl = '0s'"), None);
+        assert_eq!(
+            longest("[cache]\nttl = '0s'\n[[rule]]\nmatch = 'b/**'\nttl = '2s'"),
+            Some(2000)
+        );
+        assert_eq!(longest("[cache]\nfreshness = 'origin'"), None);
+    }
+
+    #[test]
+    fn a_shorter_time_moves_nothing_else() {
+        let policy = ObjectPolicy {
+            ttl_ms: 10,
+            head_ttl_ms: 7,
+            stale_if_error_ms: 5,
+            ..rules("").base
+        };
+        let within = policy.within(4);
+        assert_eq!((within.ttl_ms, within.head_ttl_ms), (4, 4));
+        assert_eq!(within.stale_if_error_until(), policy.stale_if_error_until());
+        assert_eq!(policy.within(20), policy);
+        assert_eq!(policy.asked().stale_if_error_until(), 0);
     }
 
     #[test]

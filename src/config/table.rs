@@ -150,7 +150,7 @@ macro_rules! perhaps {
     )+};
 }
 
-perhaps!(Compress, Access, bool);
+perhaps!(Compress, Access, Freshness, ClientControl, bool);
 
 macro_rules! words {
     ($($(#[doc = $text:literal])+ $name:ident { $($(#[doc = $word_text:literal])+ $variant:ident = $word:literal,)+ })+) => {$(
@@ -224,6 +224,22 @@ words! {
         Revalidate = "revalidate",
         /// The same, or whose very request the origin has accepted before.
         Exact = "exact",
+    }
+    /// What decides how long a copy is served without asking.
+    Freshness {
+        /// The settings.
+        Ttl = "ttl",
+        /// What the origin says with each answer.
+        Origin = "origin",
+    }
+    /// Whose `Cache-Control` and `Pragma` of a request count.
+    ClientControl {
+        /// Nobody's.
+        Ignore = "ignore",
+        /// Those that are not signed.
+        Unsigned = "unsigned",
+        /// Everybody's.
+        All = "all",
     }
     /// The least severe message that is logged.
     Level {
@@ -469,6 +485,12 @@ settings! {
             "How long a cached object is served without asking the origin, counted from its last word. After it, or always with \"0s\", the origin is asked whether the copy still holds, with the client's own signature; if it does, the bytes come from here.";
         head_ttl_ms: u64 = "head_ttl" (duration(0, 3650 * DAY), "1m")
             "The same for answers without a body: to a HEAD, and 304 and 412 to conditions. Never longer than for a body.";
+        freshness: Freshness = "freshness" (one(Shape::OneOf(Freshness::WORDS)), "ttl")
+            "What decides how long a copy is served without asking. \"ttl\": `ttl` and `head_ttl`, whatever the origin says. \"origin\": the Cache-Control, Expires, Age and Date of its answers, as RFC 9111 and RFC 5861 say; what they forbid to keep is not kept, `ttl` and `head_ttl` do not count, and a write that the origin refuses leaves the copy alone.";
+        default_ttl_ms: u64 = "default_ttl" (duration(0, 3650 * DAY), "0s")
+            "With freshness = \"origin\", the time of answers that say nothing of it. \"0s\": the origin is asked each time.";
+        client_control: ClientControl = "client_control" (one(Shape::OneOf(ClientControl::WORDS)), "unsigned")
+            "Whose Cache-Control and Pragma of a request count: no-cache, no-store, only-if-cached, max-age, max-stale, min-fresh. \"unsigned\": those that the request's signature does not cover, such as a browser's. \"all\": signed ones too. \"ignore\": nobody's. They go to the origin as they came, whatever this says.";
         access: Access = "access" (one(Shape::OneOf(Access::WORDS)), "open")
             "Who may read what is cached. \"open\": whoever reaches the port, without the origin being asked. \"revalidate\": for every read the origin is asked, with the client's own signature, whether this client may have it and whether the copy holds; the bytes come from here. \"exact\": the same, but a signed or presigned request that the origin has accepted needs no second question while its signature is valid, if it comes again byte for byte (an unsigned `Range` and unsigned conditions may differ).";
         stale_if_error_ms: u64 = "stale_if_error" (duration(0, 3650 * DAY), "0s")
@@ -517,6 +539,12 @@ settings! {
             "As `cache.ttl`.";
         head_ttl_ms: Option<u64> = "head_ttl" (duration(0, 3650 * DAY), Initial::Unset("30s"))
             "As `cache.head_ttl`.";
+        freshness: Option<Freshness> = "freshness" (one(Shape::OneOf(Freshness::WORDS)), Initial::Unset("origin"))
+            "As `cache.freshness`.";
+        default_ttl_ms: Option<u64> = "default_ttl" (duration(0, 3650 * DAY), Initial::Unset("10s"))
+            "As `cache.default_ttl`.";
+        client_control: Option<ClientControl> = "client_control" (one(Shape::OneOf(ClientControl::WORDS)), Initial::Unset("ignore"))
+            "As `cache.client_control`.";
         stale_if_error_ms: Option<u64> = "stale_if_error" (duration(0, 3650 * DAY), Initial::Unset("1d"))
             "As `cache.stale_if_error`.";
         stale_while_revalidate_ms: Option<u64> = "stale_while_revalidate" (duration(0, 3650 * DAY), Initial::Unset("1m"))

@@ -188,6 +188,7 @@ mod tests {
             lines: b"",
             checksum_lines: b"",
             checksums_known: false,
+            dated: None,
             frames: stored
                 .iter()
                 .map(|(bytes, lz4)| frame(bytes, *lz4))

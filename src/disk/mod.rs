@@ -173,6 +173,15 @@ pub enum DiskError {
     Gone,
 }
 
+/// When an answer was made, as it says itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dated {
+    /// Its `Date`, or when it came where it has none.
+    pub date_unix_s: u64,
+    /// How old it was when it came (RFC 9111, section 4.2.3).
+    pub age_ms: u64,
+}
+
 /// The texts of a head, as the disk sees them.
 pub trait Described {
     /// Encoded object key.
@@ -191,6 +200,8 @@ pub trait Described {
     fn checksum_lines(&self) -> &[u8];
     /// Whether the origin was asked for checksums.
     fn checksums_known(&self) -> bool;
+    /// When the answer was made that it is of; `None` if that is not known.
+    fn dated(&self) -> Option<Dated>;
 }
 
 /// What the keeper and the fold tell a shard.

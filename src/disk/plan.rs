@@ -51,6 +51,7 @@ pub fn head_record(head: &dyn Described, confirmed_unix_ms: u64) -> Record<'_> {
         lines: head.lines(),
         checksum_lines: head.checksum_lines(),
         checksums_known: head.checksums_known(),
+        dated: head.dated(),
         frames: Vec::new(),
     }
 }
@@ -70,6 +71,7 @@ pub fn extent_record<'h>(
         lines: b"",
         checksum_lines: b"",
         checksums_known: false,
+        dated: None,
         frames: std::mem::take(&mut frames.table),
         ..head_record(head, 0)
     }

@@ -4,6 +4,7 @@
 //! it. It reaches other shards' partitions only through [`Peers`], and knows nothing of client connections.
 
 pub mod confirm;
+pub mod dated;
 pub mod open;
 pub mod plan;
 pub mod stream;
@@ -18,7 +19,7 @@ use std::sync::{Arc, Weak};
 use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
-use crate::config::ObjectPolicy;
+use crate::config::{Freshness, ObjectPolicy};
 use crate::metrics::ShardMetrics;
 use crate::ram::StripeId;
 use crate::ram::extent::Extent;
@@ -97,13 +98,35 @@ impl Fetch {
     /// How long the origin's answer is worth waiting for.
     #[must_use]
     pub fn patience(&self, now_ms: u64) -> Patience {
-        let instead = |head: &Arc<Head>| head.is_fresh(now_ms, self.policy.stale_if_error_until());
+        let until_ms = |head: &Arc<Head>| head.terms().limit(self.policy).stale_if_error_until();
+        let instead = |head: &Arc<Head>| head.is_fresh(now_ms, until_ms(head));
         match &self.known {
             _ if self.spare => Patience::Spare,
             _ if self.expected.is_some() => Patience::Rest,
             Some(head) if instead(head) => Patience::Once,
             Some(_) | None => Patience::Full,
         }
+    }
+
+    /// Whether the origin decides how long answers are used.
+    #[must_use]
+    pub fn by_origin(&self) -> bool {
+        self.policy.freshness == Freshness::Origin
+    }
+
+    /// How long a head that came meanwhile may be used for this.
+    #[must_use]
+    pub fn fresh_ms_of(&self, head: &Head) -> u64 {
+        match self.policy.freshness {
+            Freshness::Ttl => self.fresh_ms,
+            Freshness::Origin => self.fresh_ms.min(head.terms().limit(self.policy).ttl_ms),
+        }
+    }
+
+    /// Whether others who wished for this too may use what came of it: an answer that is to be asked for each time is for one.
+    #[must_use]
+    pub fn is_shared(&self, ready: &Ready) -> bool {
+        self.expected.is_some() || self.fresh_ms_of(&ready.head) > 0
     }
 
     /// Two fetches that can share one response.
@@ -199,6 +222,8 @@ pub trait Peers: 'static {
     fn confirm(&self, head: Head, stamp: Stamp) -> impl Future<Output = Option<Arc<Head>>>;
     /// Whether all of `span` of a version is there or on its way.
     fn has(&self, object: u128, version: u128, span: &Range<u64>) -> bool;
+    /// The origin does not want an object to be kept.
+    fn forbidden(&self, object: u128);
     /// What is known of an object now.
     fn known_head(&self, object: u128, key: &[u8]) -> Option<Arc<Head>>;
     /// Asks the owner of a stripe for room.
@@ -269,8 +294,11 @@ mod tests {
             policy: ObjectPolicy {
                 kept: true,
                 access: crate::config::Access::Open,
+                freshness: Freshness::Ttl,
+                client_control: crate::config::ClientControl::Ignore,
                 ttl_ms: fresh_ms,
                 head_ttl_ms: fresh_ms,
+                default_ttl_ms: 0,
                 object_bytes_max: 1 << 20,
                 disk: false,
                 compress: false,

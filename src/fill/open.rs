@@ -19,9 +19,10 @@ use crate::ram::readers::Readers;
 use crate::upstream::{Response, UpstreamError};
 
 use super::confirm::{Confirmed, confirmed};
+use super::dated::dated;
 use super::stream::{self, Flow};
 use super::template::{Condition, Ranged};
-use super::validate::{Fit, Question, validate};
+use super::validate::{Fit, Question, Unfit, is_forbidden, validate};
 use super::{Came, Fetch, Outcome, Peers, Ready, plan};
 
 /// Fewer bytes are there sooner than a new connection in the place of one whose answer is not read.
@@ -127,7 +128,14 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         let known = self.fetch.known.as_deref()?;
         let own = self.fetch.template.may_revalidate;
         let is_304 = response.status() == 304 && self.conditional;
-        is_304.then(|| confirmed(known, &response.head(), own))
+        is_304.then(|| {
+            let head = response.head();
+            match self.fetch.by_origin() && is_forbidden(&head) {
+                // What the origin says with the whole answer decides.
+                true => Confirmed::Rewritten,
+                false => confirmed(known, &head, own),
+            }
+        })
     }
 
     /// A 304 to our own condition that leaves open what the object is like now: it is asked for without one.
@@ -250,6 +258,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         let verdict = validate(self.question(), &response.head());
         match verdict {
             Ok(fit) => self.keep(response, fit).await,
+            Err(Unfit::Forbidden) => self.forbidden(response).await,
             Err(reason) => {
                 tracing::debug!(%reason, status = response.status(), "a response is passed on and not kept");
                 self.peers
@@ -267,6 +276,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             wants_checksums: self.fetch.template.wants_checksums,
             whole_will_do: self.fetch.client_whole && self.fetch.expected.is_none(),
             object_bytes_max: self.fetch.policy.object_bytes_max,
+            by_origin: self.fetch.by_origin(),
         }
     }
 
@@ -274,6 +284,18 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
     fn version_of(&self, response: &Response) -> Option<u128> {
         let fit = validate(self.question(), &response.head()).ok()?;
         Some(fit.version())
+    }
+
+    /// The origin does not want it to be kept; nor, then, what is known already.
+    async fn forbidden(&mut self, response: Response) -> FillEnd {
+        self.known_is_gone().await;
+        if let Some(expected) = &self.fetch.expected {
+            let (object, version) = (self.fetch.object, expected.version);
+            self.peers.version_gone(object, version).await;
+        }
+        self.peers.forbidden(self.fetch.object);
+        self.peers.metrics().count(Counter::FillsForbidden);
+        self.give_up(response)
     }
 
     /// What an answer is bringing, if it is one window, worth a connection, and all of it on disk.
@@ -452,8 +474,10 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
 /// Notes when a head was asked for, and that it came now.
 fn date(parts: &mut HeadParts, response: &Response) {
     let now_ms = clock::now_ms() as i64;
+    let waited_ms = response.waited_ns() / 1_000_000;
     parts.confirmed_ms = now_ms;
-    parts.asked_ms = now_ms - (response.waited_ns() / 1_000_000) as i64 - 1;
+    parts.asked_ms = now_ms - waited_ms as i64 - 1;
+    parts.dated = Some(dated(&response.head(), waited_ms, clock::unix_ms()));
 }
 
 /// Lets go of a body that is not wanted: a small rest is read, for the sake of the connection.

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::cache::head::{HeadParts, version_digest};
-use crate::http::{Method, ResponseBody, ResponseHead};
+use crate::http::{Method, ResponseBody, ResponseControl, ResponseHead};
 use crate::s3::{ContentRange, RangeSpec, Resolved, is_checksum, is_stored};
 
 use super::template::Ranged;
@@ -24,6 +24,8 @@ pub struct Question<'a> {
     pub whole_will_do: bool,
     /// The largest object that is kept.
     pub object_bytes_max: u64,
+    /// Whether the origin decides what is kept.
+    pub by_origin: bool,
 }
 
 /// Why a successful response is not kept.
@@ -61,6 +63,9 @@ pub enum Unfit {
     /// The response varies by something else than its URL.
     #[error("the response varies by request headers")]
     Varies,
+    /// The origin does not want it to be kept.
+    #[error("the origin forbids shared caches to keep it")]
+    Forbidden,
 }
 
 /// A response that may be kept.
@@ -89,6 +94,9 @@ pub fn validate(question: Question<'_>, head: &ResponseHead<'_>) -> Result<Fit, 
     if !cors_vary_only(head) {
         return Err(Unfit::Varies);
     }
+    if question.by_origin && is_forbidden(head) {
+        return Err(Unfit::Forbidden);
+    }
     let (span, total) = if question.method == Method::Head {
         (0..0, declared_length(head)?)
     } else {
@@ -114,6 +122,11 @@ pub fn validate(question: Question<'_>, head: &ResponseHead<'_>) -> Result<Fit, 
         },
         span,
     })
+}
+
+/// Whether the origin does not want a shared cache to keep this, 200, 206 or 304.
+pub fn is_forbidden(head: &ResponseHead<'_>) -> bool {
+    !ResponseControl::of(head.headers.find_all("cache-control")).may_be_kept()
 }
 
 fn strong_etag<'h>(head: &ResponseHead<'h>) -> Option<&'h [u8]> {
@@ -231,6 +244,7 @@ mod tests {
                 wants_checksums: false,
                 whole_will_do: false,
                 object_bytes_max: 1 << 40,
+                by_origin: raw.contains("By-Origin"),
             },
             &head,
         )
@@ -292,6 +306,26 @@ mod tests {
             "HTTP/1.1 200 OK\nETag: \"e\"\nContent-Length: 5\nVary: User-Agent\n",
         ] {
             assert!(check(&Ranged::Whole, Method::Get, raw).is_err(), "{raw}");
+        }
+    }
+
+    /// RFC 9111, section 3.
+    #[test]
+    fn what_the_origin_forbids_is_not_kept_where_it_decides() {
+        let check = |lines: &str| {
+            let raw = format!("HTTP/1.1 200 OK\nETag: \"e\"\nContent-Length: 5\n{lines}");
+            check(&Ranged::Whole, Method::Get, &raw).map(|_| ())
+        };
+        for (control, kept) in [
+            ("no-store", false),
+            ("max-age=60\nCache-Control: private", false),
+            ("no-cache", true),
+            ("max-age=0", true),
+        ] {
+            let line = format!("Cache-Control: {control}\n");
+            assert_eq!(check(&line), Ok(()), "{control}");
+            let want = if kept { Ok(()) } else { Err(Unfit::Forbidden) };
+            assert_eq!(check(&format!("{line}By-Origin: yes\n")), want, "{control}");
         }
     }
 

@@ -16,6 +16,7 @@
 //! headers (`s3`), where a request goes (`upstream`).
 
 mod authority;
+mod cache_control;
 mod chunked;
 mod date;
 mod framing;
@@ -30,6 +31,7 @@ mod target;
 mod write;
 
 pub use authority::{Authority, AuthorityError};
+pub use cache_control::{RequestControl, ResponseControl};
 pub use chunked::{
     CHUNK_LINE_BYTES_MAX, CRLF, ChunkError, ChunkStep, ChunkedDecoder, LAST_CHUNK,
     TRAILER_BYTES_MAX, write_chunk_header,

@@ -172,6 +172,9 @@ table! {
         FillsUnstored, Counter, "millrace_fills_unstored_total",
             "Responses that could have been kept but were only passed on, because no slot was free.";
 
+        FillsForbidden, Counter, "millrace_fills_forbidden_total",
+            "Responses that could have been kept but were only passed on, because the origin forbids shared caches to keep them and it decides (cache.freshness).";
+
         RamAdmitted, Counter, "millrace_ram_admitted_total",
             "Extents admitted to RAM.";
         RamAdmittedBytes, Counter, "millrace_ram_admitted_bytes_total",

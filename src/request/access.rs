@@ -112,13 +112,7 @@ impl Right {
         if self.is_known() {
             return policy;
         }
-        ObjectPolicy {
-            ttl_ms: 0,
-            head_ttl_ms: 0,
-            stale_if_error_ms: 0,
-            stale_while_revalidate_ms: 0,
-            ..policy
-        }
+        policy.asked()
     }
 
     /// The origin has answered this very request with `status`: what is known now.

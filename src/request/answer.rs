@@ -34,6 +34,8 @@ pub enum CacheStatus {
     StaleIfError,
     /// Every byte was there, past its time; the origin is asked meanwhile.
     StaleWhileRevalidate,
+    /// Every byte was there, past its time, which the client does not mind.
+    MaxStale,
     /// Passed through: this request's answers are not kept.
     Bypass,
     /// Passed through: not a read.
@@ -82,6 +84,9 @@ impl CacheStatus {
             }
             Self::StaleWhileRevalidate => {
                 "Cache-Status: millrace; hit; detail=stale-while-revalidate\r\nX-Cache-Status: STALE\r\n"
+            }
+            Self::MaxStale => {
+                "Cache-Status: millrace; hit; detail=max-stale\r\nX-Cache-Status: STALE\r\n"
             }
             Self::Bypass => "Cache-Status: millrace; fwd=bypass\r\nX-Cache-Status: PASS\r\n",
             Self::Method => "Cache-Status: millrace; fwd=method\r\nX-Cache-Status: PASS\r\n",
@@ -135,7 +140,7 @@ pub struct Answer<'a> {
     pub checksums: bool,
     /// How it came about.
     pub status: CacheStatus,
-    /// Milliseconds since the origin confirmed it.
+    /// Its age in milliseconds: since the origin confirmed it, and what it was old then where the origin decides.
     pub age_ms: u64,
     /// `Date`.
     pub date: [u8; HTTP_DATE_BYTES],

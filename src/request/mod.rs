@@ -12,6 +12,7 @@ mod deliver;
 pub mod failure;
 mod forward;
 mod hit;
+mod interims;
 mod keep;
 mod pass;
 mod read;
@@ -20,6 +21,7 @@ mod relay;
 pub mod report;
 mod stale;
 mod upload;
+mod wishes;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -46,6 +48,17 @@ pub enum End {
     Cut,
     /// The client left or was too slow.
     Gone(Gone),
+}
+
+impl End {
+    /// The client left in the middle.
+    fn gone(gone: Gone, report: &mut Report) -> Self {
+        report.error = Some(match gone {
+            Gone::Left => "the client left",
+            Gone::Slow => "the client was too slow",
+        });
+        Self::Gone(gone)
+    }
 }
 
 /// One client connection and its reused buffers.

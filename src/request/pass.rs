@@ -5,17 +5,20 @@
 
 use std::sync::Arc;
 
+use crate::config::Freshness;
 use crate::http::Method;
 use crate::io::{Either, race};
 use crate::metrics::{self, Counter, UpstreamKind};
 use crate::s3::{
-    ErrorCode, MULTI_DELETE_BYTES_MAX, Operation, PART_LIST_BYTES_MAX, Touches, parse_multi_delete,
+    ErrorCode, MULTI_DELETE_BYTES_MAX, ObjectKeyRef, Operation, PART_LIST_BYTES_MAX, Touches,
+    parse_multi_delete,
 };
 use crate::shard::disk::Announced;
 use crate::upstream::{Claim, Endpoint, Response, UpstreamError};
 
 use super::answer::CacheStatus;
 use super::failure::Failure;
+use super::interims::Interims;
 use super::keep::{self, Completing, Keeping};
 use super::relay::Relay;
 use super::report::Report;
@@ -61,8 +64,17 @@ async fn announce(exchange: &Exchange<'_>) -> Option<Announced> {
     if exchange.request.touches != Touches::Object {
         return None;
     }
-    let object = exchange.request.target.object_key()?.digest().0;
-    exchange.shard.announce(object).await
+    let shard = exchange.shard;
+    let object = exchange.request.target.object_key()?;
+    let digest = object.digest().0;
+    if shard.policy_at(object).freshness == Freshness::Origin {
+        // What is on disk alone would be forgotten, also if the origin refuses.
+        let stamp = shard.world.stamps.now(digest);
+        let _ = shard
+            .known_or_on_disk(digest, object.encoded(), stamp)
+            .await;
+    }
+    shard.announce(digest).await
 }
 
 /// A request without a body that changes nothing.
@@ -75,12 +87,16 @@ async fn read_through(
     out: &mut Vec<u8>,
 ) -> End {
     let leaves = std::pin::pin!(exchange.client.leaves());
-    let asked = std::pin::pin!(exchange.shard.upstream.fetch(
-        endpoint,
-        request,
-        exchange.head.method
-    ));
-    match race(asked, leaves).await {
+    let interims = Interims::new(exchange);
+    let relayed = |head: &[u8]| interims.relay(head);
+    let upstream = &exchange.shard.upstream;
+    let asked = upstream.fetch_with_interims(endpoint, request, exchange.head.method, &relayed);
+    let asked = std::pin::pin!(asked);
+    let answered = race(asked, leaves).await;
+    if let Err(gone) = interims.rest().await {
+        return End::gone(gone, report);
+    }
+    match answered {
         Either::First(Ok(response)) => relay(exchange, response, status, report, out).await,
         Either::First(Err(error)) => failed(exchange, &error, report, out).await,
         Either::Second(()) => End::gone(exchange.client.gone(), report),
@@ -163,14 +179,24 @@ fn takes_long(operation: Operation) -> bool {
     matches!(operation, Operation::Copy | Operation::MultipartComplete)
 }
 
-fn touched(exchange: &Exchange<'_>, body: Option<&[u8]>) -> Touched {
+/// Whether the origin has refused a write: what it answers for others, who may know less than it does, is in doubt (RFC 9111, section 4.4).
+fn is_refusal(status: u16) -> bool {
+    status >= 400 && !matches!(status, 502 | 504)
+}
+
+/// `refused`: whose origin decides about its copies keeps them.
+fn touched(exchange: &Exchange<'_>, body: Option<&[u8]>, refused: bool) -> Touched {
+    let goes = |object: &ObjectKeyRef<'_>| {
+        !refused || exchange.shard.policy_at(*object).freshness == Freshness::Ttl
+    };
     let target = &exchange.request.target;
     let bucket = || Touched::Bucket(target.bucket_prefix().into());
     match exchange.request.touches {
         Touches::Nothing => Touched::Nothing,
         Touches::Bucket => bucket(),
         Touches::Object => match target.object_key() {
-            Some(object) => Touched::Objects(vec![object.digest().0]),
+            Some(object) if goes(&object) => Touched::Objects(vec![object.digest().0]),
+            Some(_) => Touched::Nothing,
             None => bucket(),
         },
         Touches::Listed => {
@@ -178,15 +204,15 @@ fn touched(exchange: &Exchange<'_>, body: Option<&[u8]>) -> Touched {
                 return bucket();
             };
             let mut buffer = Vec::new();
-            let digests = keys.iter().map(|key| {
-                target
-                    .sibling(key, &mut buffer)
-                    .map(|object| object.digest().0)
-            });
-            match digests.collect() {
-                Some(objects) => Touched::Objects(objects),
-                None => bucket(),
+            let mut objects = Vec::with_capacity(keys.len());
+            for key in &keys {
+                match target.sibling(key, &mut buffer) {
+                    Some(object) if goes(&object) => objects.push(object.digest().0),
+                    Some(_) => {}
+                    None => return bucket(),
+                }
             }
+            Touched::Objects(objects)
         }
     }
 }
@@ -274,7 +300,9 @@ async fn write_through(
         Uploaded::Malformed | Uploaded::Gone(_) => drop(admitted),
     }
     // Whatever came of it: the origin may have done it.
-    let touched = touched(exchange, copy.as_deref());
+    let refused =
+        matches!(&result, Uploaded::Answered { response, .. } if is_refusal(response.status()));
+    let touched = touched(exchange, copy.as_deref(), refused);
     let in_doubt = !matches!(result, Uploaded::Answered { .. });
     touched.drop_from_cache(exchange, in_doubt).await;
     if let Some(keeping) = keeping {

@@ -22,7 +22,6 @@ use crate::shard::Shard;
 
 use super::access::Right;
 use super::answer::{Answer, CacheStatus, Reason};
-use super::client::Gone;
 use super::deliver::{Asking, Coverage, Delivery, Stopped, coverage};
 use super::failure::Failure;
 use super::hit::Begun;
@@ -33,7 +32,7 @@ use super::{End, Exchange, forward, hit, pass};
 const OFFSET_MAX: u64 = 1 << 54;
 
 /// What the index says of a request.
-enum Found {
+pub(super) enum Found {
     /// Known and fresh, and all there in one place: the answer is on its way.
     Begun(Begun),
     /// Known and fresh, and the answer is certain; its bytes are not all in one place.
@@ -62,13 +61,17 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         stamp,
         right: Cell::new(None),
     };
+    if read.wants_no_store() {
+        return Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await;
+    }
     let end = match read.look_up(report, out) {
         Found::Begun(Begun::Whole) => exchange.end(),
         Found::Begun(Begun::Rest(rest)) => hit::rest(exchange, rest, out, report).await,
         Found::Begun(Begun::Gone(gone)) => End::gone(gone, report),
+        found if read.wants_only_cached() => Box::pin(read.only_cached(found, report, out)).await,
         Found::Fresh(head, part) => read.known(head, part, report, out).await,
         // Boxed, so that the state of a hit stays small.
-        Found::Absent(_) if !read.policy().kept => {
+        Found::Absent(_) if !read.may_keep() => {
             Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await
         }
         Found::Absent(status) => Box::pin(read.absent(status, report, out)).await,
@@ -101,14 +104,8 @@ impl Read<'_, '_> {
         self.exchange.request.range
     }
 
-    /// How the object is treated, as this client may have it.
-    pub(super) fn policy(&self) -> ObjectPolicy {
-        let policy = self.shard().policy_at(self.object);
-        self.right(policy).limit(policy)
-    }
-
     /// What is known of the client's right to what is cached.
-    fn right(&self, policy: ObjectPolicy) -> Right {
+    pub(super) fn right(&self, policy: ObjectPolicy) -> Right {
         if let Some(right) = self.right.get() {
             return right;
         }
@@ -136,11 +133,10 @@ impl Read<'_, '_> {
     }
 
     fn judge(&self, head: &Arc<Head>, report: &mut Report, out: &mut Vec<u8>) -> Found {
-        let policy = self.shard().policy_of(head);
+        let policy = self.policy_for(head);
         if !policy.kept {
             return Found::Ask;
         }
-        let policy = self.right(policy).limit(policy);
         let request = &self.exchange.request;
         let (mut spec, mut fresh_ms) = (self.spec(), policy.ttl_ms_of(self.is_head()));
         let mut instead = None;
@@ -275,7 +271,7 @@ impl Read<'_, '_> {
             part,
             checksums: self.exchange.request.checksum_mode,
             status,
-            age_ms: head.age_ms(now.ms()),
+            age_ms: self.age_ms(head, now.ms()),
             date: self.shard().date(now),
             keep_alive: self.exchange.keep_alive,
             version: self.exchange.head.version,
@@ -398,9 +394,21 @@ impl Read<'_, '_> {
                 }
                 // What the origin said to somebody else's signature is not for this one: it asks by itself.
                 Outcome::Alone if fetch.known.is_some() && fetch.fresh_ms > 0 => fetch.fresh_ms = 0,
+                // Nor is what is to be asked for each time: by now there is something to ask about.
+                Outcome::Alone
+                    if fetch.by_origin() && fetch.fresh_ms > 0 && self.known_by_now(&mut fetch) => {
+                }
                 outcome => return self.otherwise(outcome, status, report, out).await,
             }
         }
+    }
+
+    /// Asks by itself about what has come meanwhile, if anything has.
+    fn known_by_now(&self, fetch: &mut Fetch) -> bool {
+        let index = self.shard().index_of(self.digest, 0);
+        fetch.known = index.head(self.digest, self.object.encoded());
+        fetch.fresh_ms = 0;
+        fetch.known.is_some()
     }
 
     async fn opened(
@@ -688,7 +696,9 @@ pub(super) fn outcome_of(status: CacheStatus) -> metrics::Outcome {
         CacheStatus::Hit => metrics::Outcome::Hit,
         CacheStatus::Revalidated | CacheStatus::RevalidatedAnew => metrics::Outcome::Revalidated,
         CacheStatus::Collapsed | CacheStatus::Miss | CacheStatus::Stale => metrics::Outcome::Miss,
-        CacheStatus::StaleIfError | CacheStatus::StaleWhileRevalidate => metrics::Outcome::Stale,
+        CacheStatus::StaleIfError | CacheStatus::StaleWhileRevalidate | CacheStatus::MaxStale => {
+            metrics::Outcome::Stale
+        }
         CacheStatus::Partial => metrics::Outcome::Partial,
         CacheStatus::Unstored
         | CacheStatus::StaleUnstored
@@ -705,16 +715,5 @@ fn status_without_body(came: Came, status: CacheStatus) -> CacheStatus {
         Came::Confirmed(code) => CacheStatus::revalidated(code),
         Came::Changed(_) => CacheStatus::Stale,
         Came::Known | Came::Fetched(_) => status,
-    }
-}
-
-impl End {
-    /// The client left in the middle.
-    pub(super) fn gone(gone: Gone, report: &mut Report) -> Self {
-        report.error = Some(match gone {
-            Gone::Left => "the client left",
-            Gone::Slow => "the client was too slow",
-        });
-        Self::Gone(gone)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::base::clock;
 use crate::cache::Head;
+use crate::config::Freshness;
 use crate::fill::{Came, Outcome, Ready};
 use crate::s3::{Unmet, Verdict};
 use crate::upstream::{Endpoint, Fault, Health, UpstreamError, is_outage};
@@ -37,7 +38,8 @@ impl Read<'_, '_> {
         if let Some(status) = self.at_once(&known, fresh_ms, health)
             && let Some(plan) = self.plan(&known)
         {
-            if !matches!(health, Health::Ailing { may_probe: false }) {
+            let wished = status == CacheStatus::MaxStale;
+            if !wished && !matches!(health, Health::Ailing { may_probe: false }) {
                 self.ask_behind(&known, fresh_ms);
             }
             return self.serve_stale(known, plan, status, report, out).await;
@@ -54,13 +56,17 @@ impl Read<'_, '_> {
         out: &mut Vec<u8>,
     ) -> End {
         let policy = self.policy();
-        if policy.stale_if_error_ms > 0 && self.health() != Health::Well {
+        // Where the origin decides, only the head says.
+        let by_origin = policy.freshness == Freshness::Origin && policy.ttl_ms > 0;
+        if (policy.stale_if_error_ms > 0 || by_origin) && self.health() != Health::Well {
             let key = self.object.encoded();
             let shard = self.shard();
             let known = shard.known_or_on_disk(self.digest, key, self.stamp).await;
-            let fresh_ms = policy.ttl_ms_of(self.is_head());
-            if let Some(known) = known.filter(|head| !head.is_fresh(clock::now_ms(), fresh_ms)) {
-                return self.stale((known, fresh_ms), report, out).await;
+            if let Some(known) = known {
+                let fresh_ms = self.policy_for(&known).ttl_ms_of(self.is_head());
+                if !known.is_fresh(clock::now_ms(), fresh_ms) {
+                    return self.stale((known, fresh_ms), report, out).await;
+                }
             }
         }
         self.open(status, None, report, out).await
@@ -85,9 +91,12 @@ impl Read<'_, '_> {
 
     /// Whether a copy may be served without waiting for its origin, and why.
     fn at_once(&self, head: &Head, fresh_ms: u64, health: Health) -> Option<CacheStatus> {
-        let (policy, now_ms) = (self.policy(), clock::now_ms());
+        let (policy, now_ms) = (self.policy_for(head), clock::now_ms());
         if health != Health::Well && head.is_fresh(now_ms, policy.stale_if_error_until()) {
             return Some(CacheStatus::StaleIfError);
+        }
+        if self.accepts(head) {
+            return Some(CacheStatus::MaxStale);
         }
         // With a time of zero everybody is asked about; so is who names another version.
         let longer_ms = policy.stale_while_revalidate_ms;
@@ -97,7 +106,7 @@ impl Read<'_, '_> {
     }
 
     /// What a copy says to this request, if it is all here and the answer is certain but for its age.
-    fn plan(&self, head: &Arc<Head>) -> Option<Plan> {
+    pub(super) fn plan(&self, head: &Arc<Head>) -> Option<Plan> {
         let request = &self.exchange.request;
         let mut spec = self.spec();
         if request.conditions.any() {
@@ -133,7 +142,9 @@ impl Read<'_, '_> {
         if matches!(outcome, Outcome::Ready(_) | Outcome::Busy) {
             return None;
         }
-        let policy = self.policy();
+        let index = self.shard().index_of(self.digest, 0);
+        let head = index.head(self.digest, self.object.encoded())?;
+        let policy = self.policy_for(&head);
         let origin_fails = match outcome {
             Outcome::Failed(error) => error.fault() == Fault::Origin,
             Outcome::Relay(response) => is_outage(response.status()),
@@ -143,8 +154,6 @@ impl Read<'_, '_> {
         if !origin_fails || policy.stale_if_error_ms == 0 {
             return None;
         }
-        let index = self.shard().index_of(self.digest, 0);
-        let head = index.head(self.digest, self.object.encoded())?;
         let usable = head.is_fresh(clock::now_ms(), policy.stale_if_error_until());
         let plan = usable.then(|| self.plan(&head)).flatten()?;
         match outcome {

@@ -10,6 +10,7 @@ use super::error_xml::ErrorCode;
 use super::range::RangeSpec;
 use super::reason::PassReason;
 use super::target::{Target, TargetError};
+use super::wishes::Wishes;
 
 /// What a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,8 +105,8 @@ pub struct Classified<'b, 'k> {
     pub conditions: Conditions<'b>,
     /// Whether checksum headers are asked for.
     pub checksum_mode: bool,
-    /// Whether the client wants the origin's answer, not a stored one.
-    pub reload: bool,
+    /// What it asks of caches.
+    pub wishes: Wishes,
 }
 
 impl Classified<'_, '_> {

@@ -63,8 +63,6 @@ impl Facts {
     pub(super) const ORIGIN: Self = Self(1 << 22);
     /// A body.
     pub(super) const BODY: Self = Self(1 << 23);
-    /// `Cache-Control: no-store`
-    pub(super) const NO_STORE: Self = Self(1 << 24);
 
     // Signature, host and path.
     /// The signature's parameters cannot be read.

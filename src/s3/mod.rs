@@ -39,6 +39,7 @@ mod route;
 mod tag_list;
 mod target;
 mod upload;
+mod wishes;
 
 pub use auth::{Auth, Presigned, Scheme};
 pub use aws::{Partition, PassOnly};
@@ -68,3 +69,4 @@ pub use upload::{
     ANSWER_BYTES_MAX, LateAnswer, PART_LIST_BYTES_MAX, UploadBody, parse_late_answer,
     parse_part_list, part_of, unquoted, upload_body, upload_of,
 };
+pub use wishes::Wishes;

@@ -148,7 +148,7 @@ pub fn classify<'b, 'k>(
             false => headers.conditions,
         },
         checksum_mode: facts.has(Facts::CHECKSUM_MODE),
-        reload: headers.reload,
+        wishes: headers.wishes,
     }
 }
 
@@ -240,7 +240,6 @@ fn body_of(method: Method, operation: Operation, facts: Facts) -> Body {
         .and(Facts::CHECKSUM_MODE)
         .and(Facts::CONDITIONS)
         .and(Facts::CONDITIONAL)
-        .and(Facts::NO_STORE)
         .and(Facts::ORIGIN)
         .and(Facts::BODY);
     const PART: Facts = Facts::UPLOAD_ID.and(Facts::PART_NUMBER);

@@ -47,12 +47,10 @@ pub enum PassReason {
     UnknownHeader,
     /// A GET or HEAD with a body.
     Body,
-    /// `Cache-Control: no-store`.
-    NoStore,
 }
 
 /// Which reason is named when there are several: the first.
-const ORDER: [(Facts, PassReason); 23] = [
+const ORDER: [(Facts, PassReason); 22] = [
     (Facts::PASS_ONLY, PassReason::Endpoint),
     (Facts::KEY_TOO_LONG, PassReason::KeyTooLong),
     (Facts::ODD_BUCKET, PassReason::OddBucket),
@@ -74,13 +72,12 @@ const ORDER: [(Facts, PassReason); 23] = [
     (Facts::RENAME_SOURCE, PassReason::UnknownHeader),
     (Facts::UNKNOWN_HEADER, PassReason::UnknownHeader),
     (Facts::BODY, PassReason::Body),
-    (Facts::NO_STORE, PassReason::NoStore),
     (Facts::PART_NUMBER, PassReason::Part),
 ];
 
 impl PassReason {
     /// Every reason, in the order of the enum.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 20] = [
         Self::Method,
         Self::NoKey,
         Self::Endpoint,
@@ -101,7 +98,6 @@ impl PassReason {
         Self::OriginHeader,
         Self::UnknownHeader,
         Self::Body,
-        Self::NoStore,
     ];
 
     /// The reason for facts that a read of an object does not allow.
@@ -140,7 +136,6 @@ impl PassReason {
             Self::OriginHeader => "origin_header",
             Self::UnknownHeader => "unknown_header",
             Self::Body => "body",
-            Self::NoStore => "no_store",
         }
     }
 }

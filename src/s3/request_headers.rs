@@ -10,6 +10,7 @@
 use super::conditional::Conditions;
 use super::facts::Facts;
 use super::range::{RangeHeader, RangeSpec};
+use super::wishes::Wishes;
 
 /// What the headers say.
 #[derive(Default)]
@@ -20,8 +21,7 @@ pub(super) struct RequestHeaders<'b> {
     pub(super) authorizations: bool,
     pub(super) range: Option<RangeSpec>,
     pub(super) conditions: Conditions<'b>,
-    /// `Cache-Control: no-cache` or `max-age=0`, or `Pragma: no-cache`.
-    pub(super) reload: bool,
+    pub(super) wishes: Wishes,
 }
 
 /// `x-amz-*` headers of a read that change nothing about its answer.
@@ -84,10 +84,14 @@ impl<'b> RequestHeaders<'b> {
             Some(b'i') => self.condition(name, value),
             Some(b'r') if is("range") => self.range(value),
             Some(b'o') if is("origin") => self.facts.insert(Facts::ORIGIN),
-            Some(b'c') if is("cache-control") => self.cache_control(value),
-            Some(b'p') if is("pragma") => self.reload |= has_token(value, b"no-cache"),
+            Some(b'c') if is("cache-control") => self.wishes.take_control(value),
+            Some(b'p') if is("pragma") => self.wishes.take_pragma(value),
             Some(b'a') if is("authorization") => {
                 self.authorizations |= self.authorization.replace(value).is_some();
+            }
+            // Together with `Origin` the names of S3's `Vary`; no answer depends on them where they are not.
+            Some(b'a') if strip_prefix(name, "access-control-request-").is_some() => {
+                self.facts.insert(Facts::ORIGIN);
             }
             _ => {}
         }
@@ -151,25 +155,11 @@ impl<'b> RequestHeaders<'b> {
             RangeHeader::Malformed => Facts::RANGE_MALFORMED,
         });
     }
-
-    fn cache_control(&mut self, value: &[u8]) {
-        self.reload |= has_token(value, b"no-cache") || has_token(value, b"max-age=0");
-        if has_token(value, b"no-store") {
-            self.facts.insert(Facts::NO_STORE);
-        }
-    }
 }
 
 fn strip_prefix<'n>(name: &'n str, prefix: &str) -> Option<&'n str> {
     let (start, rest) = name.split_at_checked(prefix.len())?;
     start.eq_ignore_ascii_case(prefix).then_some(rest)
-}
-
-/// True if the comma-separated list `value` has `token`, in any case.
-fn has_token(value: &[u8], token: &[u8]) -> bool {
-    value
-        .split(|byte| *byte == b',')
-        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 #[cfg(test)]
@@ -228,7 +218,10 @@ mod tests {
             ("If-Unmodified-Since", "x", Facts::CONDITIONS),
             ("If-Range", "\"a\"", Facts::CONDITIONS),
             ("If-Anything", "x", Facts::CONDITIONAL),
-            ("Cache-Control", "no-cache, No-Store", Facts::NO_STORE),
+            ("Cache-Control", "no-cache, No-Store", Facts::NONE),
+            ("Access-Control-Request-Method", "PUT", Facts::ORIGIN),
+            ("access-control-request-headers", "a", Facts::ORIGIN),
+            ("access-control-allow-origin", "a", Facts::NONE),
         ];
         for (name, value, want) in table {
             assert_eq!(facts(&[(name, value)]), want, "{name}: {value}");
@@ -243,19 +236,5 @@ mod tests {
         assert!(facts(&[("If-Match", "\"a\""), ("if-match", "\"b\"")]).has(Facts::CONDITIONAL));
         let lines = [("Authorization", b"a".as_slice()), ("authorization", b"b")];
         assert!(RequestHeaders::parse(lines.into_iter()).authorizations);
-    }
-
-    #[test]
-    fn a_client_that_wants_the_origin_says_so() {
-        for (name, value, want) in [
-            ("Cache-Control", "no-cache", true),
-            ("cache-control", "max-age=0 , x", true),
-            ("Pragma", "no-cache", true),
-            ("Cache-Control", "max-age=00", false),
-            ("Cache-Control", "x-no-cache", false),
-        ] {
-            let seen = RequestHeaders::parse([(name, value.as_bytes())].into_iter());
-            assert_eq!(seen.reload, want, "{name}: {value}");
-        }
     }
 }

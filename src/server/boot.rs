@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::access_log::{AccessLog, ShardLog, Target};
 use crate::admin::{self, AdminState, Purger, Readiness, State};
 use crate::base::clock;
+use crate::cache::forbidden::Forbidden;
 use crate::cache::grants::Grants;
 use crate::cache::partition::Partition;
 use crate::cache::stamps::Stamps;
@@ -251,6 +252,7 @@ fn world(
     let world = World {
         shards: shards.into_boxed_slice(),
         stamps,
+        forbidden: Forbidden::default(),
         grants: Grants::new(probe::secret().map_err(resource("the kernel gives no random bytes"))?),
         share: Share::new(limits.write_bytes_max),
         registry: Arc::clone(registry),

@@ -17,6 +17,7 @@ use crate::cache::head::HeadParts;
 use crate::cache::on_disk::{DiskExtent, DiskHead, Spot, name_of};
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
+use crate::config::Freshness;
 use crate::disk::door::Door;
 use crate::disk::fold::Prefix;
 use crate::disk::format::BLOCK_BYTES;
@@ -26,7 +27,7 @@ use crate::disk::journal::Journal;
 use crate::disk::load::{self, Wanted, frames_around};
 use crate::disk::reclaim::{Ghost, Stream};
 use crate::disk::writer::{Item, Moved, Owner, Writer};
-use crate::disk::{Ask, Batch, Described, DiskConfig, DiskError, Folded, News, Segment};
+use crate::disk::{Ask, Batch, Dated, Described, DiskConfig, DiskError, Folded, News, Segment};
 use crate::fill::{Came, Fetch, Ready};
 use crate::http::Method;
 use crate::io::{sleep_ms, spawn};
@@ -48,6 +49,9 @@ const JOURNAL_MS: u64 = 1_000;
 const PROVEN_PART: u64 = 4;
 /// Confirmations nearer to each other than this are not written down.
 const CONFIRM_S: u32 = 1;
+
+/// Ages up to this are as good as none: dates are told in whole seconds.
+const AGE_SLACK_MS: u64 = 2_000;
 
 /// How an invalidation gets to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,11 +209,17 @@ impl Drop for HeadToken {
     }
 }
 
-/// Whether answers from two heads are the same; a version that was copied in place keeps its ETag and changes its headers.
+/// Whether answers from two heads are the same, the second one being the newer; a version that was copied in place keeps its ETag and changes its headers.
 fn says_the_same(one: &Head, other: &Head) -> bool {
     one.version() == other.version()
         && one.lines() == other.lines()
         && one.checksum_lines() == other.checksum_lines()
+        && counted_age_ms(other) <= counted_age_ms(one)
+}
+
+/// The age with which a head came, as it counts for what is on disk: what is there may say more than is true, never less.
+fn counted_age_ms(head: &Head) -> u64 {
+    head.terms().age_ms().max(AGE_SLACK_MS)
 }
 
 /// The writer's view of its shard.
@@ -576,6 +586,20 @@ impl Shard {
         });
         if left == Some(0) {
             announced.remove(&object);
+            drop(announced);
+            self.keep_what_was_left(object);
+        }
+    }
+
+    /// A write that its origin has refused leaves a copy in RAM, where origins decide: it goes to disk again.
+    fn keep_what_was_left(&self, object: u128) {
+        let index = &self.world.shards[self.id].index;
+        let key = |known: &u128| *known == object;
+        let Some(head) = index.heads.get(object as u64, key, Arc::clone) else {
+            return;
+        };
+        if self.policy_of(&head).freshness == Freshness::Origin {
+            self.keep_head(&head, None, self.world.stamps.now(object));
         }
     }
 
@@ -858,6 +882,18 @@ impl Shard {
     }
 }
 
+/// A record's date, when its version was confirmed again since: an answer that was made as long before it came.
+fn dated_at(dated: Dated, came_unix_ms: u64, confirmed_unix_ms: u64) -> Dated {
+    let later_s = (confirmed_unix_ms / 1000).saturating_sub(came_unix_ms / 1000);
+    match later_s {
+        0 => dated,
+        _ => Dated {
+            date_unix_s: dated.date_unix_s.saturating_add(later_s),
+            age_ms: dated.age_ms.max(AGE_SLACK_MS),
+        },
+    }
+}
+
 fn head_of(record: &Record<'_>, confirmed_unix_ms: u64) -> Head {
     let parts = HeadParts {
         key: record.key.into(),
@@ -868,6 +904,9 @@ fn head_of(record: &Record<'_>, confirmed_unix_ms: u64) -> Head {
         checksums_known: record.checksums_known,
         confirmed_ms: monotonic_ms_of(confirmed_unix_ms),
         asked_ms: monotonic_ms_of(confirmed_unix_ms),
+        dated: record
+            .dated
+            .map(|dated| dated_at(dated, record.confirmed_unix_ms, confirmed_unix_ms)),
     };
     Head::new(record.object, parts)
 }

@@ -369,7 +369,7 @@ impl Shard {
     /// Whether a head that was published meanwhile is what an opening fetch would have brought.
     pub(super) fn answers_opening(&self, fetch: &Fetch, head: &Head) -> bool {
         has_checksums(fetch, head)
-            && head.is_fresh(clock::now_ms(), fetch.fresh_ms)
+            && head.is_fresh(clock::now_ms(), fetch.fresh_ms_of(head))
             && self.world.stamps.is_current(fetch.object, fetch.stamp)
     }
 
@@ -383,9 +383,11 @@ impl Shard {
         };
         for &follower in followers {
             let shared = match &outcome {
-                Outcome::Ready(ready) => Outcome::Ready(ready.clone()),
-                // What the origin said was said to another signature.
-                Outcome::Relay(_) | Outcome::Alone => Outcome::Alone,
+                Outcome::Ready(ready) if flight.fetch.is_shared(ready) => {
+                    Outcome::Ready(ready.clone())
+                }
+                // What the origin said was said to another signature, or for one request.
+                Outcome::Ready(_) | Outcome::Relay(_) | Outcome::Alone => Outcome::Alone,
                 Outcome::Busy => Outcome::Busy,
                 Outcome::Failed(error) => Outcome::Failed(Arc::clone(error)),
             };

@@ -27,6 +27,7 @@ use crate::access_log::ShardLog;
 use crate::base::clock::{Moment, Wall};
 use crate::base::places::Places;
 use crate::base::prng::Prng;
+use crate::cache::forbidden::Forbidden;
 use crate::cache::grants::Grants;
 use crate::cache::holds::Holds;
 use crate::cache::partition::{Partition, Tally};
@@ -113,6 +114,8 @@ pub struct World {
     pub grants: Grants,
     /// Room for uploads that nobody can read yet.
     pub share: Arc<staging::Share>,
+    /// Objects that their origin has just forbidden to keep.
+    pub forbidden: Forbidden,
     /// Counters.
     pub registry: Arc<Registry>,
     /// Numbers of the request path.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use crate::base::clock;
 use crate::cache::Head;
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
@@ -83,6 +84,10 @@ impl Peers for ShardPeers {
                 .end
                 >= end
         })
+    }
+
+    fn forbidden(&self, object: u128) {
+        self.0.world.forbidden.note(object, clock::now_ms());
     }
 
     fn known_head(&self, object: u128, key: &[u8]) -> Option<Arc<Head>> {

@@ -61,8 +61,8 @@ impl Shard {
         // An entry does not say whose it is: of several rules the most patient counts.
         let ttl_s = match self.rules.borrow().ttl_ms_longest() {
             // Nothing is fresh, so that age says nothing of what is of use.
-            0 => u64::MAX,
-            ttl_ms => ttl_ms.div_ceil(1000),
+            None => u64::MAX,
+            Some(ttl_ms) => ttl_ms.div_ceil(1000),
         };
         head.confirmed_unix_s
             .saturating_add(u32::try_from(ttl_s).unwrap_or(u32::MAX))

@@ -33,6 +33,19 @@ pub enum Patience {
     Spare,
 }
 
+/// Hears of an interim response head (1xx) as it came.
+pub type OnInterim<'r> = &'r dyn Fn(&[u8]);
+
+/// What is sent, and who hears of interim answers (1xx) to it.
+#[derive(Clone, Copy)]
+struct Asked<'r> {
+    /// A whole head with its blank line.
+    request: &'r [u8],
+    /// The one in it.
+    method: Method,
+    interim: Option<OnInterim<'r>>,
+}
+
 /// How one try failed.
 enum Failed {
     /// No byte of the request was sent.
@@ -64,6 +77,25 @@ impl Upstream {
         self.ask(endpoint, request, method, Patience::Full).await
     }
 
+    /// The same; `interim` is given each interim response head as it came. There may be some of a try that failed in the end.
+    ///
+    /// # Errors
+    /// As [`Upstream::fetch`].
+    pub async fn fetch_with_interims(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        request: &[u8],
+        method: Method,
+        interim: OnInterim<'_>,
+    ) -> Result<Response, UpstreamError> {
+        let asked = Asked {
+            request,
+            method,
+            interim: Some(interim),
+        };
+        self.ask_as(endpoint, asked, Patience::Full).await
+    }
+
     /// The same, as long as the answer is worth waiting for.
     ///
     /// # Errors
@@ -73,6 +105,20 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         request: &[u8],
         method: Method,
+        patience: Patience,
+    ) -> Result<Response, UpstreamError> {
+        let asked = Asked {
+            request,
+            method,
+            interim: None,
+        };
+        self.ask_as(endpoint, asked, patience).await
+    }
+
+    async fn ask_as(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        asked: Asked<'_>,
         patience: Patience,
     ) -> Result<Response, UpstreamError> {
         let claim = match patience {
@@ -86,7 +132,7 @@ impl Upstream {
             true => Patience::Spare,
             false => patience,
         };
-        let result = self.fetch_admitted(endpoint, request, method, patience);
+        let result = self.fetch_admitted(endpoint, asked, patience);
         let result = result.await;
         self.judge(endpoint, admitted, result.as_ref().map(Response::status));
         result
@@ -95,18 +141,15 @@ impl Upstream {
     async fn fetch_admitted(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        request: &[u8],
-        method: Method,
+        asked: Asked<'_>,
         patience: Patience,
     ) -> Result<Response, UpstreamError> {
-        let safe = is_safe(method);
+        let safe = is_safe(asked.method);
         let mut reuse = if safe { Reuse::Any } else { Reuse::Recent };
         let mut tries = Tries::new(self.shared.config.retries);
         loop {
-            let (error, may_repeat) = match self
-                .attempt(endpoint, request, method, reuse, &tries.avoid)
-                .await
-            {
+            let attempt = self.attempt(endpoint, asked, reuse, &tries.avoid);
+            let (error, may_repeat) = match attempt.await {
                 Ok(response) => return Ok(response),
                 Err(Failed::Unsent(error)) => (error, true),
                 Err(Failed::Sent {
@@ -137,8 +180,7 @@ impl Upstream {
     async fn attempt(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        request: &[u8],
-        method: Method,
+        asked: Asked<'_>,
         reuse: Reuse,
         avoid: &[IpAddr],
     ) -> Result<Response, Failed> {
@@ -147,23 +189,22 @@ impl Upstream {
             .await
             .map_err(Failed::Unsent)?;
         let reused = conn.is_reused();
-        let answered = self.exchange(conn, request, method).await;
+        let answered = self.exchange(conn, asked).await;
         answered.map_err(|error| Failed::Sent { error, reused })
     }
 
     async fn exchange(
         self: &Rc<Self>,
         mut conn: Conn,
-        request: &[u8],
-        method: Method,
+        asked: Asked<'_>,
     ) -> Result<Response, UpstreamError> {
         conn.arm(Awaiting::FirstByte);
-        let sent = conn.send_all(request).await;
+        let sent = conn.send_all(asked.request).await;
         let sent_ns = now_ns();
         if sent.is_ok() {
             self.shared.events.requested();
         }
-        let head = match (final_head(&mut conn, method).await, sent) {
+        let head = match (final_head(&mut conn, asked).await, sent) {
             (Ok(head), Ok(())) => head,
             // Answered before it had all of the request: an answer, but the connection's last.
             (Ok(head), Err(_)) => {
@@ -198,12 +239,17 @@ impl Upstream {
     }
 }
 
-async fn final_head(conn: &mut Conn, method: Method) -> Result<FinalHead, UpstreamError> {
+async fn final_head(conn: &mut Conn, asked: Asked<'_>) -> Result<FinalHead, UpstreamError> {
     loop {
-        match conn.read_head(method).await? {
+        match conn.read_head(asked.method).await? {
             HeadRead::Final(head) => return Ok(head),
             // A sign of life: the time for the answer begins anew. Their number is bounded.
-            HeadRead::Interim { .. } => conn.arm(Awaiting::FirstByte),
+            HeadRead::Interim { head, .. } => {
+                conn.arm(Awaiting::FirstByte);
+                if let Some(interim) = asked.interim {
+                    interim(&head);
+                }
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::ops::Range;
 use crate::base::checksum::crc32c;
 use crate::ram::STRIPE_BYTES;
 
+use super::super::Dated;
 use super::{BLOCK_BYTES, FRAME_BYTES, Fields, FormatError, TEXT_BYTES_MAX, blocks};
 
 /// First bytes of a record, its format version included.
@@ -20,6 +21,10 @@ const FRAME_ENTRY_BYTES: usize = 8;
 const LZ4_MARK: u32 = 1 << 31;
 /// The mark of a head that was asked for with checksums.
 const CHECKSUMS_KNOWN: u32 = 1;
+/// The mark of a head that says when its answer was made.
+const DATED: u32 = 2;
+/// Bytes before what it says.
+const DATED_AT: usize = 108;
 
 /// What a record holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +73,8 @@ pub struct Record<'a> {
     pub checksum_lines: &'a [u8],
     /// Whether the origin was asked for checksums.
     pub checksums_known: bool,
+    /// When a head's answer was made, if that is known.
+    pub dated: Option<Dated>,
     /// An extent's frames.
     pub frames: Vec<Frame>,
 }
@@ -129,6 +136,13 @@ impl Record<'_> {
         [self.key, self.etag, self.lines, self.checksum_lines]
     }
 
+    /// How far the answer's own date is from when it came.
+    fn date_offset_s(&self, dated: Dated) -> i32 {
+        let came_unix_s = self.confirmed_unix_ms / 1000;
+        let offset_s = i128::from(dated.date_unix_s) - i128::from(came_unix_s);
+        offset_s.clamp(i128::from(i32::MIN), i128::from(i32::MAX)) as i32
+    }
+
     /// Where everything will be.
     #[must_use]
     pub fn layout(&self) -> Layout {
@@ -161,11 +175,8 @@ impl Record<'_> {
         out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&self.total.to_le_bytes());
         out.extend_from_slice(&self.confirmed_unix_ms.to_le_bytes());
-        let flags = if self.checksums_known {
-            CHECKSUMS_KNOWN
-        } else {
-            0
-        };
+        let flags = (u32::from(self.checksums_known) * CHECKSUMS_KNOWN)
+            | (u32::from(self.dated.is_some()) * DATED);
         let numbers = [
             self.stripe,
             self.window.start,
@@ -180,6 +191,10 @@ impl Record<'_> {
         }
         for text in self.texts() {
             out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        }
+        if let Some(dated) = self.dated {
+            out.extend_from_slice(&self.date_offset_s(dated).to_le_bytes());
+            out.extend_from_slice(&dated.age_ms.to_le_bytes());
         }
         out.resize(start + FIXED_BYTES, 0);
         for text in self.texts() {
@@ -228,6 +243,10 @@ impl<'a> Record<'a> {
         let (data_offset, record_bytes) = (fields.u32()?, fields.u32()?);
         let (frames, flags) = (fields.u32()?, fields.u32()?);
         let lengths = [fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?];
+        let dated = match flags & DATED {
+            0 => None,
+            _ => Some(dated_from(&header[DATED_AT..], confirmed_unix_ms)?),
+        };
         let mut fields = Fields(&header[FIXED_BYTES..]);
         let mut texts = [&header[..0]; 4];
         for (text, bytes) in texts.iter_mut().zip(lengths) {
@@ -249,6 +268,7 @@ impl<'a> Record<'a> {
             lines: texts[2],
             checksum_lines: texts[3],
             checksums_known: flags & CHECKSUMS_KNOWN != 0,
+            dated,
             frames: decode_frames(fields, frames)?,
         };
         let layout = Layout {
@@ -293,6 +313,16 @@ impl<'a> Record<'a> {
     }
 }
 
+/// What a head says of its answer's time.
+fn dated_from(bytes: &[u8], confirmed_unix_ms: u64) -> Result<Dated, FormatError> {
+    let mut fields = Fields(bytes);
+    let offset_s = i64::from(fields.u32()?.cast_signed());
+    Ok(Dated {
+        date_unix_s: (confirmed_unix_ms / 1000).saturating_add_signed(offset_s),
+        age_ms: fields.u64()?,
+    })
+}
+
 fn decode_frames(mut fields: Fields<'_>, count: u32) -> Result<Vec<Frame>, FormatError> {
     if fields.0.len() != count as usize * FRAME_ENTRY_BYTES {
         return Err(FormatError::Field("frames"));
@@ -330,12 +360,13 @@ mod tests {
             total: 100 << 20,
             stripe: 2,
             window: 5..5 + bytes,
-            confirmed_unix_ms: 9,
+            confirmed_unix_ms: 1_790_000_000_999,
             key: b"a key",
             etag: b"\"etag\"",
             lines: b"",
             checksum_lines: b"",
             checksums_known: false,
+            dated: None,
             frames: (0..frames_of(bytes)).map(frame).collect(),
         }
     }
@@ -348,6 +379,10 @@ mod tests {
             lines: b"Content-Type: text/plain\r\n",
             checksum_lines: b"x-amz-checksum-crc32c: AAAA\r\n",
             checksums_known: true,
+            dated: Some(Dated {
+                date_unix_s: 1_789_999_000,
+                age_ms: 1 << 40,
+            }),
             frames: Vec::new(),
             ..extent(1, false)
         }
@@ -376,6 +411,34 @@ mod tests {
                 Record::decode(&bytes),
                 Ok((record.clone(), record.layout()))
             );
+        }
+    }
+
+    #[test]
+    fn a_head_without_its_answers_time_is_read_as_before_there_was_one() {
+        let record = Record {
+            dated: None,
+            ..head()
+        };
+        let bytes = encoded(&record);
+        assert_eq!(bytes[DATED_AT..FIXED_BYTES], [0; FIXED_BYTES - DATED_AT]);
+        assert_eq!(Record::decode(&bytes).map(|(read, _)| read), Ok(record));
+    }
+
+    #[test]
+    fn a_date_beyond_what_can_be_told_is_cut() {
+        for (date_unix_s, read_s) in [(u64::MAX, 1_790_000_000 + i32::MAX as u64), (0, 0)] {
+            let dated = Dated {
+                date_unix_s,
+                age_ms: 0,
+            };
+            let record = Record {
+                dated: Some(dated),
+                ..head()
+            };
+            let bytes = encoded(&record);
+            let (record, _) = Record::decode(&bytes).expect("a record");
+            assert_eq!(record.dated.map(|dated| dated.date_unix_s), Some(read_s));
         }
     }
 

@@ -12,6 +12,7 @@ pub mod s3s;
 pub mod sign;
 pub mod store;
 pub mod stub;
+pub mod teller;
 pub mod wire;
 
 pub use client::{Ask, Broken, Connection, Response, fetch};
@@ -19,6 +20,7 @@ pub use data::{Tile, sha256_hex};
 pub use millrace::Millrace;
 pub use store::Store;
 pub use stub::Stub;
+pub use teller::{Teller, date_in};
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
