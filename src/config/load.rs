@@ -112,6 +112,7 @@ fn is_live(setting: &Setting) -> bool {
         "cache.ttl",
         "cache.stale_if_error",
         "cache.stale_while_revalidate",
+        "cache.hedge_after",
         "cache.access",
         "cache.object_bytes_max",
         "disk.compress",

@@ -39,6 +39,8 @@ pub struct ObjectPolicy {
     pub stale_if_error_ms: u64,
     /// How long past its time it is served while the origin is asked.
     pub stale_while_revalidate_ms: u64,
+    /// After how long without an answer the origin is asked once more; 0: never.
+    pub hedge_after_ms: u64,
 }
 
 impl ObjectPolicy {
@@ -139,6 +141,7 @@ impl Rules {
                 compress: settings.disk.compress == Compress::Lz4,
                 stale_if_error_ms: settings.cache.stale_if_error_ms,
                 stale_while_revalidate_ms: settings.cache.stale_while_revalidate_ms,
+                hedge_after_ms: settings.cache.hedge_after_ms,
             },
             head_ttl_ms: settings.cache.head_ttl_ms,
             globs: globs.build().expect("globs that hold alone hold together"),
@@ -196,6 +199,7 @@ impl Rules {
         let meanwhile_ms = rules
             .clone()
             .find_map(|rule| rule.stale_while_revalidate_ms);
+        let hedge_after_ms = rules.clone().find_map(|rule| rule.hedge_after_ms);
         let tiers = rules.clone().find_map(|rule| rule.tiers.as_deref());
         ObjectPolicy {
             kept: tiers.is_none_or(|tiers| tiers.contains(&Tier::Ram)),
@@ -209,6 +213,7 @@ impl Rules {
             compress: compress.map_or(base.compress, |word| word == Compress::Lz4),
             stale_if_error_ms: on_error_ms.unwrap_or(base.stale_if_error_ms),
             stale_while_revalidate_ms: meanwhile_ms.unwrap_or(base.stale_while_revalidate_ms),
+            hedge_after_ms: hedge_after_ms.unwrap_or(base.hedge_after_ms),
         }
     }
 
@@ -262,6 +267,7 @@ mod tests {
             compress: true,
             stale_if_error_ms: 0,
             stale_while_revalidate_ms: 0,
+            hedge_after_ms: 0,
         };
         assert_eq!(policy, expected);
         assert_eq!(resolve(&rules, "origin", "b/k"), expected);

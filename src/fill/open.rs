@@ -16,13 +16,13 @@ use crate::metrics::{
 };
 use crate::ram::extent::{Extent, ExtentWriter};
 use crate::ram::readers::Readers;
-use crate::upstream::{Response, UpstreamError};
+use crate::upstream::{Query, Response, UpstreamError};
 
 use super::confirm::{Confirmed, confirmed};
 use super::stream::{self, Flow};
 use super::template::{Condition, Ranged};
 use super::validate::{Fit, Question, validate};
-use super::{Came, Fetch, Outcome, Peers, Ready, plan};
+use super::{Came, Fetch, Outcome, Peers, Ready, elsewhere, plan};
 
 /// Fewer bytes are there sooner than a new connection in the place of one whose answer is not read.
 const LOAD_BYTES_MIN: usize = 256 << 10;
@@ -179,6 +179,16 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         }
     }
 
+    fn question(&self) -> Question<'_> {
+        Question {
+            method: self.fetch.template.method,
+            ranged: &self.fetch.ranged,
+            wants_checksums: self.fetch.template.wants_checksums,
+            whole_will_do: self.fetch.client_whole && self.fetch.expected.is_none(),
+            object_bytes_max: self.fetch.policy.object_bytes_max,
+        }
+    }
+
     async fn exchange(&self) -> Result<Response, UpstreamError> {
         let (peers, fetch) = (self.peers, &self.fetch);
         let known = fetch.known.as_deref().filter(|_| self.conditional);
@@ -196,15 +206,17 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             _ => UpstreamKind::Fill,
         };
         peers.metrics().count(Counter::UpstreamRequests(kind));
-        let asked = peers
-            .upstream()
-            .ask(
-                &fetch.template.endpoint,
-                &head,
-                fetch.template.method,
-                fetch.patience(clock::now_ms()),
-            )
-            .await;
+        let question = self.question();
+        let conditional = self.conditional;
+        let query = Query {
+            origin: &fetch.template.origin,
+            request: &head,
+            method: fetch.template.method,
+            patience: fetch.patience(clock::now_ms()),
+            hedge_after_ms: fetch.policy.hedge_after_ms,
+            takes: &|response| elsewhere::takes(fetch, question, conditional, response),
+        };
+        let asked = peers.upstream().ask_origin(&query).await;
         if let Ok(response) = &asked {
             peers
                 .metrics()
@@ -239,14 +251,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         if !matches!(response.status(), 200 | 206) {
             return self.refused(response).await;
         }
-        let question = Question {
-            method: self.fetch.template.method,
-            ranged: &self.fetch.ranged,
-            wants_checksums: self.fetch.template.wants_checksums,
-            whole_will_do: self.fetch.client_whole && self.fetch.expected.is_none(),
-            object_bytes_max: self.fetch.policy.object_bytes_max,
-        };
-        let verdict = validate(question, &response.head());
+        let verdict = validate(self.question(), &response.head());
         match verdict {
             Ok(fit) => self.keep(response, fit).await,
             Err(reason) => {
@@ -359,6 +364,12 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             .map(|expected| expected.version);
         let known = self.fetch.known.as_ref().map(|known| known.version());
         match expected.or(known) {
+            // A fallback brings bytes of a version that the origin has spoken of: its word stays.
+            Some(_) if expected.is_some() && head.is_by_fallback() => {
+                let known = self.peers.known_head(self.fetch.object, &self.fetch.key);
+                let known = known.filter(|known| known.version() == head.version());
+                Some(known.unwrap_or_else(|| Arc::new(head)))
+            }
             // The version that was known: it may have been followed by another one since.
             Some(version) if version == head.version() => self.peers.confirm(head, stamp).await,
             Some(_) | None => self.peers.publish(head, stamp).await,
@@ -432,11 +443,13 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
     }
 }
 
-/// Notes when a head was asked for, and that it came now.
+/// Notes when a head was asked for, that it came now, and from whom.
 fn date(parts: &mut HeadParts, response: &Response) {
     let now_ms = clock::now_ms() as i64;
     parts.confirmed_ms = now_ms;
     parts.asked_ms = now_ms - (response.waited_ns() / 1_000_000) as i64 - 1;
+    parts.age_before_ms = response.age_ms();
+    parts.by_fallback = response.is_by_fallback();
 }
 
 /// Lets go of a body that is not wanted: a small rest is read, for the sake of the connection.

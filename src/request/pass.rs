@@ -5,19 +5,20 @@
 
 use std::sync::Arc;
 
+use crate::fill::elsewhere::answers_a_read;
 use crate::http::Method;
 use crate::io::{Either, race};
 use crate::metrics::{self, Counter, UpstreamKind};
 use crate::s3::{ErrorCode, MULTI_DELETE_BYTES_MAX, Operation, Touches, parse_multi_delete};
 use crate::shard::disk::Announced;
-use crate::upstream::{Claim, Endpoint, Response, UpstreamError};
+use crate::upstream::{Claim, Endpoint, Origin, Patience, Query, Response, UpstreamError};
 
 use super::answer::CacheStatus;
 use super::failure::Failure;
 use super::relay::Relay;
 use super::report::Report;
 use super::upload::{self, Uploaded};
-use super::{End, Exchange, forward};
+use super::{End, Exchange, chain, forward};
 
 /// How long the origin may take to answer what can take minutes: a copy, the completion of a multipart upload, a large delete.
 pub(super) const LONG_ANSWER_MS: u64 = 15 * 60 * 1000;
@@ -31,7 +32,10 @@ pub(super) async fn serve(
 ) -> End {
     report.outcome = metrics::Outcome::Pass;
     out.clear();
-    let Some(endpoint) = forward::endpoint(&exchange.shard.world.routes, exchange.route) else {
+    if let Some(failure) = chain::refusal(exchange.shard, exchange.head) {
+        return exchange.fail(&failure, report, out).await;
+    }
+    let Some(origin) = forward::origin(&exchange.shard.world.routes, exchange.route) else {
         return exchange
             .fail(
                 &Failure::new(ErrorCode::AccessDenied, "the host leads to no origin"),
@@ -45,12 +49,12 @@ pub(super) async fn serve(
         .shard
         .metrics()
         .count(Counter::UpstreamRequests(UpstreamKind::Pass));
-    let mut request = forward::lines(head, &exchange.request.auth, |_| true);
+    let mut request = forward::lines(exchange.shard, head, &exchange.request.auth, |_| true);
     request.extend_from_slice(b"\r\n");
     if exchange.request.touches == Touches::Nothing && head.body.is_empty() {
-        return read_through(exchange, &endpoint, &request, status, report, out).await;
+        return read_through(exchange, &origin, &request, status, report, out).await;
     }
-    write_through(exchange, &endpoint, &request, status, report, out).await
+    write_through(exchange, &origin.first, &request, status, report, out).await
 }
 
 /// Tells the disk tier that a write to an object begins.
@@ -65,18 +69,22 @@ async fn announce(exchange: &Exchange<'_>) -> Option<Announced> {
 /// A request without a body that changes nothing.
 async fn read_through(
     exchange: &Exchange<'_>,
-    endpoint: &Arc<Endpoint>,
+    origin: &Origin,
     request: &[u8],
     status: CacheStatus,
     report: &mut Report,
     out: &mut Vec<u8>,
 ) -> End {
     let leaves = std::pin::pin!(exchange.client.leaves());
-    let asked = std::pin::pin!(exchange.shard.upstream.fetch(
-        endpoint,
+    let query = Query {
+        origin,
         request,
-        exchange.head.method
-    ));
+        method: exchange.head.method,
+        patience: Patience::Full,
+        hedge_after_ms: 0,
+        takes: &answers_a_read,
+    };
+    let asked = std::pin::pin!(exchange.shard.upstream.ask_origin(&query));
     match race(asked, leaves).await {
         Either::First(Ok(response)) => relay(exchange, response, status, report, out).await,
         Either::First(Err(error)) => failed(exchange, &error, report, out).await,
@@ -215,7 +223,7 @@ async fn write_through(
     drop(copying);
     match &result {
         Uploaded::Answered { response, .. } => {
-            upstream.judge(endpoint, admitted, Ok(response.status()));
+            upstream.judge(endpoint, admitted, Ok(response));
         }
         Uploaded::Failed(error) => upstream.judge(endpoint, admitted, Err(error)),
         Uploaded::Malformed | Uploaded::Gone(_) => drop(admitted),

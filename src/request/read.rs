@@ -27,7 +27,7 @@ use super::deliver::{Asking, Coverage, Delivery, Stopped, coverage};
 use super::failure::Failure;
 use super::hit::Begun;
 use super::report::Report;
-use super::{End, Exchange, forward, hit, pass};
+use super::{End, Exchange, chain, forward, hit, pass};
 
 /// Offsets from here on are of no object that is kept; stripe numbers below it fit their type.
 const OFFSET_MAX: u64 = 1 << 54;
@@ -142,7 +142,7 @@ impl Read<'_, '_> {
         }
         let policy = self.right(policy).limit(policy);
         let request = &self.exchange.request;
-        let (mut spec, mut fresh_ms) = (self.spec(), policy.ttl_ms_of(self.is_head()));
+        let (mut spec, mut fresh_ms) = (self.spec(), self.fresh_ms(head, policy));
         let mut instead = None;
         if request.conditions.any() {
             let head_ttl_ms = policy.head_ttl_ms;
@@ -294,9 +294,8 @@ impl Read<'_, '_> {
         report.outcome = outcome_of(status);
         // An answer that would break off in its middle is worse than an error.
         if matches!(status, CacheStatus::Partial | CacheStatus::Miss)
-            && let Some(error) = self.refusal()
+            && let Some(failure) = self.no_rest()
         {
-            let failure = Failure::of_upstream(&error);
             return Box::pin(self.exchange.fail(&failure, report, out)).await;
         }
         let asking = if status == CacheStatus::Hit {
@@ -371,6 +370,9 @@ impl Read<'_, '_> {
             );
             return self.exchange.fail(&failure, report, out).await;
         };
+        if let Some(failure) = chain::refusal(self.shard(), self.exchange.head) {
+            return self.exchange.fail(&failure, report, out).await;
+        }
         let mut fetch = self.opening(&asking);
         if let Some((head, fresh_ms)) = known {
             (fetch.known, fetch.fresh_ms) = (Some(head), fresh_ms);
@@ -412,6 +414,7 @@ impl Read<'_, '_> {
         out: &mut Vec<u8>,
     ) -> End {
         let head = Arc::clone(&ready.head);
+        report.by_fallback = head.is_by_fallback();
         let spec = match self.verdict_after(&ready, &asking.template) {
             Verdict::Proceed => Some(self.spec()),
             Verdict::Whole => Some(None),

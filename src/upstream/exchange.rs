@@ -4,6 +4,7 @@
 //! connection until its response head has come, as often as `retries` says; any other only if no byte of it was sent.
 //! A kept connection that the origin had closed costs one more try that is not counted, and is no failure of anybody.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::dial::Tries;
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
 use super::heads::{FinalHead, HeadRead};
+use super::hedge::Way;
 use super::response::{DetachedResponse, Response};
 use super::{Reuse, Upstream};
 
@@ -34,15 +36,23 @@ pub enum Patience {
 }
 
 /// How one try failed.
-enum Failed {
+pub(super) enum Failed {
     /// No byte of the request was sent.
     Unsent(UpstreamError),
     /// The origin may have it.
     Sent { error: UpstreamError, reused: bool },
 }
 
+impl Failed {
+    pub(super) fn error(&self) -> &UpstreamError {
+        match self {
+            Self::Unsent(error) | Self::Sent { error, .. } => error,
+        }
+    }
+}
+
 /// Whether a request may reach an origin twice (RFC 9110, section 9.2.1).
-fn is_safe(method: Method) -> bool {
+pub(super) fn is_safe(method: Method) -> bool {
     match method {
         Method::Get | Method::Head | Method::Options => true,
         Method::Put | Method::Post | Method::Delete | Method::Connect | Method::Other => false,
@@ -75,6 +85,18 @@ impl Upstream {
         method: Method,
         patience: Patience,
     ) -> Result<Response, UpstreamError> {
+        self.ask_hedged(endpoint, (request, method), patience, 0)
+            .await
+    }
+
+    /// The same, asked once more beside the first time after `hedge_after_ms` without an answer (0: not).
+    pub(super) async fn ask_hedged(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        what: (&[u8], Method),
+        patience: Patience,
+        hedge_after_ms: u64,
+    ) -> Result<Response, UpstreamError> {
         let claim = match patience {
             Patience::Full | Patience::Once => Claim::Answer,
             Patience::Rest => Claim::Rest,
@@ -82,29 +104,31 @@ impl Upstream {
         };
         let admitted = self.admit(endpoint, claim)?;
         // Others wait for what becomes of a probe.
-        let patience = match admitted.is_probe() {
-            true => Patience::Spare,
-            false => patience,
+        let (patience, hedge_after_ms) = match admitted.is_probe() {
+            true => (Patience::Spare, 0),
+            false => (patience, hedge_after_ms),
         };
-        let result = self.fetch_admitted(endpoint, request, method, patience);
+        let result = self.fetch_admitted(endpoint, what, patience, hedge_after_ms);
         let result = result.await;
-        self.judge(endpoint, admitted, result.as_ref().map(Response::status));
+        self.judge(endpoint, admitted, result.as_ref());
         result
     }
 
-    async fn fetch_admitted(
+    pub(super) async fn fetch_admitted(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        request: &[u8],
-        method: Method,
+        what: (&[u8], Method),
         patience: Patience,
+        hedge_after_ms: u64,
     ) -> Result<Response, UpstreamError> {
-        let safe = is_safe(method);
+        let safe = is_safe(what.1);
+        let hedge_after_ms = if safe { hedge_after_ms } else { 0 };
         let mut reuse = if safe { Reuse::Any } else { Reuse::Recent };
         let mut tries = Tries::new(self.shared.config.retries);
         loop {
+            let way = (reuse, &*tries.avoid);
             let (error, may_repeat) = match self
-                .attempt(endpoint, request, method, reuse, &tries.avoid)
+                .attempt_hedged(endpoint, what, way, hedge_after_ms)
                 .await
             {
                 Ok(response) => return Ok(response),
@@ -134,18 +158,19 @@ impl Upstream {
         }
     }
 
-    async fn attempt(
+    /// One try; says in `dialled` where it went.
+    pub(super) async fn attempt(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        request: &[u8],
-        method: Method,
-        reuse: Reuse,
-        avoid: &[IpAddr],
+        (request, method): (&[u8], Method),
+        (reuse, avoid): Way<'_>,
+        dialled: &Cell<Option<IpAddr>>,
     ) -> Result<Response, Failed> {
         let conn = self
             .open(endpoint, reuse, avoid)
             .await
             .map_err(Failed::Unsent)?;
+        dialled.set(Some(conn.address().ip()));
         let reused = conn.is_reused();
         let answered = self.exchange(conn, request, method).await;
         answered.map_err(|error| Failed::Sent { error, reused })
@@ -209,7 +234,7 @@ async fn final_head(conn: &mut Conn, method: Method) -> Result<FinalHead, Upstre
 }
 
 /// What a kept connection says that the origin had closed before the request came: the end or a reset, and not a byte of an answer.
-fn is_stale(error: &UpstreamError) -> bool {
+pub(super) fn is_stale(error: &UpstreamError) -> bool {
     matches!(
         error,
         UpstreamError::Reset { .. } | UpstreamError::ClosedBeforeHead { received: 0, .. }
