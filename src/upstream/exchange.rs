@@ -6,11 +6,13 @@
 
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::clock::now_ns;
 use crate::http::Method;
+use crate::io::{Either, race, sleep_ms};
 
 use super::breaker::Claim;
 use super::conn::{Awaiting, Conn};
@@ -19,8 +21,14 @@ use super::endpoint::Endpoint;
 use super::error::UpstreamError;
 use super::heads::{FinalHead, HeadRead};
 use super::hedge::Way;
+use super::outages::Health;
 use super::response::{DetachedResponse, Response};
 use super::{Reuse, Upstream};
+
+/// How long who has something else to answer with waits before it looks how others fared.
+const LEAVES_AFTER_MS: u64 = 1_000;
+/// How often it looks then.
+const LOOK_MS: u64 = 50;
 
 /// How long an answer is worth waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,10 +116,40 @@ impl Upstream {
             true => (Patience::Spare, 0),
             false => (patience, hedge_after_ms),
         };
-        let result = self.fetch_admitted(endpoint, what, patience, hedge_after_ms);
-        let result = result.await;
+        let result = match patience {
+            Patience::Once => self.fetch_or_leave(endpoint, what, hedge_after_ms).await,
+            Patience::Full | Patience::Rest | Patience::Spare => {
+                let fetched = self.fetch_admitted(endpoint, what, patience, hedge_after_ms);
+                fetched.await
+            }
+        };
         self.judge(endpoint, admitted, result.as_ref());
         result
+    }
+
+    /// Who has something else to answer with does not wait any more once the origin has failed for somebody who waited longer.
+    pub(super) async fn fetch_or_leave(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        what: (&[u8], Method),
+        hedge_after_ms: u64,
+    ) -> Result<Response, UpstreamError> {
+        let fetched = self.fetch_admitted(endpoint, what, Patience::Once, hedge_after_ms);
+        let mut fetched = pin!(fetched);
+        let mut waits_ms = LEAVES_AFTER_MS.min(self.shared.config.first_byte_timeout_ms / 2);
+        loop {
+            let nap = pin!(sleep_ms(waits_ms));
+            if let Either::First(result) = race(fetched.as_mut(), nap).await {
+                return result;
+            }
+            if self.health(endpoint) != Health::Well {
+                return Err(UpstreamError::Out {
+                    host: endpoint.host.clone(),
+                    pause_ms: 0,
+                });
+            }
+            waits_ms = LOOK_MS;
+        }
     }
 
     pub(super) async fn fetch_admitted(
