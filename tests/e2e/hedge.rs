@@ -118,7 +118,9 @@ fn semantics_153_only_slow_reads_of_a_rule_are_asked_twice_and_only_a_share_of_t
     for path in ["/bucket/a", "/other/a"] {
         origin.store.insert(path, Object::tile(55, 3_000));
     }
-    let settings = format!("{RULE}[upstream]\nfirst_byte_timeout = '500ms'\nretries = 0\n");
+    let settings = format!(
+        "{RULE}[upstream]\nfirst_byte_timeout = '500ms'\nretries = 0\n[outage]\nfall = 0\n"
+    );
     let server = origin.start(&settings);
     let put = server.fetch(&Ask::put("/bucket/new", "body"));
     assert!(put.status() >= 500, "{}", put.text());
