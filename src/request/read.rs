@@ -117,8 +117,11 @@ impl Read<'_, '_> {
         right
     }
 
-    /// Notes what the origin said of the client's right, if it was asked.
+    /// Notes what the origin said of the client's right, if it was asked. A fallback's yes is for one request.
     fn heard(&self, report: &Report) {
+        if report.by_fallback {
+            return;
+        }
         if let (Some(right), Some(status)) = (self.right.get(), report.origin_status) {
             let right = right.heard(self.shard(), status);
             self.right.set(Some(right));
@@ -391,6 +394,7 @@ impl Read<'_, '_> {
             match outcome {
                 Outcome::Ready(ready) => {
                     report.origin_status = ready.came.origin_status();
+                    report.by_fallback = ready.head.is_by_fallback();
                     // Nobody but the origin may say yes.
                     if report.origin_status.is_none() && !self.right(asking.policy).is_known() {
                         return self.otherwise(Outcome::Alone, status, report, out).await;
@@ -414,7 +418,6 @@ impl Read<'_, '_> {
         out: &mut Vec<u8>,
     ) -> End {
         let head = Arc::clone(&ready.head);
-        report.by_fallback = head.is_by_fallback();
         let spec = match self.verdict_after(&ready, &asking.template) {
             Verdict::Proceed => Some(self.spec()),
             Verdict::Whole => Some(None),
