@@ -245,6 +245,7 @@ mod tests {
             "origin.url",
             "origin.hosts",
             "origin.domains",
+            "origin.fallback",
         ];
         assert_eq!(keys, [&["ram.size"], &origin[..]].concat());
         assert!(before.waiting_for_restart(&before).is_empty());

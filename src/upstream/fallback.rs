@@ -126,7 +126,7 @@ impl Upstream {
             });
         }
         let what = (query.request, query.method);
-        // It may have failed before this: then whoever waits leaves soon, and the next to be asked is the fallback.
+        // Not left before its time-out, since that is what opens the breaker.
         let asked = self.fetch_admitted(first, what, Patience::Once, query.hedge_after_ms);
         let result = asked.await;
         self.judge(first, admitted, result.as_ref());
