@@ -39,8 +39,15 @@ pub fn takes(
     let head = response.head();
     match (response.status(), &fetch.known) {
         (304, Some(known)) if conditional => {
-            let own = fetch.template.may_revalidate;
-            matches!(confirmed(known, &head, own), Confirmed::Same(_))
+            match confirmed(known, &head, fetch.template.may_revalidate) {
+                Confirmed::Same(_) => true,
+                // It is asked for the whole head next.
+                Confirmed::Rewritten => {
+                    let date = head.headers.find("last-modified");
+                    date.and_then(parse_http_date) >= written(known.lines())
+                }
+                Confirmed::Other | Confirmed::Unclear => false,
+            }
         }
         (304, _) => fetch.expected.is_none(),
         (200 | 206, known) => match (validate(question, &head), &fetch.expected, known) {

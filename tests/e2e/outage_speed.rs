@@ -144,5 +144,8 @@ fn semantics_154_one_time_out_is_enough_for_all_who_have_a_copy() {
     let silent = first_bytes(&mut connection, (0..1000).map(|turn| turn % 20));
     assert_quick("while the origin is silent", &silent);
     drop(connection);
+    wait_until("the last probe ends", PATIENCE, || {
+        server.metrics().held().is_empty()
+    });
     server.finish();
 }
