@@ -471,7 +471,7 @@ settings! {
     }
     cache: Cache = "What is kept, for how long, for whom." {
         ttl_ms: u64 = "ttl" (duration(0, 3650 * DAY), "1h", "--ttl")
-            "How long a cached object is served without asking the origin, counted from its last word. After it, or always with \"0s\", the origin is asked whether the copy still holds, with the client's own signature; if it does, the bytes come from here. The `Age` that an answer brings from a cache behind this one counts.";
+            "How long a cached object is served without asking the origin, counted from its last word. After it, or always with \"0s\", the origin is asked whether the copy still holds, with the client's own signature; if it does, the bytes come from here. The `Age` that an answer brings from a millrace behind this one counts.";
         head_ttl_ms: u64 = "head_ttl" (duration(0, 3650 * DAY), "1m")
             "The same for answers without a body: to a HEAD, and 304 and 412 to conditions. Never longer than for a body.";
         access: Access = "access" (one(Shape::OneOf(Access::WORDS)), "open")

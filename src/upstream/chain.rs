@@ -1,4 +1,4 @@
-//! What a cache between us and the origin says of itself: another millrace, or any that speaks HTTP's own words.
+//! What another millrace between us and the origin says of itself.
 //!
 //! Called by `outages` (whose failure a status is) and by fills, through [`super::Response`]. Pure.
 
@@ -20,8 +20,12 @@ pub(super) fn is_of_parent(head: &ResponseHead<'_>) -> bool {
     })
 }
 
-/// `Age` in milliseconds; 0 where it is missing, not a number, or there twice.
+/// `Age` of a parent's answer in milliseconds; 0 where it is missing, not a number, or there twice. Other origins' times to live are not ours:
+/// what they say of age does not make a copy old that they have given as current.
 pub(super) fn age_ms(head: &ResponseHead<'_>) -> u64 {
+    if !is_of_parent(head) {
+        return 0;
+    }
     let mut ages = head.headers.find_all("age");
     let (Some(age), None) = (ages.next(), ages.next()) else {
         return 0;
@@ -73,7 +77,9 @@ mod tests {
             ("Age: 1\r\nAge: 2\r\n", 0),
             ("Age: 99999999999999999999999999\r\n", (1 << 31) * 1000),
         ] {
-            assert_eq!(with(lines, age_ms), ms, "{lines:?}");
+            let of_parent = format!("{lines}Cache-Status: millrace; hit\r\n");
+            assert_eq!(with(&of_parent, age_ms), ms, "{lines:?}");
+            assert_eq!(with(lines, age_ms), 0, "{lines:?}");
         }
     }
 }

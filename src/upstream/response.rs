@@ -134,7 +134,7 @@ impl Response {
         self.state.by_fallback = true;
     }
 
-    /// How old it was when it came, as the caches behind it say.
+    /// How old it was when it came, as a parent millrace says.
     #[must_use]
     pub fn age_ms(&self) -> u64 {
         super::chain::age_ms(&self.head())
