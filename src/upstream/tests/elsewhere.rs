@@ -1,5 +1,10 @@
 //! Other addresses and other places: second tries beside the first, fallbacks, and what both leave behind.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "an origin that is slow sleeps on its own thread"
+)]
+
 use std::net::Ipv4Addr;
 
 use super::origin::{Origin, Peer, dead_port};
