@@ -191,6 +191,7 @@ pub fn record<'a>([key, user_agent]: [&'a str; 2]) -> Record<'a> {
         range: b"bytes=8388608-16777215",
         result: Outcome::Hit,
         origin_status: None,
+        by_fallback: false,
         duration_us: 1234,
         first_byte_us: Some(56),
         request_id: b"0123456789ABCDEF",

@@ -325,6 +325,7 @@ mod tests {
             range: b"",
             result: Outcome::Hit,
             origin_status: None,
+            by_fallback: false,
             duration_us: 1,
             first_byte_us: None,
             request_id: b"",

@@ -50,6 +50,8 @@ pub struct Record<'a> {
     pub result: Outcome,
     /// The origin's status, when it was asked.
     pub origin_status: Option<u16>,
+    /// Whether the answer rests on what a fallback said in the place of its origin.
+    pub by_fallback: bool,
     /// First byte of the request to last byte of the response, microseconds.
     pub duration_us: u64,
     /// Whole request head to first byte of the response, microseconds.
@@ -92,6 +94,8 @@ impl Record<'_> {
         text(out, self.result.text().as_bytes(), NAME_BYTES_MAX);
         out.extend_from_slice(b",\"origin_status\":");
         optional_number(out, self.origin_status.map(u64::from));
+        out.extend_from_slice(b",\"fallback\":");
+        out.extend_from_slice(if self.by_fallback { b"true" } else { b"false" });
         out.extend_from_slice(b",\"duration_us\":");
         number(out, self.duration_us);
         out.extend_from_slice(b",\"first_byte_us\":");
@@ -275,6 +279,7 @@ mod tests {
             range: b"bytes=0-1023",
             result: Outcome::Hit,
             origin_status: None,
+            by_fallback: false,
             duration_us: 57,
             first_byte_us: Some(21),
             request_id: b"0123456789ABCDEF",
@@ -298,7 +303,7 @@ mod tests {
                 r#"{"time":"2024-02-29T12:34:56.007Z","shard":3,"client":"[2001:db8::1]:4711","#,
                 r#""method":"GET","host":"bucket.s3.eu-central-1.amazonaws.com","bucket":"bucket","#,
                 r#""key":"a/b c.bin","status":206,"bytes_sent":1024,"range":"bytes=0-1023","#,
-                r#""result":"hit","origin_status":null,"duration_us":57,"first_byte_us":21,"#,
+                r#""result":"hit","origin_status":null,"fallback":false,"duration_us":57,"first_byte_us":21,"#,
                 r#""request_id":"0123456789ABCDEF","operation":"GetObject","#,
                 r#""user_agent":"aws-cli/2.0","error":null}"#,
                 "\n"
@@ -422,6 +427,7 @@ mod tests {
             range: &worst,
             result: Outcome::Partial,
             origin_status: Some(u16::MAX),
+            by_fallback: false,
             duration_us: most,
             first_byte_us: Some(most),
             request_id: &worst,

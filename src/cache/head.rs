@@ -35,6 +35,10 @@ pub struct HeadParts {
     pub asked_ms: i64,
     /// When the answer was made that it is of, if that is known.
     pub dated: Option<Dated>,
+    /// How old it was when it came: caches behind us had it for so long.
+    pub age_before_ms: u64,
+    /// Whether a fallback said it in the place of the origin.
+    pub by_fallback: bool,
 }
 
 /// The head of one version of an object. All its bytes are in one block, those that an answer copies next to each other.
@@ -56,6 +60,8 @@ pub struct Head {
     asked_ms: i64,
     terms: Terms,
     dated: Option<Dated>,
+    age_before_ms: u64,
+    by_fallback: bool,
 }
 
 /// Where the parts of a head's bytes end; the last one ends with them.
@@ -160,6 +166,8 @@ impl Head {
             asked_ms: parts.asked_ms,
             terms: Terms::of(lines_of(&parts.lines), parts.dated),
             dated: parts.dated,
+            age_before_ms: parts.age_before_ms,
+            by_fallback: parts.by_fallback,
         }
     }
 
@@ -242,16 +250,24 @@ impl Head {
         self.checksums_known
     }
 
-    /// When the origin confirmed it, in monotonic milliseconds.
+    /// When the origin confirmed it, in monotonic milliseconds: to us, or to the caches behind us.
     #[must_use]
     pub fn confirmed_ms(&self) -> i64 {
-        self.confirmed_ms
+        let before_ms = i64::try_from(self.age_before_ms).unwrap_or(i64::MAX);
+        self.confirmed_ms.saturating_sub(before_ms)
+    }
+
+    /// Whether a fallback said it in the place of the origin: then it is nobody's word once the origin can be asked.
+    #[must_use]
+    pub fn is_by_fallback(&self) -> bool {
+        self.by_fallback
     }
 
     /// Milliseconds since the origin confirmed it.
     #[must_use]
     pub fn age_ms(&self, now_ms: u64) -> u64 {
-        (now_ms as i64).saturating_sub(self.confirmed_ms).max(0) as u64
+        let here_ms = (now_ms as i64).saturating_sub(self.confirmed_ms).max(0) as u64;
+        here_ms.saturating_add(self.age_before_ms)
     }
 
     /// Whether it may be used without asking; the TTL is evaluated now, not when it was stored.
@@ -282,6 +298,8 @@ impl Head {
             confirmed_ms: self.confirmed_ms,
             asked_ms: self.asked_ms,
             dated: self.dated,
+            age_before_ms: self.age_before_ms,
+            by_fallback: self.by_fallback,
         };
         Self::new(self.object, parts)
     }

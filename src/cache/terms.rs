@@ -147,8 +147,10 @@ mod tests {
             object_bytes_max: 1 << 20,
             disk: false,
             compress: false,
+            write_through: false,
             stale_if_error_ms: 0,
             stale_while_revalidate_ms: 0,
+            hedge_after_ms: 0,
         }
     }
 

@@ -120,10 +120,11 @@ impl Check<'_> {
             Some(_) => {}
             None => {
                 let lists = [
-                    ("routing.hosts", &routing.hosts),
-                    ("routing.domains", &routing.domains),
+                    ("routing.hosts", routing.hosts.is_empty()),
+                    ("routing.domains", routing.domains.is_empty()),
+                    ("routing.fallback", routing.fallback.is_empty()),
                 ];
-                for (key, _) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+                for (key, _) in lists.into_iter().filter(|(_, is_empty)| !is_empty) {
                     self.refuse(
                         &[key, "routing.origin"],
                         Contradiction::WithoutSingleOrigin { key },
@@ -185,7 +186,14 @@ impl Check<'_> {
         });
         let single = settings.routing.origin.iter();
         let single = single.map(|url| ("routing.origin", url, None));
-        for (key, url, place) in single.chain(named) {
+        let single = single.chain(fallbacks(
+            &settings.routing.fallback,
+            layers.slot("routing.fallback"),
+        ));
+        let others = settings.origins.iter().zip(&layers.origins);
+        let others =
+            others.flat_map(|(origin, table)| fallbacks(&origin.fallback, table.slot("fallback")));
+        for (key, url, place) in single.chain(named).chain(others) {
             let Some((listens, address)) = mine.iter().find(|(_, own)| is_ours(url, *own)) else {
                 continue;
             };
@@ -303,6 +311,15 @@ fn named_hosts(origin: &Origin, table: &Table) -> Vec<(&'static str, String, Pla
     found
 }
 
+/// Where an origin is asked besides its first place, each with its key and where that is written.
+fn fallbacks<'s>(
+    urls: &'s [OriginUrl],
+    slot: &'s Slot,
+) -> impl Iterator<Item = (&'static str, &'s OriginUrl, Option<Place>)> {
+    let urls = urls.iter().enumerate().filter(|_| !slot.broken);
+    urls.map(|(index, url)| (slot.setting.key, url, Some(slot.item_place(index).clone())))
+}
+
 /// Whether binding both fails: one port, and one address or the wildcard of the same family. Port 0 is any free one.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let same_family = a.is_ipv4() == b.is_ipv4();
@@ -414,6 +431,9 @@ mod tests {
             ]
         );
         assert!(errors(lists, &[("--origin", "https://b")]).is_empty());
+        let alone = "[routing]\nfallback = ['http://c']\n";
+        assert_eq!(errors(alone, &[]).len(), 1);
+        assert!(errors(alone, &[("--origin", "https://b")]).is_empty());
     }
 
     #[test]
@@ -460,6 +480,17 @@ mod tests {
         ] {
             assert!(flags(&[("--listen", listen), ("--origin", origin)]).is_empty());
         }
+        let named = file(
+            "[[origin]]\nname = 'a'\nurl = 'http://b'\nfallback = ['http://c', 'http://127.0.0.1:8080']",
+        );
+        assert_eq!(
+            named,
+            [
+                "millrace.toml:4:25: `origin.fallback`: http://127.0.0.1:8080 is millrace itself (it listens on 127.0.0.1:8080): every miss would loop"
+            ]
+        );
+        let single = "[routing]\nfallback = ['http://127.0.0.1:8080']\n";
+        assert_eq!(errors(single, &[("--origin", "https://b")]).len(), 1);
         let named = file("[[origin]]\nname = 'a'\nurl = 'http://127.0.0.1:8080'");
         assert_eq!(
             named,

@@ -116,6 +116,7 @@ fn is_live(setting: &Setting) -> bool {
         "cache.client_control",
         "cache.stale_if_error",
         "cache.stale_while_revalidate",
+        "cache.hedge_after",
         "cache.access",
         "cache.object_bytes_max",
         "cache.write_through",
@@ -249,6 +250,7 @@ mod tests {
             "origin.url",
             "origin.hosts",
             "origin.domains",
+            "origin.fallback",
         ];
         assert_eq!(keys, [&["ram.size"], &origin[..]].concat());
         assert!(before.waiting_for_restart(&before).is_empty());

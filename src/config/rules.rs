@@ -47,6 +47,8 @@ pub struct ObjectPolicy {
     pub stale_if_error_ms: u64,
     /// How long past its time it is served while the origin is asked.
     pub stale_while_revalidate_ms: u64,
+    /// After how long without an answer the origin is asked once more; 0: never.
+    pub hedge_after_ms: u64,
 }
 
 impl ObjectPolicy {
@@ -192,6 +194,7 @@ impl Rules {
                 write_through: cache.write_through,
                 stale_if_error_ms: cache.stale_if_error_ms,
                 stale_while_revalidate_ms: cache.stale_while_revalidate_ms,
+                hedge_after_ms: cache.hedge_after_ms,
             }
             .boundless(),
             ttl_ms,
@@ -262,6 +265,7 @@ impl Rules {
             .clone()
             .find_map(|rule| rule.stale_while_revalidate_ms);
         let write_through = rules.clone().find_map(|rule| rule.write_through);
+        let hedge_after_ms = rules.clone().find_map(|rule| rule.hedge_after_ms);
         let tiers = rules.clone().find_map(|rule| rule.tiers.as_deref());
         ObjectPolicy {
             kept: tiers.is_none_or(|tiers| tiers.contains(&Tier::Ram)),
@@ -279,6 +283,7 @@ impl Rules {
             write_through: write_through.unwrap_or(base.write_through),
             stale_if_error_ms: on_error_ms.unwrap_or(base.stale_if_error_ms),
             stale_while_revalidate_ms: meanwhile_ms.unwrap_or(base.stale_while_revalidate_ms),
+            hedge_after_ms: hedge_after_ms.unwrap_or(base.hedge_after_ms),
         }
         .boundless()
     }
@@ -337,6 +342,7 @@ mod tests {
             write_through: false,
             stale_if_error_ms: 0,
             stale_while_revalidate_ms: 0,
+            hedge_after_ms: 0,
         };
         assert_eq!(policy, expected);
         assert_eq!(resolve(&rules, "origin", "b/k"), expected);

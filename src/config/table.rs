@@ -133,6 +133,7 @@ from_value! {
     Option<PathBuf>: Value::Path(path) | Value::DiskDir(path) => path;
     Vec<usize>: Value::Cores(cores) => cores;
     Vec<SocketAddr>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
+    Vec<OriginUrl>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<String>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     AccessLog: Value::AccessLog(log) => log;
 }
@@ -407,6 +408,8 @@ settings! {
             "Single-origin mode: hosts that are never a bucket's own name, so that the bucket is the first part of the path.";
         domains: Vec<String> = "domains" (Kind::list(Shape::Domain), "")
             "Single-origin mode: domains below which a host name is a bucket: with \"s3.example.com\", `photos.s3.example.com` is bucket `photos`.";
+        fallback: Vec<OriginUrl> = "fallback" (Kind::list(Shape::Url), "")
+            "Single-origin mode: where else a GET or HEAD goes, in this order, while the origin cannot be reached, does not answer in time, or answers 500, 502, 503 or 504. The request goes there as the client signed it, `Host` included: a parent proxy, the store behind one, or a replica under the same name. Writes never go there.";
         aws: bool = "aws" (one(Shape::Bool), "true")
             "Whether the hosts of Amazon S3 lead to Amazon S3, where no single origin is set.";
     }
@@ -427,6 +430,8 @@ settings! {
             "Connections to origins at a time, for each shard.";
         retries: u32 = "retries" (int(0, 10), "2")
             "How often a GET or HEAD is sent again, on another address where there is one, while no byte has gone to the client.";
+        hedge_percent_max: u32 = "hedge_percent_max" (int(0, 100), "10")
+            "How many of a shard's requests that wait for an answer may be sent a second time by `cache.hedge_after`, in percent; at least one, unless this is 0.";
         failures_to_rest: u32 = "failures_to_rest" (int(1, 100), "3")
             "Failures in a row after which an address rests.";
         rest_ms: u64 = "rest" (duration(100, HOUR), "5s")
@@ -482,7 +487,7 @@ settings! {
     }
     cache: Cache = "What is kept, for how long, for whom." {
         ttl_ms: u64 = "ttl" (duration(0, 3650 * DAY), "1h", "--ttl")
-            "How long a cached object is served without asking the origin, counted from its last word. After it, or always with \"0s\", the origin is asked whether the copy still holds, with the client's own signature; if it does, the bytes come from here.";
+            "How long a cached object is served without asking the origin, counted from its last word. After it, or always with \"0s\", the origin is asked whether the copy still holds, with the client's own signature; if it does, the bytes come from here. The `Age` that an answer brings from a millrace behind this one counts.";
         head_ttl_ms: u64 = "head_ttl" (duration(0, 3650 * DAY), "1m")
             "The same for answers without a body: to a HEAD, and 304 and 412 to conditions. Never longer than for a body.";
         freshness: Freshness = "freshness" (one(Shape::OneOf(Freshness::WORDS)), "ttl")
@@ -497,6 +502,8 @@ settings! {
             "How long past `ttl` a copy is served when its origin cannot be reached, does not answer in time, or answers 500, 502, 503 or 504; at once while it fails. Whoever reaches the port is answered so: the origin cannot be asked who they are. \"0s\": not at all.";
         stale_while_revalidate_ms: u64 = "stale_while_revalidate" (duration(0, 3650 * DAY), "0s")
             "How long past `ttl` a copy is served at once while the origin is asked behind it whether it still holds. Not where `ttl` is \"0s\".";
+        hedge_after_ms: u64 = "hedge_after" (duration(0, 5 * MINUTE), "0s")
+            "How long a fetch waits for the head of its answer before the same request is sent once more, to another address where there is one; the first answer is used. Only GET and HEAD. \"0s\": never.";
         object_bytes_max: u64 = "object_bytes_max" (size(1, 64 * TIB), "5TiB")
             "Largest object that is cached. Larger ones pass.";
         write_through: bool = "write_through" (one(Shape::Bool), "false")
@@ -529,6 +536,8 @@ settings! {
             "Hosts that lead to it, the bucket being the first part of the path. Where `domains` is empty too: the host of `url`.";
         domains: Vec<String> = "domains" (Kind::list(Shape::Domain), Initial::Given(""))
             "Domains below which a host name is a bucket of it.";
+        fallback: Vec<OriginUrl> = "fallback" (Kind::list(Shape::Url), Initial::Given(""))
+            "As `routing.fallback`.";
     }
     @repeated rules: Rule = "rule" "What holds for objects of some names. Of all rules that match, the first that says something about a field decides it; what none says is as `[cache]` and `[disk]` say. May be given many times." {
         glob: String = "match" (one(Shape::Glob), Initial::Required("bucket/prefix/**"))
@@ -549,6 +558,8 @@ settings! {
             "As `cache.stale_if_error`.";
         stale_while_revalidate_ms: Option<u64> = "stale_while_revalidate" (duration(0, 3650 * DAY), Initial::Unset("1m"))
             "As `cache.stale_while_revalidate`.";
+        hedge_after_ms: Option<u64> = "hedge_after" (duration(0, 5 * MINUTE), Initial::Unset("250ms"))
+            "As `cache.hedge_after`.";
         object_bytes_max: Option<u64> = "object_bytes_max" (size(1, 64 * TIB), Initial::Unset("5TiB"))
             "As `cache.object_bytes_max`.";
         tiers: Option<Vec<Tier>> = "tiers" (Kind::List(Shape::OneOf(Tier::WORDS), 0, 2), Initial::Unset("ram,disk"))

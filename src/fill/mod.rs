@@ -5,6 +5,7 @@
 
 pub mod confirm;
 pub mod dated;
+pub mod elsewhere;
 pub mod open;
 pub mod plan;
 pub mod stream;
@@ -260,7 +261,7 @@ mod tests {
     use crate::cache::head::HeadParts;
     use crate::cache::stamps::Stamps;
     use crate::http::Method;
-    use crate::upstream::Endpoint;
+    use crate::upstream::{Endpoint, Origin};
 
     fn fetch(first: u64, conditions: &str, known: Option<&[u8]>, fresh_ms: u64) -> Fetch {
         let head = |etag: &[u8]| {
@@ -273,7 +274,7 @@ mod tests {
         let template = Template {
             lines: Box::default(),
             method: Method::Get,
-            endpoint: Endpoint::new(false, "h", 80),
+            origin: Origin::alone(Endpoint::new(false, "h", 80)),
             range_signed: false,
             has_if_match: false,
             may_revalidate: true,
@@ -305,6 +306,7 @@ mod tests {
                 write_through: false,
                 stale_if_error_ms: 0,
                 stale_while_revalidate_ms: 0,
+                hedge_after_ms: 0,
             },
             faithful: true,
             known: known.map(head),

@@ -16,14 +16,14 @@ use crate::metrics::{
 };
 use crate::ram::extent::{Extent, ExtentWriter};
 use crate::ram::readers::Readers;
-use crate::upstream::{Response, UpstreamError};
+use crate::upstream::{Query, Response, UpstreamError};
 
 use super::confirm::{Confirmed, confirmed};
 use super::dated::dated;
 use super::stream::{self, Flow};
 use super::template::{Condition, Ranged};
 use super::validate::{Fit, Question, Unfit, is_forbidden, validate};
-use super::{Came, Fetch, Outcome, Peers, Ready, plan};
+use super::{Came, Fetch, Outcome, Peers, Ready, elsewhere, plan};
 
 /// Fewer bytes are there sooner than a new connection in the place of one whose answer is not read.
 const LOAD_BYTES_MIN: usize = 256 << 10;
@@ -212,15 +212,18 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             _ => UpstreamKind::Fill,
         };
         peers.metrics().count(Counter::UpstreamRequests(kind));
-        let asked = peers
-            .upstream()
-            .ask(
-                &fetch.template.endpoint,
-                &head,
-                fetch.template.method,
-                fetch.patience(clock::now_ms()),
-            )
-            .await;
+        let question = self.question();
+        let conditional = self.conditional;
+        let query = Query {
+            origin: &fetch.template.origin,
+            request: &head,
+            method: fetch.template.method,
+            patience: fetch.patience(clock::now_ms()),
+            hedge_after_ms: fetch.policy.hedge_after_ms,
+            takes: &|response| elsewhere::takes(fetch, question, conditional, response),
+            interim: None,
+        };
+        let asked = peers.upstream().ask_origin(&query).await;
         if let Ok(response) = &asked {
             peers
                 .metrics()
@@ -398,6 +401,12 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             .map(|expected| expected.version);
         let known = self.fetch.known.as_ref().map(|known| known.version());
         match expected.or(known) {
+            // A fallback brings bytes of a version that the origin has spoken of: its word stays.
+            Some(_) if expected.is_some() && head.is_by_fallback() => {
+                let known = self.peers.known_head(self.fetch.object, &self.fetch.key);
+                let known = known.filter(|known| known.version() == head.version());
+                Some(known.unwrap_or_else(|| Arc::new(head)))
+            }
             // The version that was known: it may have been followed by another one since.
             Some(version) if version == head.version() => self.peers.confirm(head, stamp).await,
             Some(_) | None => self.peers.publish(head, stamp).await,
@@ -471,13 +480,18 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
     }
 }
 
-/// Notes when a head was asked for, and that it came now.
+/// Notes when a head was asked for, that it came now, and from whom.
 fn date(parts: &mut HeadParts, response: &Response) {
     let now_ms = clock::now_ms() as i64;
     let waited_ms = response.waited_ns() / 1_000_000;
     parts.confirmed_ms = now_ms;
     parts.asked_ms = now_ms - waited_ms as i64 - 1;
-    parts.dated = Some(dated(&response.head(), waited_ms, clock::unix_ms()));
+    parts.age_before_ms = response.age_ms();
+    parts.by_fallback = response.is_by_fallback();
+    let mut dated = dated(&response.head(), waited_ms, clock::unix_ms());
+    // What a millrace behind us says of its age counts once.
+    dated.age_ms = dated.age_ms.saturating_sub(parts.age_before_ms);
+    parts.dated = Some(dated);
 }
 
 /// Lets go of a body that is not wanted: a small rest is read, for the sake of the connection.

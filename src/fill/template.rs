@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::http::Method;
 use crate::s3::RangeSpec;
-use crate::upstream::Endpoint;
+use crate::upstream::Origin;
 
 /// What is asked of the origin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -61,7 +61,7 @@ pub struct Template {
     /// GET or HEAD.
     pub method: Method,
     /// Whom to send it to.
-    pub endpoint: Arc<Endpoint>,
+    pub origin: Arc<Origin>,
     /// Whether the client signed `Range`, so that no other range can be asked for with it.
     pub range_signed: bool,
     /// Whether an `If-Match` of the client stands in the lines, or may not be put in.

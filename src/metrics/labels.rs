@@ -265,6 +265,28 @@ labels! {
         Refused = "refused",
     }
 
+    /// What came of asking a fallback in the place of an origin.
+    FallbackResult {
+        /// It answered the request.
+        Used = "used",
+        /// What it said may not be taken for the origin's word: a 404, say, or another version.
+        NotTaken = "not_taken",
+        /// It failed too, or is not asked.
+        Failed = "failed",
+    }
+
+    /// What came of a second request beside one whose answer was slow to begin.
+    HedgeResult {
+        /// Its answer was the first.
+        Won = "won",
+        /// The first request's answer was.
+        Lost = "lost",
+        /// It failed before the first request was answered.
+        Failed = "failed",
+        /// It was not sent: too many were in flight.
+        Refused = "refused",
+    }
+
     /// What the origin said of a version that was known, but too old to be used without asking.
     Revalidation {
         /// It still holds.

@@ -19,9 +19,9 @@ pub use block::{GlobalMetrics, ShardMetrics};
 pub use document::markdown;
 pub use exposition::CONTENT_TYPE;
 pub use labels::{
-    AccessEvent, BreakerState, Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation,
-    Malformed, Method, Outcome, Refusal, ReloadResult, Revalidation, SendPath, Source, StatusClass,
-    TlsSession, UpstreamFailure, UpstreamKind, Written,
+    AccessEvent, BreakerState, Close, DiskFailure, DiskWork, DnsResult, FallbackResult, FillEnd,
+    HedgeResult, Invalidation, Malformed, Method, Outcome, Refusal, ReloadResult, Revalidation,
+    SendPath, Source, StatusClass, TlsSession, UpstreamFailure, UpstreamKind, Written,
 };
 pub use table::{Counter, Gauge, Histogram};
 

@@ -6,9 +6,10 @@
 //! is one cell whose place is known at compile time.
 
 use super::labels::{
-    AccessEvent, BreakerState, Close, DiskFailure, DiskWork, DnsResult, FillEnd, Invalidation,
-    Label, Malformed, Method, Outcome, Refusal, ReloadResult, Revalidation, SendPath, Source,
-    StatusClass, TlsSession, UpstreamFailure, UpstreamKind, Written,
+    AccessEvent, BreakerState, Close, DiskFailure, DiskWork, DnsResult, FallbackResult, FillEnd,
+    HedgeResult, Invalidation, Label, Malformed, Method, Outcome, Refusal, ReloadResult,
+    Revalidation, SendPath, Source, StatusClass, TlsSession, UpstreamFailure, UpstreamKind,
+    Written,
 };
 
 /// What a metric is, and how its cells are shown.
@@ -156,6 +157,10 @@ table! {
             "Times that the breaker of an origin turned, by what it became.";
         UpstreamRefused, Counter, "millrace_upstream_refused_total",
             "Requests that were not sent because the breaker of their origin was open.";
+        UpstreamFallbacks(result: FallbackResult), Counter, "millrace_upstream_fallbacks_total",
+            "Requests sent to a fallback because their origin failed, by what came of it.";
+        UpstreamHedges(result: HedgeResult), Counter, "millrace_upstream_hedges_total",
+            "Second requests beside those whose answer was slow to begin, by what came of them.";
         UpstreamTlsHandshakes(session: TlsSession), Counter, "millrace_upstream_tls_handshakes_total",
             "TLS handshakes with origins finished.";
 

@@ -25,13 +25,14 @@ pub(super) enum Right {
 }
 
 /// Headers that do not say who asks for what, where they are not signed: one grant holds whatever they are.
-const NOT_OF_RIGHT: [&str; 18] = [
+const NOT_OF_RIGHT: [&str; 19] = [
     "accept",
     "accept-encoding",
     "accept-language",
     "amz-sdk-invocation-id",
     "amz-sdk-request",
     "cache-control",
+    "cdn-loop",
     "connection",
     "if-match",
     "if-modified-since",

@@ -52,9 +52,22 @@ impl CacheStatus {
         }
     }
 
+    /// Appends the lines that say it, and that a fallback was asked in the place of its origin.
+    pub fn write(self, by_fallback: bool, out: &mut Vec<u8>) {
+        let lines = self.lines();
+        match lines.split_once("\r\n") {
+            Some((first, rest)) if by_fallback && !first.contains("; detail=") => {
+                for part in [first, "; detail=fallback\r\n", rest] {
+                    out.extend_from_slice(part.as_bytes());
+                }
+            }
+            _ => out.extend_from_slice(lines.as_bytes()),
+        }
+    }
+
     /// The lines that say it.
     #[must_use]
-    pub fn lines(self) -> &'static str {
+    fn lines(self) -> &'static str {
         match self {
             Self::Hit => "Cache-Status: millrace; hit\r\nX-Cache-Status: HIT\r\n",
             Self::Collapsed => {
@@ -198,7 +211,7 @@ impl Answer<'_> {
 
     fn end(&self, out: &mut Vec<u8>) {
         number(out, "Age", self.age_ms / 1000);
-        out.extend_from_slice(self.status.lines().as_bytes());
+        self.status.write(self.head.is_by_fallback(), out);
         connection(out, self.version, self.keep_alive);
         out.extend_from_slice(b"\r\n");
     }

@@ -9,19 +9,22 @@ use crate::fill::template::Template;
 use crate::http::{RequestBody, RequestHead, TargetForm, is_hop_by_hop};
 use crate::s3::{Auth, HostRoute, OriginSel};
 use crate::shard::{Routes, Shard};
-use crate::upstream::Endpoint;
+use crate::upstream::{Endpoint, Origin};
+
+use super::chain;
 
 /// Whom a route leads to. `None`: single-origin mode without an origin, which the configuration excludes.
-pub(super) fn endpoint(routes: &Routes, route: &HostRoute<'_>) -> Option<Arc<Endpoint>> {
+pub(super) fn origin(routes: &Routes, route: &HostRoute<'_>) -> Option<Arc<Origin>> {
     match route.origin() {
-        OriginSel::Aws => Some(Endpoint::new(true, route.dial_name(), 443)),
+        OriginSel::Aws => Some(Origin::alone(Endpoint::new(true, route.dial_name(), 443))),
         OriginSel::Custom(index) => routes.custom.get(index).cloned(),
         OriginSel::Single => routes.single.clone(),
     }
 }
 
-/// Request line and header lines without the empty line; `keep` decides about each end-to-end header.
+/// Request line and header lines without the empty line, with this process's name at their end; `keep` decides about each end-to-end header.
 pub(super) fn lines(
+    shard: &Shard,
     head: &RequestHead<'_>,
     auth: &Auth<'_>,
     keep: impl Fn(&str) -> bool,
@@ -59,6 +62,7 @@ pub(super) fn lines(
     if head.body == RequestBody::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
+    chain::sign(shard, auth, &mut out);
     out
 }
 
@@ -102,9 +106,9 @@ pub(super) fn template(
     };
     let own_none_match = request.conditions.has_if_none_match() && auth.signs("if-none-match");
     Some(Arc::new(Template {
-        lines: lines(head, auth, keep).into_boxed_slice(),
+        lines: lines(shard, head, auth, keep).into_boxed_slice(),
         method: head.method,
-        endpoint: endpoint(&shard.world.routes, route)?,
+        origin: origin(&shard.world.routes, route)?,
         range_signed: range_signed || !may_range,
         has_if_match: !auth.may_add("if-match"),
         may_revalidate: !own_none_match && auth.may_add("if-none-match"),

@@ -7,6 +7,7 @@
 mod access;
 pub mod answer;
 mod body;
+pub mod chain;
 pub mod client;
 mod deliver;
 pub mod failure;

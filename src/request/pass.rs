@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::config::Freshness;
+use crate::fill::elsewhere::answers_a_read;
 use crate::http::Method;
 use crate::io::{Either, race};
 use crate::metrics::{self, Counter, UpstreamKind};
@@ -14,7 +15,7 @@ use crate::s3::{
     parse_multi_delete,
 };
 use crate::shard::disk::Announced;
-use crate::upstream::{Claim, Endpoint, Response, UpstreamError};
+use crate::upstream::{Claim, Endpoint, Origin, Patience, Query, Response, UpstreamError};
 
 use super::answer::CacheStatus;
 use super::failure::Failure;
@@ -23,7 +24,7 @@ use super::keep::{self, Completing, Keeping};
 use super::relay::Relay;
 use super::report::Report;
 use super::upload::{self, Uploaded};
-use super::{End, Exchange, forward};
+use super::{End, Exchange, chain, forward};
 
 /// How long the origin may take to answer what can take minutes: a copy, the completion of a multipart upload, a large delete.
 pub(super) const LONG_ANSWER_MS: u64 = 15 * 60 * 1000;
@@ -37,7 +38,10 @@ pub(super) async fn serve(
 ) -> End {
     report.outcome = metrics::Outcome::Pass;
     out.clear();
-    let Some(endpoint) = forward::endpoint(&exchange.shard.world.routes, exchange.route) else {
+    if let Some(failure) = chain::refusal(exchange.shard, exchange.head) {
+        return exchange.fail(&failure, report, out).await;
+    }
+    let Some(origin) = forward::origin(&exchange.shard.world.routes, exchange.route) else {
         return exchange
             .fail(
                 &Failure::new(ErrorCode::AccessDenied, "the host leads to no origin"),
@@ -51,12 +55,12 @@ pub(super) async fn serve(
         .shard
         .metrics()
         .count(Counter::UpstreamRequests(UpstreamKind::Pass));
-    let mut request = forward::lines(head, &exchange.request.auth, |_| true);
+    let mut request = forward::lines(exchange.shard, head, &exchange.request.auth, |_| true);
     request.extend_from_slice(b"\r\n");
     if exchange.request.touches == Touches::Nothing && head.body.is_empty() {
-        return read_through(exchange, &endpoint, &request, status, report, out).await;
+        return read_through(exchange, &origin, &request, status, report, out).await;
     }
-    write_through(exchange, &endpoint, &request, status, report, out).await
+    write_through(exchange, &origin.first, &request, status, report, out).await
 }
 
 /// Tells the disk tier that a write to an object begins.
@@ -80,7 +84,7 @@ async fn announce(exchange: &Exchange<'_>) -> Option<Announced> {
 /// A request without a body that changes nothing.
 async fn read_through(
     exchange: &Exchange<'_>,
-    endpoint: &Arc<Endpoint>,
+    origin: &Origin,
     request: &[u8],
     status: CacheStatus,
     report: &mut Report,
@@ -89,9 +93,16 @@ async fn read_through(
     let leaves = std::pin::pin!(exchange.client.leaves());
     let interims = Interims::new(exchange);
     let relayed = |head: &[u8]| interims.relay(head);
-    let upstream = &exchange.shard.upstream;
-    let asked = upstream.fetch_with_interims(endpoint, request, exchange.head.method, &relayed);
-    let asked = std::pin::pin!(asked);
+    let query = Query {
+        origin,
+        request,
+        method: exchange.head.method,
+        patience: Patience::Full,
+        hedge_after_ms: 0,
+        takes: &answers_a_read,
+        interim: Some(&relayed),
+    };
+    let asked = std::pin::pin!(exchange.shard.upstream.ask_origin(&query));
     let answered = race(asked, leaves).await;
     if let Err(gone) = interims.rest().await {
         return End::gone(gone, report);
@@ -294,7 +305,7 @@ async fn write_through(
     drop(copying);
     match &result {
         Uploaded::Answered { response, .. } => {
-            upstream.judge(endpoint, admitted, Ok(response.status()));
+            upstream.judge(endpoint, admitted, Ok(response));
         }
         Uploaded::Failed(error) => upstream.judge(endpoint, admitted, Err(error)),
         Uploaded::Malformed | Uploaded::Gone(_) => drop(admitted),

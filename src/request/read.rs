@@ -26,7 +26,7 @@ use super::deliver::{Asking, Coverage, Delivery, Stopped, coverage};
 use super::failure::Failure;
 use super::hit::Begun;
 use super::report::Report;
-use super::{End, Exchange, forward, hit, pass};
+use super::{End, Exchange, chain, forward, hit, pass};
 
 /// Offsets from here on are of no object that is kept; stripe numbers below it fit their type.
 const OFFSET_MAX: u64 = 1 << 54;
@@ -114,8 +114,11 @@ impl Read<'_, '_> {
         right
     }
 
-    /// Notes what the origin said of the client's right, if it was asked.
+    /// Notes what the origin said of the client's right, if it was asked. A fallback's yes is for one request.
     fn heard(&self, report: &Report) {
+        if report.by_fallback {
+            return;
+        }
         if let (Some(right), Some(status)) = (self.right.get(), report.origin_status) {
             let right = right.heard(self.shard(), status);
             self.right.set(Some(right));
@@ -138,7 +141,7 @@ impl Read<'_, '_> {
             return Found::Ask;
         }
         let request = &self.exchange.request;
-        let (mut spec, mut fresh_ms) = (self.spec(), policy.ttl_ms_of(self.is_head()));
+        let (mut spec, mut fresh_ms) = (self.spec(), self.fresh_ms(head, policy));
         let mut instead = None;
         if request.conditions.any() {
             let head_ttl_ms = policy.head_ttl_ms;
@@ -290,9 +293,8 @@ impl Read<'_, '_> {
         report.outcome = outcome_of(status);
         // An answer that would break off in its middle is worse than an error.
         if matches!(status, CacheStatus::Partial | CacheStatus::Miss)
-            && let Some(error) = self.refusal()
+            && let Some(failure) = self.no_rest()
         {
-            let failure = Failure::of_upstream(&error);
             return Box::pin(self.exchange.fail(&failure, report, out)).await;
         }
         let asking = if status == CacheStatus::Hit {
@@ -367,6 +369,9 @@ impl Read<'_, '_> {
             );
             return self.exchange.fail(&failure, report, out).await;
         };
+        if let Some(failure) = chain::refusal(self.shard(), self.exchange.head) {
+            return self.exchange.fail(&failure, report, out).await;
+        }
         let mut fetch = self.opening(&asking);
         if let Some((head, fresh_ms)) = known {
             (fetch.known, fetch.fresh_ms) = (Some(head), fresh_ms);
@@ -385,6 +390,7 @@ impl Read<'_, '_> {
             match outcome {
                 Outcome::Ready(ready) => {
                     report.origin_status = ready.came.origin_status();
+                    report.by_fallback = ready.head.is_by_fallback();
                     // Nobody but the origin may say yes.
                     if report.origin_status.is_none() && !self.right(asking.policy).is_known() {
                         return self.otherwise(Outcome::Alone, status, report, out).await;

@@ -64,13 +64,15 @@ impl Relay<'_, '_> {
         out: &mut Vec<u8>,
     ) -> End {
         report.origin_status = Some(response.status());
+        report.by_fallback = response.is_by_fallback();
         out.clear();
         let (frame, keep_alive) = {
             let head = response.head();
             let frame = self.frame(&head);
             let keep_alive =
                 self.exchange.keep_alive && self.body_complete && frame != Frame::Close;
-            self.write_head(&head, frame, keep_alive, out);
+            let marks = (keep_alive, response.is_by_fallback());
+            self.write_head(&head, frame, marks, out);
             (frame, keep_alive)
         };
         let result = self.body(&mut response, frame, report, out).await;
@@ -108,7 +110,7 @@ impl Relay<'_, '_> {
         &self,
         head: &ResponseHead<'_>,
         frame: Frame,
-        keep_alive: bool,
+        (keep_alive, by_fallback): (bool, bool),
         out: &mut Vec<u8>,
     ) {
         let mut buffer = itoa::Buffer::new();
@@ -129,7 +131,7 @@ impl Relay<'_, '_> {
         if frame == Frame::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
-        out.extend_from_slice(self.status.lines().as_bytes());
+        self.status.write(by_fallback, out);
         connection(out, self.exchange.head.version, keep_alive);
         out.extend_from_slice(b"\r\n");
     }

@@ -31,6 +31,8 @@ pub struct Report {
     pub bytes_sent: u64,
     /// The origin's status, when it was asked.
     pub origin_status: Option<u16>,
+    /// Whether what was said came from a fallback.
+    pub by_fallback: bool,
     /// What failed, in our own words.
     pub error: Option<&'static str>,
     /// The S3 operation's name.
@@ -52,6 +54,7 @@ impl Report {
             status: 0,
             bytes_sent: 0,
             origin_status: None,
+            by_fallback: false,
             error: None,
             operation: "",
         }
@@ -159,6 +162,7 @@ impl Report {
                 .unwrap_or_default(),
             result: self.outcome,
             origin_status: self.origin_status,
+            by_fallback: self.by_fallback,
             duration_us: duration_ns / 1000,
             first_byte_us: self.first_byte_ns(ended).map(|ns| ns / 1000),
             request_id: &self.id,

@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use crate::base::clock;
 use crate::cache::Head;
-use crate::config::Freshness;
+use crate::config::{Freshness, ObjectPolicy};
 use crate::fill::{Came, Outcome, Ready};
 use crate::s3::{Unmet, Verdict};
-use crate::upstream::{Endpoint, Fault, Health, UpstreamError, is_outage};
+use crate::upstream::{Fault, Health, Origin, UpstreamError, is_outage};
 
 use super::answer::{CacheStatus, Reason};
+use super::failure::Failure;
 use super::read::{Read, outcome_of, resolve};
 use super::report::Report;
-use super::{End, forward};
+use super::{End, chain, forward};
 
 /// What a copy that is all here says to a request.
 pub(super) enum Plan {
@@ -58,7 +59,7 @@ impl Read<'_, '_> {
         let policy = self.policy();
         // Where the origin decides, only the head says.
         let by_origin = policy.freshness == Freshness::Origin && policy.ttl_ms > 0;
-        if (policy.stale_if_error_ms > 0 || by_origin) && self.health() != Health::Well {
+        if (policy.stale_if_error_ms > 0 || by_origin) && self.fails() {
             let key = self.object.encoded();
             let shard = self.shard();
             let known = shard.known_or_on_disk(self.digest, key, self.stamp).await;
@@ -72,27 +73,55 @@ impl Read<'_, '_> {
         self.open(status, None, report, out).await
     }
 
+    /// Whether the origin is well in its first place.
     fn health(&self) -> Health {
         let upstream = &self.exchange.shard.upstream;
-        let health = |endpoint: Arc<Endpoint>| upstream.health(&endpoint);
-        self.endpoint().map_or(Health::Well, health)
+        let health = |origin: Arc<Origin>| upstream.health(&origin.first);
+        self.origin().map_or(Health::Well, health)
+    }
+
+    /// Whether the origin fails wherever it may be asked.
+    fn fails(&self) -> bool {
+        let upstream = &self.exchange.shard.upstream;
+        self.origin()
+            .is_some_and(|origin| !upstream.is_reachable(&origin))
     }
 
     /// That the origin is not asked now.
-    pub(super) fn refusal(&self) -> Option<UpstreamError> {
-        let endpoint = self.endpoint()?;
-        self.exchange.shard.upstream.refusal(&endpoint)
+    fn refusal(&self) -> Option<UpstreamError> {
+        let origin = self.origin()?;
+        self.exchange.shard.upstream.refusal_of(&origin)
     }
 
-    fn endpoint(&self) -> Option<Arc<Endpoint>> {
+    /// Why the origin cannot be asked for the rest of an answer.
+    pub(super) fn no_rest(&self) -> Option<Failure> {
+        let looped = chain::refusal(self.exchange.shard, self.exchange.head);
+        looped.or_else(|| Some(Failure::of_upstream(&self.refusal()?)))
+    }
+
+    /// How long a head is used without asking.
+    pub(super) fn fresh_ms(&self, head: &Head, policy: ObjectPolicy) -> u64 {
+        match head.is_by_fallback() {
+            true => 0,
+            false => policy.ttl_ms_of(self.is_head()),
+        }
+    }
+
+    fn origin(&self) -> Option<Arc<Origin>> {
         let exchange = self.exchange;
-        forward::endpoint(&exchange.shard.world.routes, exchange.route)
+        forward::origin(&exchange.shard.world.routes, exchange.route)
     }
 
     /// Whether a copy may be served without waiting for its origin, and why.
     fn at_once(&self, head: &Head, fresh_ms: u64, health: Health) -> Option<CacheStatus> {
         let (policy, now_ms) = (self.policy_for(head), clock::now_ms());
-        if health != Health::Well && head.is_fresh(now_ms, policy.stale_if_error_until()) {
+        // A fallback's word holds as long as the first place cannot be asked.
+        let fresh = head.is_fresh(now_ms, policy.ttl_ms_of(self.is_head()));
+        if head.is_by_fallback() && health != Health::Well && fresh {
+            return Some(CacheStatus::Hit);
+        }
+        let until_ms = policy.stale_if_error_until();
+        if health != Health::Well && head.is_fresh(now_ms, until_ms) && self.fails() {
             return Some(CacheStatus::StaleIfError);
         }
         if self.accepts(head) {
@@ -148,7 +177,7 @@ impl Read<'_, '_> {
         let origin_fails = match outcome {
             Outcome::Failed(error) => error.fault() == Fault::Origin,
             Outcome::Relay(response) => is_outage(response.status()),
-            Outcome::Alone => policy.stale_if_error_ms > 0 && self.health() != Health::Well,
+            Outcome::Alone => policy.stale_if_error_ms > 0 && self.fails(),
             Outcome::Ready(_) | Outcome::Busy => false,
         };
         if !origin_fails || policy.stale_if_error_ms == 0 {
@@ -184,6 +213,7 @@ impl Read<'_, '_> {
         out: &mut Vec<u8>,
     ) -> End {
         report.outcome = outcome_of(status);
+        report.by_fallback = head.is_by_fallback();
         head.touch();
         match plan {
             Plan::Without(reason) => {

@@ -190,8 +190,10 @@ mod tests {
             object_bytes_max: 1,
             disk: false,
             compress: false,
+            write_through: false,
             stale_if_error_ms: HOUR,
             stale_while_revalidate_ms: HOUR,
+            hedge_after_ms: 0,
         }
     }
 

@@ -19,19 +19,22 @@ use crate::cache::forbidden::Forbidden;
 use crate::cache::grants::Grants;
 use crate::cache::partition::Partition;
 use crate::cache::stamps::Stamps;
-use crate::config::{AccessLog as AccessLogSetting, HugePages, Level, Loaded, Rules, Settings};
+use crate::config::{
+    AccessLog as AccessLogSetting, HugePages, Level, Loaded, OriginUrl, Rules, Scheme, Settings,
+};
 use crate::io::listen::Listener;
 use crate::io::probe;
 use crate::listener::acceptor;
 use crate::metrics::{Gauge, Registry};
 use crate::ram::selftest;
+use crate::request::chain::NAME_PREFIX;
 use crate::s3::{CustomOrigin, OriginMap, OriginMapConfig, SingleOrigin};
 use crate::shard::mailbox::Mailbox;
 use crate::shard::staging::Share;
 use crate::shard::{Routes, ShardShared, World};
 use crate::upstream::dns::{Resolver, ResolverConfig};
 use crate::upstream::{
-    AddressRule, BreakerConfig, Endpoint, Outages, TlsConfig, TlsRoots, UpstreamConfig,
+    AddressRule, BreakerConfig, Endpoint, Origin, Outages, TlsConfig, TlsRoots, UpstreamConfig,
 };
 
 use super::disk::DiskThreads;
@@ -130,14 +133,17 @@ fn proves_huge_pages(settings: &Settings) -> bool {
     }
 }
 
+/// What tells this process from all other millraces that a request may come by.
+fn name() -> Result<Box<str>, ServerError> {
+    let secret = probe::secret().map_err(resource("the kernel gives no random bytes"))?;
+    let digits: String = secret[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok(format!("{NAME_PREFIX}{digits}").into())
+}
+
 fn routes(settings: &Settings) -> Result<Routes, ServerError> {
-    let endpoint = |url: &crate::config::OriginUrl| {
-        Endpoint::new(
-            url.scheme == crate::config::Scheme::Https,
-            &url.host,
-            url.port,
-        )
-    };
     let single = settings.routing.origin.as_ref();
     let map = OriginMap::new(OriginMapConfig {
         single_origin: single.map(|url| SingleOrigin {
@@ -148,15 +154,22 @@ fn routes(settings: &Settings) -> Result<Routes, ServerError> {
         aws: settings.routing.aws,
         custom: settings.origins.iter().map(custom_origin).collect(),
     })?;
-    let custom = settings
-        .origins
-        .iter()
-        .map(|origin| endpoint(&origin.url))
-        .collect();
+    let named = settings.origins.iter();
     Ok(Routes {
         map,
-        single: single.map(endpoint),
-        custom,
+        single: single.map(|url| origin(url, &settings.routing.fallback)),
+        custom: named
+            .map(|named| origin(&named.url, &named.fallback))
+            .collect(),
+    })
+}
+
+fn origin(first: &OriginUrl, fallbacks: &[OriginUrl]) -> Arc<Origin> {
+    let endpoint =
+        |url: &OriginUrl| Endpoint::new(url.scheme == Scheme::Https, &url.host, url.port);
+    Arc::new(Origin {
+        first: endpoint(first),
+        fallbacks: fallbacks.iter().map(endpoint).collect(),
     })
 }
 
@@ -196,6 +209,7 @@ fn upstream_config(
         pool_idle_max: upstream.pool_idle_max,
         connections_max: upstream.connections_max,
         retries: upstream.retries,
+        hedge_percent_max: upstream.hedge_percent_max,
         failures_to_rest: upstream.failures_to_rest,
         rest_ms: upstream.rest_ms,
         congestion: settings.tcp.congestion.clone().unwrap_or_default(),
@@ -259,6 +273,7 @@ fn world(
         policy: limits::policy(settings, by_reference),
         rules: Arc::new(Rules::of(settings, 1)),
         routes: routes(settings)?,
+        name: name()?,
         draining: AtomicBool::new(false),
     };
     Ok((Arc::new(world), partitions))
@@ -287,13 +302,9 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let contact = Contact::of(&admin_listener);
     let desk = (admin_listener, contact.run.clone());
     let (names, events) = start_control(loaded, &world, &readiness, desk)?;
-    let named = world
-        .routes
-        .single
-        .iter()
-        .chain(&world.routes.custom)
-        .map(Arc::clone)
-        .collect();
+    let named = world.routes.single.iter().chain(&world.routes.custom);
+    let named = named.flat_map(|origin| std::iter::once(&origin.first).chain(&origin.fallbacks));
+    let named = named.map(Arc::clone).collect();
     let mut own: Vec<_> = doors.iter().map(|door| door.address()).collect();
     own.push(settings.admin.listen);
     let allow = guard::address_rule(own, named);

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::metrics::{
-    BreakerState, Counter, Gauge, Histogram, Registry, ShardMetrics, StatusClass, TlsSession,
-    UpstreamFailure,
+    BreakerState, Counter, FallbackResult, Gauge, HedgeResult, Histogram, Registry, ShardMetrics,
+    StatusClass, TlsSession, UpstreamFailure,
 };
 use crate::upstream::{Endpoint, Phase, UpstreamError, UpstreamEvents};
 
@@ -94,6 +94,15 @@ impl UpstreamEvents for ShardEvents {
 
     fn refused(&self) {
         self.metrics().count(Counter::UpstreamRefused);
+    }
+
+    fn fell_back(&self, fallback: &Endpoint, result: FallbackResult) {
+        self.metrics().count(Counter::UpstreamFallbacks(result));
+        tracing::debug!(%fallback, ?result, "a fallback was asked");
+    }
+
+    fn hedged(&self, result: HedgeResult) {
+        self.metrics().count(Counter::UpstreamHedges(result));
     }
 
     fn rested(&self, address: SocketAddr) {

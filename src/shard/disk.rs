@@ -13,7 +13,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::base::clock;
 use crate::cache::Head;
-use crate::cache::head::HeadParts;
+use crate::cache::head::{HeadParts, lines_of};
 use crate::cache::on_disk::{DiskExtent, DiskHead, Spot, name_of};
 use crate::cache::partition::Lease;
 use crate::cache::stamps::Stamp;
@@ -209,10 +209,16 @@ impl Drop for HeadToken {
     }
 }
 
+/// The stored lines but for those that say how a cache behind us came by its answer.
+fn of_object(head: &Head) -> impl Iterator<Item = &[u8]> {
+    let lines = lines_of(head.lines()).filter(|line| !line.is("cache-status"));
+    lines.map(|line| line.raw)
+}
+
 /// Whether answers from two heads are the same, the second one being the newer; a version that was copied in place keeps its ETag and changes its headers.
 fn says_the_same(one: &Head, other: &Head) -> bool {
     one.version() == other.version()
-        && one.lines() == other.lines()
+        && (one.lines() == other.lines() || of_object(one).eq(of_object(other)))
         && one.checksum_lines() == other.checksum_lines()
         && counted_age_ms(other) <= counted_age_ms(one)
 }
@@ -486,7 +492,8 @@ impl Shard {
     pub(super) fn keep_head(&self, head: &Arc<Head>, older: Option<&Head>, stamp: Stamp) {
         let Some(disk) = &self.disk else { return };
         let object = head.object();
-        if disk.is_announced(object) {
+        // What a fallback says is not what a later process may take for the origin's word.
+        if disk.is_announced(object) || head.is_by_fallback() {
             return;
         }
         let confirmed_unix_ms = unix_ms_of(head.confirmed_ms());
@@ -907,6 +914,7 @@ fn head_of(record: &Record<'_>, confirmed_unix_ms: u64) -> Head {
         dated: record
             .dated
             .map(|dated| dated_at(dated, record.confirmed_unix_ms, confirmed_unix_ms)),
+        ..HeadParts::default()
     };
     Head::new(record.object, parts)
 }

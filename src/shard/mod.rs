@@ -40,7 +40,7 @@ use crate::io::lend::Lender;
 use crate::io::watchdog::Watchdog;
 use crate::metrics::{Counter, Registry, ShardMetrics};
 use crate::s3::{ObjectKeyRef, OriginMap};
-use crate::upstream::{Endpoint, Upstream};
+use crate::upstream::{Origin, Upstream};
 
 use asks::{Asks, Ticket};
 use mailbox::Mailbox;
@@ -79,10 +79,10 @@ pub struct Policy {
 pub struct Routes {
     /// Hosts to origins.
     pub map: OriginMap,
-    /// The endpoint of single-origin mode.
-    pub single: Option<Arc<Endpoint>>,
-    /// Endpoints of configured origins, by index.
-    pub custom: Vec<Arc<Endpoint>>,
+    /// The origin of single-origin mode.
+    pub single: Option<Arc<Origin>>,
+    /// Configured origins, by index.
+    pub custom: Vec<Arc<Origin>>,
 }
 
 /// One shard as the others see it.
@@ -124,6 +124,8 @@ pub struct World {
     pub rules: Arc<Rules>,
     /// Hosts to origins.
     pub routes: Routes,
+    /// What this process calls itself to those it asks.
+    pub name: Box<str>,
     /// Stop taking requests.
     pub draining: AtomicBool,
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::http::HeadLimits;
+use crate::metrics::{FallbackResult, HedgeResult};
 
 use super::breaker::Phase;
 use super::endpoint::Endpoint;
@@ -34,6 +35,8 @@ pub struct UpstreamConfig {
     pub connections_max: usize,
     /// How often a safe request is sent again.
     pub retries: u32,
+    /// Share of the requests in flight that may be asked a second time beside the first.
+    pub hedge_percent_max: u32,
     /// Failures in a row after which an address rests; at least 1.
     pub failures_to_rest: u32,
     /// The first rest; each further one is twice as long, up to 64 times this.
@@ -61,6 +64,7 @@ impl Default for UpstreamConfig {
             pool_idle_max: 64,
             connections_max: 1024,
             retries: 2,
+            hedge_percent_max: 10,
             failures_to_rest: 3,
             rest_ms: 5_000,
             congestion: String::new(),
@@ -113,6 +117,10 @@ pub trait UpstreamEvents {
     fn turned(&self, _endpoint: &Endpoint, _before: Phase, _after: Phase) {}
     /// A request was not sent because the breaker of its origin is open.
     fn refused(&self) {}
+    /// A fallback was asked in the place of an origin.
+    fn fell_back(&self, _fallback: &Endpoint, _result: FallbackResult) {}
+    /// A request had, or should have had, a second try beside the first.
+    fn hedged(&self, _result: HedgeResult) {}
     /// Plain bytes went to an origin.
     fn sent(&self, _bytes: usize) {}
     /// Plain bytes came from an origin.

@@ -4,12 +4,15 @@
 //! connection until its response head has come, as often as `retries` says; any other only if no byte of it was sent.
 //! A kept connection that the origin had closed costs one more try that is not counted, and is no failure of anybody.
 
+use std::cell::Cell;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::clock::now_ns;
 use crate::http::Method;
+use crate::io::{Either, race, sleep_ms};
 
 use super::breaker::Claim;
 use super::conn::{Awaiting, Conn};
@@ -17,8 +20,15 @@ use super::dial::Tries;
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
 use super::heads::{FinalHead, HeadRead};
+use super::hedge::Way;
+use super::outages::Health;
 use super::response::{DetachedResponse, Response};
 use super::{Reuse, Upstream};
+
+/// How long who has something else to answer with waits before it looks how others fared.
+const LEAVES_AFTER_MS: u64 = 1_000;
+/// How often it looks then.
+const LOOK_MS: u64 = 50;
 
 /// How long an answer is worth waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,24 +48,32 @@ pub type OnInterim<'r> = &'r dyn Fn(&[u8]);
 
 /// What is sent, and who hears of interim answers (1xx) to it.
 #[derive(Clone, Copy)]
-struct Asked<'r> {
+pub(super) struct Asked<'r> {
     /// A whole head with its blank line.
-    request: &'r [u8],
+    pub(super) request: &'r [u8],
     /// The one in it.
-    method: Method,
-    interim: Option<OnInterim<'r>>,
+    pub(super) method: Method,
+    pub(super) interim: Option<OnInterim<'r>>,
 }
 
 /// How one try failed.
-enum Failed {
+pub(super) enum Failed {
     /// No byte of the request was sent.
     Unsent(UpstreamError),
     /// The origin may have it.
     Sent { error: UpstreamError, reused: bool },
 }
 
+impl Failed {
+    pub(super) fn error(&self) -> &UpstreamError {
+        match self {
+            Self::Unsent(error) | Self::Sent { error, .. } => error,
+        }
+    }
+}
+
 /// Whether a request may reach an origin twice (RFC 9110, section 9.2.1).
-fn is_safe(method: Method) -> bool {
+pub(super) fn is_safe(method: Method) -> bool {
     match method {
         Method::Get | Method::Head | Method::Options => true,
         Method::Put | Method::Post | Method::Delete | Method::Connect | Method::Other => false,
@@ -77,25 +95,6 @@ impl Upstream {
         self.ask(endpoint, request, method, Patience::Full).await
     }
 
-    /// The same; `interim` is given each interim response head as it came. There may be some of a try that failed in the end.
-    ///
-    /// # Errors
-    /// As [`Upstream::fetch`].
-    pub async fn fetch_with_interims(
-        self: &Rc<Self>,
-        endpoint: &Arc<Endpoint>,
-        request: &[u8],
-        method: Method,
-        interim: OnInterim<'_>,
-    ) -> Result<Response, UpstreamError> {
-        let asked = Asked {
-            request,
-            method,
-            interim: Some(interim),
-        };
-        self.ask_as(endpoint, asked, Patience::Full).await
-    }
-
     /// The same, as long as the answer is worth waiting for.
     ///
     /// # Errors
@@ -112,14 +111,16 @@ impl Upstream {
             method,
             interim: None,
         };
-        self.ask_as(endpoint, asked, patience).await
+        self.ask_hedged(endpoint, asked, patience, 0).await
     }
 
-    async fn ask_as(
+    /// The same, asked once more beside the first time after `hedge_after_ms` without an answer (0: not).
+    pub(super) async fn ask_hedged(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        asked: Asked<'_>,
+        what: Asked<'_>,
         patience: Patience,
+        hedge_after_ms: u64,
     ) -> Result<Response, UpstreamError> {
         let claim = match patience {
             Patience::Full | Patience::Once => Claim::Answer,
@@ -128,28 +129,63 @@ impl Upstream {
         };
         let admitted = self.admit(endpoint, claim)?;
         // Others wait for what becomes of a probe.
-        let patience = match admitted.is_probe() {
-            true => Patience::Spare,
-            false => patience,
+        let (patience, hedge_after_ms) = match admitted.is_probe() {
+            true => (Patience::Spare, 0),
+            false => (patience, hedge_after_ms),
         };
-        let result = self.fetch_admitted(endpoint, asked, patience);
-        let result = result.await;
-        self.judge(endpoint, admitted, result.as_ref().map(Response::status));
+        let result = match patience {
+            Patience::Once => self.fetch_or_leave(endpoint, what, hedge_after_ms).await,
+            Patience::Full | Patience::Rest | Patience::Spare => {
+                let fetched = self.fetch_admitted(endpoint, what, patience, hedge_after_ms);
+                fetched.await
+            }
+        };
+        self.judge(endpoint, admitted, result.as_ref());
         result
     }
 
-    async fn fetch_admitted(
+    /// Who has something else to answer with does not wait any more once the origin has failed for somebody who waited longer.
+    pub(super) async fn fetch_or_leave(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        asked: Asked<'_>,
-        patience: Patience,
+        what: Asked<'_>,
+        hedge_after_ms: u64,
     ) -> Result<Response, UpstreamError> {
-        let safe = is_safe(asked.method);
+        let fetched = self.fetch_admitted(endpoint, what, Patience::Once, hedge_after_ms);
+        let mut fetched = pin!(fetched);
+        let mut waits_ms = LEAVES_AFTER_MS.min(self.shared.config.first_byte_timeout_ms / 2);
+        loop {
+            let nap = pin!(sleep_ms(waits_ms));
+            if let Either::First(result) = race(fetched.as_mut(), nap).await {
+                return result;
+            }
+            if self.health(endpoint) != Health::Well {
+                return Err(UpstreamError::Out {
+                    host: endpoint.host.clone(),
+                    pause_ms: 0,
+                });
+            }
+            waits_ms = LOOK_MS;
+        }
+    }
+
+    pub(super) async fn fetch_admitted(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        what: Asked<'_>,
+        patience: Patience,
+        hedge_after_ms: u64,
+    ) -> Result<Response, UpstreamError> {
+        let safe = is_safe(what.method);
+        let hedge_after_ms = if safe { hedge_after_ms } else { 0 };
         let mut reuse = if safe { Reuse::Any } else { Reuse::Recent };
         let mut tries = Tries::new(self.shared.config.retries);
         loop {
-            let attempt = self.attempt(endpoint, asked, reuse, &tries.avoid);
-            let (error, may_repeat) = match attempt.await {
+            let way = (reuse, &*tries.avoid);
+            let (error, may_repeat) = match self
+                .attempt_hedged(endpoint, what, way, hedge_after_ms)
+                .await
+            {
                 Ok(response) => return Ok(response),
                 Err(Failed::Unsent(error)) => (error, true),
                 Err(Failed::Sent {
@@ -177,17 +213,19 @@ impl Upstream {
         }
     }
 
-    async fn attempt(
+    /// One try; says in `dialled` where it went.
+    pub(super) async fn attempt(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
         asked: Asked<'_>,
-        reuse: Reuse,
-        avoid: &[IpAddr],
+        (reuse, avoid): Way<'_>,
+        dialled: &Cell<Option<IpAddr>>,
     ) -> Result<Response, Failed> {
         let conn = self
             .open(endpoint, reuse, avoid)
             .await
             .map_err(Failed::Unsent)?;
+        dialled.set(Some(conn.address().ip()));
         let reused = conn.is_reused();
         let answered = self.exchange(conn, asked).await;
         answered.map_err(|error| Failed::Sent { error, reused })
@@ -255,7 +293,7 @@ async fn final_head(conn: &mut Conn, asked: Asked<'_>) -> Result<FinalHead, Upst
 }
 
 /// What a kept connection says that the origin had closed before the request came: the end or a reset, and not a byte of an answer.
-fn is_stale(error: &UpstreamError) -> bool {
+pub(super) fn is_stale(error: &UpstreamError) -> bool {
     matches!(
         error,
         UpstreamError::Reset { .. } | UpstreamError::ClosedBeforeHead { received: 0, .. }

@@ -15,6 +15,7 @@
 
 mod addresses;
 mod breaker;
+mod chain;
 mod chunked_body;
 mod config;
 mod conn;
@@ -23,7 +24,9 @@ pub mod dns;
 mod endpoint;
 mod error;
 mod exchange;
+mod fallback;
 mod heads;
+mod hedge;
 mod names;
 mod outages;
 mod permits;
@@ -49,12 +52,14 @@ pub use conn::{Awaiting, Conn};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Fault, UpstreamError};
 pub use exchange::Patience;
+pub use fallback::{Origin, Query};
 pub use heads::{FinalHead, HeadRead};
 pub use outages::{Admitted, Health, Outages, is_outage};
 pub use response::{DetachedResponse, Response};
 pub use tls::{TlsConfig, TlsError, TlsRoots, TlsSetupError};
 
 use addresses::RestPolicy;
+use hedge::InFlight;
 use names::Names;
 use permits::Permits;
 use pool::IdlePool;
@@ -90,6 +95,7 @@ pub struct Upstream {
     names: Names,
     pool: RefCell<IdlePool<Conn>>,
     prng: Prng,
+    in_flight: InFlight,
     sweeping: Cell<bool>,
 }
 
@@ -113,6 +119,7 @@ impl Upstream {
             names: Names::new(resolve, policy),
             pool: RefCell::new(IdlePool::new(config.pool_idle_max, config.keepalive_ms)),
             prng: Prng::new(config.seed),
+            in_flight: InFlight::default(),
             sweeping: Cell::new(false),
             shared: Rc::new(Shared {
                 watchdog,

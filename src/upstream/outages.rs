@@ -12,8 +12,10 @@ use crate::base::clock::now_ms;
 
 use super::Upstream;
 use super::breaker::{Admission, Breaker, BreakerConfig, Claim, Phase};
+use super::chain::is_of_parent;
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
+use super::response::Response;
 
 /// Origins that fail at a time and have a breaker. Their names may come from clients' `Host`.
 const ORIGINS_MAX: usize = 1024;
@@ -201,15 +203,15 @@ impl Upstream {
         }
     }
 
-    /// Says how a request fared that was admitted: with the status of its answer, or the error.
+    /// Says how a request fared that was admitted: with its answer, or the error. What a parent cache says of its own origin says nothing of itself.
     pub fn judge(
         &self,
         endpoint: &Arc<Endpoint>,
         mut admitted: Admitted,
-        result: Result<u16, &UpstreamError>,
+        result: Result<&Response, &UpstreamError>,
     ) {
         let failed = match result {
-            Ok(status) => is_outage(status),
+            Ok(response) => is_outage(response.status()) && !is_of_parent(&response.head()),
             Err(error) if error.tells_of_origin() => true,
             Err(_) => return,
         };

@@ -43,6 +43,7 @@ struct State {
     received: u64,
     address: SocketAddr,
     waited_ns: u64,
+    by_fallback: bool,
 }
 
 /// A response whose head has come and whose body is being read.
@@ -94,6 +95,7 @@ impl Response {
             received: 0,
             address: conn.address(),
             waited_ns,
+            by_fallback: false,
         };
         let mut response = Self {
             upstream: Rc::clone(upstream),
@@ -120,6 +122,22 @@ impl Response {
     #[must_use]
     pub fn waited_ns(&self) -> u64 {
         self.state.waited_ns
+    }
+
+    /// Whether a fallback said it in the place of its origin.
+    #[must_use]
+    pub fn is_by_fallback(&self) -> bool {
+        self.state.by_fallback
+    }
+
+    pub(super) fn set_by_fallback(&mut self) {
+        self.state.by_fallback = true;
+    }
+
+    /// How old it was when it came, as a parent millrace says.
+    #[must_use]
+    pub fn age_ms(&self) -> u64 {
+        super::chain::age_ms(&self.head())
     }
 
     /// The head as it came, with its blank line.

@@ -22,6 +22,7 @@
 mod harness;
 
 mod access;
+mod chain;
 mod conditions;
 mod config_cli;
 mod crashes;
@@ -32,8 +33,10 @@ mod disk_hangs;
 mod disk_room;
 mod drain;
 mod failing_origin;
+mod fallback;
 mod freshness;
 mod golden;
+mod hedge;
 mod herd;
 mod hostile;
 mod http_client_shapes;
@@ -45,6 +48,7 @@ mod log_and_metrics;
 mod origin_decides;
 mod origin_decides_past;
 mod outage;
+mod outage_speed;
 mod own_writes;
 mod pass;
 mod purge;

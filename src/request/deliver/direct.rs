@@ -11,7 +11,7 @@ use crate::fill::validate::{Question, validate};
 use crate::io::{Either, race};
 use crate::metrics::{Counter, Source, UpstreamKind};
 use crate::ram::STRIPE_BYTES;
-use crate::upstream::Response;
+use crate::upstream::{Patience, Query, Response};
 
 use super::{Progressing, Stopped};
 
@@ -40,16 +40,6 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         shard
             .metrics()
             .count(Counter::UpstreamRequests(UpstreamKind::Pass));
-        let asked = std::pin::pin!(shard.upstream.fetch(
-            &template.endpoint,
-            &request,
-            template.method
-        ));
-        let response = match race(asked, self.leaves.as_mut()).await {
-            Either::First(Ok(response)) => response,
-            Either::First(Err(_)) => return Err(Stopped::Cut("the rest could not be fetched")),
-            Either::Second(()) => return Err(self.delivery.client.gone().into()),
-        };
         let question = Question {
             method: template.method,
             ranged: &ranged,
@@ -58,12 +48,29 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
             object_bytes_max: u64::MAX,
             by_origin: false,
         };
-        let fit = validate(question, &response.head());
-        match fit {
-            Ok(fit) if fit.version() == head.version() && fit.span.contains(&self.at) => {
-                Ok((response, fit.span))
-            }
-            _ => Err(Stopped::Cut(
+        let fits = |response: &Response| {
+            let fit = validate(question, &response.head()).ok()?;
+            let fits = fit.version() == head.version() && fit.span.contains(&self.at);
+            fits.then_some(fit.span)
+        };
+        let query = Query {
+            origin: &template.origin,
+            request: &request,
+            method: template.method,
+            patience: Patience::Full,
+            hedge_after_ms: 0,
+            takes: &|response| fits(response).is_some(),
+            interim: None,
+        };
+        let asked = std::pin::pin!(shard.upstream.ask_origin(&query));
+        let response = match race(asked, self.leaves.as_mut()).await {
+            Either::First(Ok(response)) => response,
+            Either::First(Err(_)) => return Err(Stopped::Cut("the rest could not be fetched")),
+            Either::Second(()) => return Err(self.delivery.client.gone().into()),
+        };
+        match fits(&response) {
+            Some(span) => Ok((response, span)),
+            None => Err(Stopped::Cut(
                 "the origin does not give the rest of this version",
             )),
         }

@@ -5,6 +5,7 @@
 
 mod body;
 mod detach;
+mod elsewhere;
 mod exchange;
 mod health;
 mod origin;
@@ -22,6 +23,7 @@ use crate::http::{HeadLimits, Method};
 use crate::io::runtime::ShardRuntime;
 use crate::io::watchdog::{SWEEP_MS, Watchdog};
 use crate::io::{sleep_ms, spawn};
+use crate::metrics::HedgeResult;
 
 use super::{
     Endpoint, Response, TlsConfig, TlsRoots, Upstream, UpstreamConfig, UpstreamError,
@@ -41,6 +43,7 @@ struct Counts {
     requested: Cell<u32>,
     failed: RefCell<Vec<String>>,
     retried: Cell<u32>,
+    hedged: RefCell<Vec<HedgeResult>>,
     rested: Cell<u32>,
     recovered: Cell<u32>,
     /// Shared with origins that wait until the client has what they sent.
@@ -76,6 +79,9 @@ impl UpstreamEvents for Counts {
     }
     fn retried(&self) {
         bump(&self.retried);
+    }
+    fn hedged(&self, result: HedgeResult) {
+        self.hedged.borrow_mut().push(result);
     }
     fn rested(&self, _address: SocketAddr) {
         bump(&self.rested);
