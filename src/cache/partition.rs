@@ -17,12 +17,15 @@ use crate::s3::covers;
 
 use super::eviction::{Resident, S3Fifo};
 use super::head::Head;
+use super::parts::{PartId, PartWriter};
 use super::read_map::{self, MapWriter, ReadMap};
 use super::stamps::{Stamp, Stamps};
 use super::{Extents, Index, on_disk};
 
 /// Most extents that one stripe may have; beyond it the oldest of the small ones make way.
 pub const EXTENTS_PER_STRIPE_MAX: usize = 128;
+/// There is room for one part to so many heads: a part is small, and few objects are read by their parts.
+const HEADS_TO_A_PART: usize = 4;
 /// How many times its own bytes are evicted for an extent before pages are emptied by force.
 const EVICT_FACTOR: u64 = 4;
 /// How long one search for room waits for looks at the index to end, which take some microseconds each.
@@ -118,6 +121,7 @@ pub struct Partition {
     /// Who has each page that is one slot.
     page_owners: Vec<Weak<Extent>>,
     tally: Tally,
+    parts: PartWriter,
     /// What is on disk.
     pub disk: on_disk::Writer,
 }
@@ -136,11 +140,13 @@ impl Partition {
             on_disk: Arc::clone(disk.index()),
             heads: read_map::table(heads_max),
             stripes: read_map::table(stripes),
+            parts: read_map::table(heads_max / HEADS_TO_A_PART),
+            stamps: Arc::clone(&stamps),
         });
+        let parts_max = heads_max / HEADS_TO_A_PART;
         Ok(Self {
             heads: MapWriter::new(Arc::new(Heads(Arc::clone(&index)))),
             stripes: MapWriter::new(Arc::new(Stripes(Arc::clone(&index)))),
-            index,
             head_policy: S3Fifo::default(),
             policy: S3Fifo::default(),
             slab,
@@ -150,6 +156,8 @@ impl Partition {
             extents: 0,
             page_owners,
             tally: Tally::default(),
+            parts: PartWriter::new(&index, parts_max),
+            index,
             disk,
         })
     }
@@ -217,10 +225,20 @@ impl Partition {
         if older.as_ref().is_some_and(|older| older.outlives(&head)) {
             return Some(Arc::new(head));
         }
-        let head = Arc::new(match &older {
+        let mut head = match &older {
             Some(older) => head.inherit(older),
             None => head,
-        });
+        };
+        head.stored_at(stamp);
+        let head = Arc::new(head);
+        if let Some(part) = head.part() {
+            let id = PartId {
+                object,
+                version: head.version(),
+                number: part.number,
+            };
+            self.parts.insert(id, part);
+        }
         // A confirmation does not make a hot object cold.
         head.set_frequency(older.map_or(0, |older| older.frequency()));
         self.head_policy.insert(

@@ -119,7 +119,8 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         let known = self.fetch.known.as_deref()?;
         let own = self.fetch.template.may_revalidate;
         let is_304 = response.status() == 304 && self.conditional;
-        is_304.then(|| confirmed(known, &response.head(), own))
+        let overridden = self.fetch.template.overridden;
+        is_304.then(|| confirmed(known, &response.head(), own, overridden))
     }
 
     /// A 304 to our own condition that leaves open what the object is like now: it is asked for without one.
@@ -245,6 +246,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             wants_checksums: self.fetch.template.wants_checksums,
             whole_will_do: self.fetch.client_whole && self.fetch.expected.is_none(),
             object_bytes_max: self.fetch.policy.object_bytes_max,
+            overridden: self.fetch.template.overridden,
         };
         let verdict = validate(question, &response.head());
         match verdict {

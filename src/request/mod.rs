@@ -6,6 +6,7 @@
 
 mod access;
 pub mod answer;
+mod asked;
 mod body;
 pub mod client;
 mod deliver;
@@ -280,7 +281,9 @@ async fn decide(exchange: &Exchange<'_>, report: &mut Report, out: &mut Vec<u8>)
             let failure = Failure::new(refusal.code(), "the request is not for an origin");
             Box::pin(exchange.fail(&failure, report, out)).await
         }
-        Operation::GetObject | Operation::HeadObject if is_in_time(exchange, report) => {
+        Operation::GetObject | Operation::HeadObject | Operation::PartRead
+            if exchange.request.is_cacheable() && is_in_time(exchange, report) =>
+        {
             read::serve(exchange, report, out).await
         }
         Operation::GetObject

@@ -17,11 +17,12 @@ use crate::fill::{Came, Fetch, Outcome, Ready};
 use crate::http::Method;
 use crate::io::{Either, race};
 use crate::metrics;
-use crate::s3::{ObjectKeyRef, RangeSpec, Resolved, Unmet, Verdict};
+use crate::s3::{ObjectKeyRef, RangeSpec, Unmet, Verdict};
 use crate::shard::Shard;
 
 use super::access::Right;
 use super::answer::{Answer, CacheStatus, Reason};
+use super::asked::{Asked, Place};
 use super::client::Gone;
 use super::deliver::{Asking, Coverage, Delivery, Stopped, coverage};
 use super::failure::Failure;
@@ -61,6 +62,7 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         digest,
         stamp,
         right: Cell::new(None),
+        asked: Asked::default(),
     };
     let end = match read.look_up(report, out) {
         Found::Begun(Begun::Whole) => exchange.end(),
@@ -86,6 +88,8 @@ pub(super) struct Read<'e, 'a> {
     pub(super) stamp: Stamp,
     /// What is known of the client's right, once it has been asked for.
     pub(super) right: Cell<Option<Right>>,
+    /// What the answer is to have that is not in every answer.
+    pub(super) asked: Asked,
 }
 
 impl Read<'_, '_> {
@@ -98,7 +102,7 @@ impl Read<'_, '_> {
     }
 
     pub(super) fn spec(&self) -> Option<RangeSpec> {
-        self.exchange.request.range
+        self.exchange.request.range.or_else(|| self.asked.spec())
     }
 
     /// How the object is treated, as this client may have it.
@@ -160,23 +164,23 @@ impl Read<'_, '_> {
                 }
             }
         }
-        let fresh = head.is_fresh(report.started().ms(), fresh_ms);
+        let started_ms = report.started().ms();
+        let fresh = head.is_fresh(started_ms, fresh_ms);
         if let Some(reason) = instead.filter(|_| fresh) {
             head.touch();
             return self.begin_without(head, reason, report, out);
         }
-        match resolve(spec, head.total()) {
-            None if fresh || fresh_ms == 0 => Found::Ask,
-            None => Found::Absent(CacheStatus::Stale),
-            Some(None) if request.checksum_mode && !head.checksums_known() => {
-                Found::Absent(if fresh {
-                    CacheStatus::Miss
-                } else {
-                    CacheStatus::Stale
-                })
+        match self.place(spec, head) {
+            Place::Unsatisfiable if fresh && head.is_fresh(started_ms, policy.head_ttl_ms) => {
+                head.touch();
+                self.begin_without(head, Reason::Unsatisfiable, report, out)
             }
-            Some(_) if !fresh => Found::Stale(Arc::clone(head), fresh_ms),
-            Some(part) => {
+            Place::Unsatisfiable if fresh || fresh_ms == 0 => Found::Ask,
+            Place::Unsatisfiable => Found::Absent(CacheStatus::Stale),
+            Place::Unknown if fresh => Found::Absent(CacheStatus::Miss),
+            Place::Unknown => Found::Absent(CacheStatus::Stale),
+            Place::At(_) if !fresh => Found::Stale(Arc::clone(head), fresh_ms),
+            Place::At(part) => {
                 head.touch();
                 self.begin(head, part, report, out)
             }
@@ -264,7 +268,7 @@ impl Read<'_, '_> {
     }
 
     fn answer<'h>(
-        &self,
+        &'h self,
         head: &'h Head,
         part: Option<Range<u64>>,
         status: CacheStatus,
@@ -273,6 +277,7 @@ impl Read<'_, '_> {
         Answer {
             head,
             part,
+            besides: self.besides(),
             checksums: self.exchange.request.checksum_mode,
             status,
             age_ms: head.age_ms(now.ms()),
@@ -425,8 +430,15 @@ impl Read<'_, '_> {
             }
             Verdict::Doubt => None,
         };
-        let Some(part) = spec.and_then(|spec| resolve(spec, head.total())) else {
-            return Box::pin(pass::serve(self.exchange, CacheStatus::Bypass, report, out)).await;
+        let part = match spec.map(|spec| self.place(spec, &head)) {
+            Some(Place::At(part)) => part,
+            Some(Place::Unsatisfiable) => {
+                let what = (status, Reason::Unsatisfiable);
+                return self.without(&ready, what, report, out).await;
+            }
+            Some(Place::Unknown) | None => {
+                return Box::pin(pass::serve(self.exchange, CacheStatus::Bypass, report, out)).await;
+            }
         };
         let bodiless = self.is_head() || (part.is_none() && head.total() == 0);
         let status = match bodiless {
@@ -530,7 +542,7 @@ impl Read<'_, '_> {
                 .spec()
                 .and_then(RangeSpec::bounds)
                 .map_or(0, |bounds| bounds.start),
-            client_whole: self.spec().is_none(),
+            client_whole: self.spec().is_none() && self.exchange.request.part.is_none(),
             interest: Arc::downgrade(&asking.interest),
             policy: asking.policy,
             faithful,
@@ -542,6 +554,9 @@ impl Read<'_, '_> {
 
     fn opening_range(&self, template: &Template) -> (Ranged, bool) {
         let fans_out = self.shard().policy().fanout > 1 && !template.range_signed;
+        if let Some(number) = self.exchange.request.part {
+            return (Ranged::Part(number), true);
+        }
         match self.spec() {
             Some(spec) if template.range_signed => (Ranged::AsSent(spec), true),
             // The first stripe first; the others follow from their owners when the length is known.
@@ -645,16 +660,6 @@ impl Read<'_, '_> {
                     .await
             }
         }
-    }
-}
-
-/// What the client's range means for an object of `total` bytes: `None` if only the origin can say (416), `Some(None)` for everything.
-pub(super) fn resolve(spec: Option<RangeSpec>, total: u64) -> Option<Option<Range<u64>>> {
-    let Some(spec) = spec else { return Some(None) };
-    match spec.resolve(total) {
-        Resolved::Full => Some(None),
-        Resolved::Part(range) => Some(Some(range)),
-        Resolved::Unsatisfiable => None,
     }
 }
 

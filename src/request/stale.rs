@@ -13,7 +13,8 @@ use crate::s3::{Unmet, Verdict};
 use crate::upstream::{Endpoint, Fault, Health, UpstreamError, is_outage};
 
 use super::answer::{CacheStatus, Reason};
-use super::read::{Read, outcome_of, resolve};
+use super::asked::Place;
+use super::read::{Read, outcome_of};
 use super::report::Report;
 use super::{End, forward};
 
@@ -110,10 +111,11 @@ impl Read<'_, '_> {
                 Verdict::Failed(unmet) => return Some(Plan::Without(Reason::Failed(unmet))),
             }
         }
-        let part = resolve(spec, head.total())?;
-        if part.is_none() && request.checksum_mode && !head.checksums_known() {
-            return None;
-        }
+        let part = match self.place(spec, head) {
+            Place::At(part) => part,
+            Place::Unsatisfiable => return Some(Plan::Without(Reason::Unsatisfiable)),
+            Place::Unknown => return None,
+        };
         let bodiless = self.is_head() || (part.is_none() && head.total() == 0);
         // An answer that would break off in its middle is worse than an error.
         let whole = bodiless

@@ -475,7 +475,12 @@ impl Shard {
     pub(super) fn keep_head(&self, head: &Arc<Head>, older: Option<&Head>, stamp: Stamp) {
         let Some(disk) = &self.disk else { return };
         let object = head.object();
-        if disk.is_announced(object) {
+        // One version, asked for by its id: a write to its object need not name it, so that nothing would say on disk that it ended.
+        if disk.is_announced(object) || head.is_of_version() {
+            return;
+        }
+        if head.lacks() != 0 {
+            let _ = self.head_gone(disk, object);
             return;
         }
         let confirmed_unix_ms = unix_ms_of(head.confirmed_ms());
@@ -867,6 +872,7 @@ fn head_of(record: &Record<'_>, confirmed_unix_ms: u64) -> Head {
         checksums_known: record.checksums_known,
         confirmed_ms: monotonic_ms_of(confirmed_unix_ms),
         asked_ms: monotonic_ms_of(confirmed_unix_ms),
+        ..HeadParts::default()
     };
     Head::new(record.object, parts)
 }

@@ -28,6 +28,7 @@ use crate::base::prng::Prng;
 use crate::cache::grants::Grants;
 use crate::cache::holds::Holds;
 use crate::cache::partition::{Partition, Tally};
+use crate::cache::parts::{Part, PartId};
 use crate::cache::stamps::Stamps;
 use crate::cache::{Head, Index};
 use crate::config::{ObjectPolicy, Rules};
@@ -260,6 +261,19 @@ impl Shard {
     #[must_use]
     pub fn index_of(&self, object: u128, stripe: u32) -> &Index {
         &self.world.shards[routing::owner_of(object, stripe, self.world.shards.len())].index
+    }
+
+    /// What is known of a part of a head's version.
+    #[must_use]
+    pub fn part_of(&self, head: &Head, number: u32) -> Option<Arc<Part>> {
+        let id = PartId {
+            object: head.object(),
+            version: head.version(),
+            number,
+        };
+        let known = self.index_of(head.object(), 0).part(&id);
+        let just_read = || head.part().filter(|part| part.number == number).cloned();
+        known.or_else(just_read)
     }
 
     /// The owner of a fetch: of the stripe of its first byte, or of the head where that is not known.

@@ -56,6 +56,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
             wants_checksums: template.wants_checksums,
             whole_will_do: false,
             object_bytes_max: u64::MAX,
+            overridden: template.overridden,
         };
         let fit = validate(question, &response.head());
         match fit {
