@@ -508,7 +508,14 @@ mod tests {
         let head = |lines: &str, lacks: u8| {
             let lines = lines.as_bytes().into();
             let base = parts(b"\"a\"", 10);
-            Head::new(1, HeadParts { lines, lacks, ..base })
+            Head::new(
+                1,
+                HeadParts {
+                    lines,
+                    lacks,
+                    ..base
+                },
+            )
         };
         let own = "Last-Modified: x\r\nContent-Type: text/csv\r\n";
         let older = head(own, 0);

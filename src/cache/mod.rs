@@ -12,6 +12,7 @@ pub mod on_disk;
 pub mod partition;
 pub mod parts;
 pub mod read_map;
+pub mod sequences;
 pub mod stamps;
 
 use std::sync::Arc;

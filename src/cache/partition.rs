@@ -401,7 +401,24 @@ impl Partition {
     /// A fill has ended: an extent without a byte is of no use to anybody.
     pub fn settled(&mut self, extent: &Arc<Extent>) {
         if extent.promised_end() == extent.start() {
-            self.unlink(extent);
+            return self.unlink(extent);
+        }
+        self.drop_inside(extent);
+    }
+
+    /// What was fetched again, with what lay around it, is there once.
+    fn drop_inside(&mut self, extent: &Arc<Extent>) {
+        let id = extent.id();
+        let inside = |known: &&Arc<Extent>| {
+            !Arc::ptr_eq(known, extent)
+                && extent.start() <= known.start()
+                && known.promised_end() <= extent.promised_end()
+                && known.progress().state() != FillState::Filling
+        };
+        let look = |known: &Extents| known.iter().filter(inside).cloned().collect::<Vec<_>>();
+        let inside = self.stripes.get(id.hash(), &id, look).unwrap_or_default();
+        for known in inside {
+            self.unlink(&known);
         }
     }
 

@@ -114,6 +114,8 @@ fn is_live(setting: &Setting) -> bool {
         "cache.stale_while_revalidate",
         "cache.access",
         "cache.object_bytes_max",
+        "cache.page",
+        "cache.read_ahead",
         "disk.compress",
     ];
     setting.key.starts_with("rule.") || live.contains(&setting.key)

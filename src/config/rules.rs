@@ -39,6 +39,10 @@ pub struct ObjectPolicy {
     pub stale_if_error_ms: u64,
     /// How long past its time it is served while the origin is asked.
     pub stale_while_revalidate_ms: u64,
+    /// A shorter unsigned range is fetched as the whole pages of this size that it touches; 0: as it is.
+    pub page_bytes: u64,
+    /// How far ahead of a client that reads in order is fetched; 0: not at all.
+    pub read_ahead_bytes: u64,
 }
 
 impl ObjectPolicy {
@@ -139,6 +143,8 @@ impl Rules {
                 compress: settings.disk.compress == Compress::Lz4,
                 stale_if_error_ms: settings.cache.stale_if_error_ms,
                 stale_while_revalidate_ms: settings.cache.stale_while_revalidate_ms,
+                page_bytes: settings.cache.page_bytes,
+                read_ahead_bytes: settings.cache.read_ahead_bytes,
             },
             head_ttl_ms: settings.cache.head_ttl_ms,
             globs: globs.build().expect("globs that hold alone hold together"),
@@ -196,6 +202,8 @@ impl Rules {
         let meanwhile_ms = rules
             .clone()
             .find_map(|rule| rule.stale_while_revalidate_ms);
+        let page_bytes = rules.clone().find_map(|rule| rule.page_bytes);
+        let read_ahead_bytes = rules.clone().find_map(|rule| rule.read_ahead_bytes);
         let tiers = rules.clone().find_map(|rule| rule.tiers.as_deref());
         ObjectPolicy {
             kept: tiers.is_none_or(|tiers| tiers.contains(&Tier::Ram)),
@@ -209,6 +217,8 @@ impl Rules {
             compress: compress.map_or(base.compress, |word| word == Compress::Lz4),
             stale_if_error_ms: on_error_ms.unwrap_or(base.stale_if_error_ms),
             stale_while_revalidate_ms: meanwhile_ms.unwrap_or(base.stale_while_revalidate_ms),
+            page_bytes: page_bytes.unwrap_or(base.page_bytes),
+            read_ahead_bytes: read_ahead_bytes.unwrap_or(base.read_ahead_bytes),
         }
     }
 
@@ -262,6 +272,8 @@ mod tests {
             compress: true,
             stale_if_error_ms: 0,
             stale_while_revalidate_ms: 0,
+            page_bytes: 0,
+            read_ahead_bytes: 0,
         };
         assert_eq!(policy, expected);
         assert_eq!(resolve(&rules, "origin", "b/k"), expected);

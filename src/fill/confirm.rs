@@ -25,12 +25,7 @@ const NOT_FROM_304: [&str; 3] = ["content-encoding", "content-type", "etag"];
 
 /// Reads a 304. `own`: the condition was ours, on the version of `known` alone. `overridden`: headers that the request had otherwise.
 #[must_use]
-pub fn confirmed(
-    known: &Head,
-    answer: &ResponseHead<'_>,
-    own: bool,
-    overridden: u8,
-) -> Confirmed {
+pub fn confirmed(known: &Head, answer: &ResponseHead<'_>, own: bool, overridden: u8) -> Confirmed {
     match answer.headers.find("etag") {
         Some(etag) if opaque(etag) != opaque(known.etag()) => return Confirmed::Other,
         None if !own => return Confirmed::Unclear,

@@ -270,6 +270,8 @@ mod tests {
                 compress: false,
                 stale_if_error_ms: 0,
                 stale_while_revalidate_ms: 0,
+                page_bytes: 0,
+                read_ahead_bytes: 0,
             },
             faithful: true,
             known: known.map(head),

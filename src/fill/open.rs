@@ -426,6 +426,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         let flow = Flow {
             object: self.fetch.object,
             version,
+            rest_bytes: Flow::rest_bytes_of(&span, self.fetch.policy.page_bytes),
             span,
             readers: Arc::clone(&self.readers),
             started_ns: self.started_ns,

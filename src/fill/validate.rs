@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::cache::head::{HeadParts, version_digest};
-use crate::http::{Method, ResponseBody, ResponseHead};
 use crate::cache::parts::{CHECKSUM_BYTES_MAX, Part};
+use crate::http::{Method, ResponseBody, ResponseHead};
 use crate::s3::{ContentRange, RangeSpec, Resolved, is_checksum, is_overridden, is_stored};
 
 use super::template::Ranged;
@@ -56,8 +56,8 @@ pub enum Unfit {
         /// Bytes of the range.
         range: u64,
     },
-    /// `x-amz-mp-parts-count` cannot be read, or does not fit the part's number.
-    #[error("x-amz-mp-parts-count does not fit part {number}")]
+    /// `x-amz-mp-parts-count` cannot be read.
+    #[error("x-amz-mp-parts-count of part {number} cannot be read")]
     PartsCount {
         /// The part that was asked for.
         number: u32,
@@ -247,21 +247,20 @@ fn part_read(
             range: bytes,
         });
     }
-    let count = match head.headers.find(PARTS_COUNT) {
-        None => None,
-        Some(_) => Some(declared_number(head, PARTS_COUNT).unwrap_or(0)),
-    };
-    // Parts have numbers of their own choice, so that the last one may have a larger number than there are parts.
-    let count = count.map(u32::try_from).transpose();
-    let Some(count) = count.ok().filter(|count| *count != Some(0)) else {
+    // Parts have numbers of their own choice: one may be larger than there are parts.
+    let count = head.headers.find(PARTS_COUNT).map(|_| {
+        let count = declared_number(head, PARTS_COUNT)?;
+        u32::try_from(count).ok().filter(|count| *count > 0)
+    });
+    if count == Some(None) {
         return Err(Unfit::PartsCount { number });
-    };
+    }
     let (_, lines) = stored_lines(head, 0);
     let checksums = question.wants_checksums && lines.len() <= CHECKSUM_BYTES_MAX;
     let part = Part {
         number,
         range,
-        count,
+        count: count.flatten(),
         checksums: checksums.then_some(lines),
     };
     Ok((part, total))
@@ -272,9 +271,16 @@ const PARTS_COUNT: &str = "x-amz-mp-parts-count";
 
 /// A header that comes once and is a number.
 fn declared_number(head: &ResponseHead<'_>, name: &str) -> Option<u64> {
-    let text = head.headers.find(name).filter(|_| head.headers.count(name) == 1)?;
+    let text = head
+        .headers
+        .find(name)
+        .filter(|_| head.headers.count(name) == 1)?;
     let plain = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(text).ok().filter(|_| plain)?.parse().ok()
+    std::str::from_utf8(text)
+        .ok()
+        .filter(|_| plain)?
+        .parse()
+        .ok()
 }
 
 fn stored_lines(head: &ResponseHead<'_>, overridden: u8) -> (Box<[u8]>, Box<[u8]>) {
@@ -362,23 +368,39 @@ mod tests {
         let answer = |status: u16, lines: &str| {
             format!("HTTP/1.1 {status} P\nETag: \"e-3\"\nContent-Length: 10\n{lines}")
         };
-        let placed = "Content-Range: bytes 10-19/25\nx-amz-mp-parts-count: 3\nx-amz-checksum-crc32: a\n";
+        let placed =
+            "Content-Range: bytes 10-19/25\nx-amz-mp-parts-count: 3\nx-amz-checksum-crc32: a\n";
         for (method, span) in [(Method::Get, 10..20), (Method::Head, 0..0)] {
             let fit = check(&Ranged::Part(2), method, &answer(206, placed)).unwrap();
             assert_eq!((fit.span, fit.parts.total), (span, 25));
             let part = fit.parts.part.unwrap();
-            assert_eq!((part.number, part.range.clone(), part.count), (2, 10..20, Some(3)));
+            assert_eq!(
+                (part.number, part.range.clone(), part.count),
+                (2, 10..20, Some(3))
+            );
             // They were not asked for.
-            assert_eq!((&part.checksums, fit.parts.checksum_lines.len()), (&None, 0));
+            assert_eq!(
+                (&part.checksums, fit.parts.checksum_lines.len()),
+                (&None, 0)
+            );
         }
         for (status, lines) in [
             (200, placed),
             (206, "x-amz-mp-parts-count: 3\n"),
             (206, "Content-Range: bytes 10-18/25\n"),
             (206, "Content-Range: bytes */25\n"),
-            (206, "Content-Range: bytes 10-19/25\nx-amz-mp-parts-count: x\n"),
-            (206, "Content-Range: bytes 10-19/25\nx-amz-mp-parts-count: 0\n"),
-            (206, "Content-Range: bytes 10-19/25\nx-amz-mp-parts-count: 99999999999\n"),
+            (
+                206,
+                "Content-Range: bytes 10-19/25\nx-amz-mp-parts-count: x\n",
+            ),
+            (
+                206,
+                "Content-Range: bytes 10-19/25\nx-amz-mp-parts-count: 0\n",
+            ),
+            (
+                206,
+                "Content-Range: bytes 10-19/25\nx-amz-mp-parts-count: 99999999999\n",
+            ),
         ] {
             for method in [Method::Get, Method::Head] {
                 let fit = check(&Ranged::Part(2), method, &answer(status, lines));

@@ -134,13 +134,14 @@ const ON_304: [&str; 9] = [
 const HEAD_BYTES: usize = 512;
 
 /// What an answer's head has beside, or instead of, the stored lines; nothing for most reads.
+#[derive(Default)]
 pub struct Besides<'a> {
     /// Lines that the request wants otherwise.
     pub overrides: Option<&'a Overrides<'a>>,
     /// The part that was asked for by its number.
     pub part: Option<Arc<Part>>,
     /// The request's headers, for the text of a 416.
-    pub headers: &'a Headers<'a>,
+    pub headers: Option<&'a Headers<'a>>,
 }
 
 /// What the head of an answer depends on.
@@ -278,7 +279,11 @@ impl Answer<'_> {
             Reason::Failed(unmet) => write_precondition_failed_xml(&mut body, unmet.name(), id),
             Reason::Unsatisfiable => {
                 let total = self.head.total();
-                let range = self.besides.headers.find("range").unwrap_or_default();
+                let range = self
+                    .besides
+                    .headers
+                    .and_then(|headers| headers.find("range"));
+                let range = range.unwrap_or_default();
                 let range = String::from_utf8_lossy(range);
                 write_invalid_range_xml(&mut body, &range, total, id);
                 out.extend_from_slice(b"Content-Range: bytes */");

@@ -73,7 +73,7 @@ impl Read<'_, '_> {
                 Some(_) => self.asked.0.borrow().clone(),
                 None => None,
             },
-            headers: &self.exchange.head.headers,
+            headers: Some(&self.exchange.head.headers),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! becomes an answer in `failure`.
 
 mod access;
+mod ahead;
 pub mod answer;
 mod asked;
 mod body;

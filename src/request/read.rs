@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::base::clock::Moment;
 use crate::cache::Head;
+use crate::cache::sequences::Ahead;
 use crate::cache::stamps::Stamp;
 use crate::config::ObjectPolicy;
 use crate::fill::plan;
@@ -63,8 +64,11 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         stamp,
         right: Cell::new(None),
         asked: Asked::default(),
+        ahead: Cell::new(None),
     };
-    let end = match read.look_up(report, out) {
+    let found = read.look_up(report, out);
+    read.go_ahead();
+    let end = match found {
         Found::Begun(Begun::Whole) => exchange.end(),
         Found::Begun(Begun::Rest(rest)) => hit::rest(exchange, rest, out, report).await,
         Found::Begun(Begun::Gone(gone)) => End::gone(gone, report),
@@ -90,6 +94,8 @@ pub(super) struct Read<'e, 'a> {
     pub(super) right: Cell<Option<Right>>,
     /// What the answer is to have that is not in every answer.
     pub(super) asked: Asked,
+    /// What is to be fetched ahead of this read.
+    pub(super) ahead: Cell<Option<(Arc<Head>, Ahead)>>,
 }
 
 impl Read<'_, '_> {
@@ -182,6 +188,9 @@ impl Read<'_, '_> {
             Place::At(_) if !fresh => Found::Stale(Arc::clone(head), fresh_ms),
             Place::At(part) => {
                 head.touch();
+                if let Some(range) = &part {
+                    self.note(head, range, policy.read_ahead_bytes);
+                }
                 self.begin(head, part, report, out)
             }
         }
@@ -437,7 +446,8 @@ impl Read<'_, '_> {
                 return self.without(&ready, what, report, out).await;
             }
             Some(Place::Unknown) | None => {
-                return Box::pin(pass::serve(self.exchange, CacheStatus::Bypass, report, out)).await;
+                return Box::pin(pass::serve(self.exchange, CacheStatus::Bypass, report, out))
+                    .await;
             }
         };
         let bodiless = self.is_head() || (part.is_none() && head.total() == 0);
@@ -445,6 +455,10 @@ impl Read<'_, '_> {
             true => status_without_body(ready.came, status),
             false => self.status_with_body(&ready, part.as_ref(), status),
         };
+        if let Some(range) = &part {
+            self.note(&head, range, asking.policy.read_ahead_bytes);
+            self.go_ahead();
+        }
         report.outcome = outcome_of(status);
         if bodiless {
             return self.head_only(&head, part, status, report, out).await;
@@ -530,7 +544,8 @@ impl Read<'_, '_> {
 
     /// The wish of a request whose object is not known.
     pub(super) fn opening(&self, asking: &Asking) -> Fetch {
-        let (ranged, faithful) = self.opening_range(&asking.template);
+        let page_bytes = asking.policy.page_bytes;
+        let (ranged, faithful) = self.opening_range(&asking.template, page_bytes);
         Fetch {
             key: Arc::clone(&asking.key),
             object: self.digest,
@@ -552,7 +567,7 @@ impl Read<'_, '_> {
         }
     }
 
-    fn opening_range(&self, template: &Template) -> (Ranged, bool) {
+    fn opening_range(&self, template: &Template, page_bytes: u64) -> (Ranged, bool) {
         let fans_out = self.shard().policy().fanout > 1 && !template.range_signed;
         if let Some(number) = self.exchange.request.part {
             return (Ranged::Part(number), true);
@@ -567,6 +582,12 @@ impl Read<'_, '_> {
                     .is_some_and(|bounds| bounds.start >= OFFSET_MAX) =>
             {
                 (Ranged::Spec(spec), true)
+            }
+            Some(RangeSpec::FromTo(first, last)) if last - first < page_bytes.saturating_sub(1) => {
+                let asked = first..(last + 1).min(plan::stripe_end(first));
+                let pages = plan::pages(&asked, page_bytes);
+                let faithful = pages == (first..last + 1);
+                (Ranged::bytes(&pages), faithful)
             }
             Some(RangeSpec::FromTo(first, last)) if fans_out => {
                 let whole = last.saturating_add(1);

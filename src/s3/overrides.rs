@@ -42,7 +42,9 @@ impl<'b> Overrides<'b> {
     #[must_use]
     pub fn mask(&self) -> u8 {
         let bits = self.0.iter().enumerate();
-        bits.fold(0, |mask, (bit, value)| mask | u8::from(value.is_some()) << bit)
+        bits.fold(0, |mask, (bit, value)| {
+            mask | u8::from(value.is_some()) << bit
+        })
     }
 
     /// Appends the header lines.
@@ -67,7 +69,9 @@ fn decoded(value: &str) -> impl Iterator<Item = Option<u8>> {
             return Some(Some(first));
         }
         let digit = |at: usize| char::from(*behind.get(at)?).to_digit(16);
-        let byte = digit(0).zip(digit(1)).map(|(high, low)| (high * 16 + low) as u8);
+        let byte = digit(0)
+            .zip(digit(1))
+            .map(|(high, low)| (high * 16 + low) as u8);
         rest = behind.get(2..).unwrap_or_default();
         Some(byte)
     })
@@ -98,10 +102,14 @@ mod tests {
     #[test]
     fn what_is_certain_is_written_decoded() {
         let written = lines(&[
-            ("response-content-disposition", "attachment%3B%20filename%3D%22a%20b.txt%22"),
+            (
+                "response-content-disposition",
+                "attachment%3B%20filename%3D%22a%20b.txt%22",
+            ),
             ("response-content-type", "text/html"),
         ]);
-        let wanted = "Content-Type: text/html\r\nContent-Disposition: attachment; filename=\"a b.txt\"\r\n";
+        let wanted =
+            "Content-Type: text/html\r\nContent-Disposition: attachment; filename=\"a b.txt\"\r\n";
         assert_eq!(written.as_deref(), Some(wanted));
         assert_eq!(lines(&[]).as_deref(), Some(""));
     }
@@ -109,12 +117,28 @@ mod tests {
     /// Reference 2A.8.
     #[test]
     fn what_is_not_certain_is_not_taken() {
-        for value in ["", "a+b", "a%", "a%2", "a%zz", "a%0d%0aX:%201", "%00", "%ff", "ü", "%20a", "a%20", "a%7f"] {
+        for value in [
+            "",
+            "a+b",
+            "a%",
+            "a%2",
+            "a%zz",
+            "a%0d%0aX:%201",
+            "%00",
+            "%ff",
+            "ü",
+            "%20a",
+            "a%20",
+            "a%7f",
+        ] {
             assert_eq!(lines(&[("response-expires", value)]), None, "{value}");
         }
         assert_eq!(lines(&[("response-content-length", "1")]), None);
         assert_eq!(lines(&[("Response-Expires", "1")]), None);
-        assert_eq!(lines(&[("response-expires", "1"), ("response-expires", "1")]), None);
+        assert_eq!(
+            lines(&[("response-expires", "1"), ("response-expires", "1")]),
+            None
+        );
     }
 
     #[test]

@@ -141,7 +141,8 @@ impl<'b> Query<'b> {
 
 /// A spelling that every origin decodes to itself.
 fn is_plain_version(value: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     !value.is_empty() && value.len() <= VERSION_BYTES_MAX && value.bytes().all(plain)
 }
 

@@ -86,6 +86,7 @@ async fn chores(shard: Rc<Shard>) {
     loop {
         shard.copy_gauges();
         shard.log.borrow_mut().flush();
+        shard.sequences.borrow_mut().expire(clock::now_ms());
         sleep_ms(CHORES_MS).await;
     }
 }
@@ -488,4 +489,3 @@ impl Shard {
         );
     }
 }
-

@@ -29,6 +29,7 @@ use crate::cache::grants::Grants;
 use crate::cache::holds::Holds;
 use crate::cache::partition::{Partition, Tally};
 use crate::cache::parts::{Part, PartId};
+use crate::cache::sequences::Sequences;
 use crate::cache::stamps::Stamps;
 use crate::cache::{Head, Index};
 use crate::config::{ObjectPolicy, Rules};
@@ -55,6 +56,8 @@ const BODY_COPIES_MAX: usize = 32;
 pub struct Policy {
     /// Stripes that one client's stream may have in flight.
     pub fanout: u32,
+    /// Gaps of one stripe are fetched at once if there is no more than this between them.
+    pub join_bytes: u64,
     /// How often one answer may fetch what is missing again.
     pub attempts: u32,
     /// Bodies from this size on go out by reference once they are hot; `None`: never.
@@ -156,6 +159,8 @@ pub struct Shard {
     date: Cell<(i64, [u8; HTTP_DATE_BYTES])>,
     partition: RefCell<Partition>,
     holds: RefCell<Holds>,
+    /// Who reads in order, of those who are served here.
+    pub sequences: RefCell<Sequences>,
     tally: Cell<Tally>,
     ghost_hits: Cell<u64>,
     disk: Option<disk::Disk>,
@@ -205,6 +210,7 @@ impl Shard {
             date: Cell::new((0, http_date(0))),
             partition: RefCell::new(parts.partition),
             holds: RefCell::default(),
+            sequences: RefCell::default(),
             tally: Cell::new(Tally::default()),
             ghost_hits: Cell::new(0),
             disk: parts.disk.map(|disk| disk::Disk::new(parts.id, disk)),

@@ -415,5 +415,6 @@ fn head_parts(fill: &Fill, version: &Version) -> HeadParts {
         checksums_known: fill.checksums,
         confirmed_ms: fill.fetch as i64,
         asked_ms: fill.fetch as i64,
+        ..HeadParts::default()
     }
 }
