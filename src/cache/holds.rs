@@ -59,10 +59,11 @@ mod tests {
     #[test]
     fn an_object_is_held_until_its_time_and_no_longer() {
         let mut holds = Holds::default();
-        holds.add(1, 1000);
-        holds.add(1, 500);
-        assert!(holds.covers(1, 999) && !holds.covers(2, 999));
-        assert!(!holds.covers(1, 1000));
+        let (one, version, other) = (1 << 64, 1 << 64 | 5, 2 << 64);
+        holds.add(one, 1000);
+        holds.add(one, 500);
+        assert!(holds.covers(one, 999) && holds.covers(version, 999));
+        assert!(!holds.covers(other, 999) && !holds.covers(one, 1000));
         assert!(holds.objects.is_empty());
     }
 

@@ -6,6 +6,8 @@
 //! Invariant: [`Overrides::write`] writes only what [`Overrides::take`] has found to be legal in a header. A value whose meaning is not certain
 //! (a raw `+`, bytes that are no visible ASCII, spaces around it, nothing at all) is not taken.
 
+use crate::http::parse_http_date;
+
 /// Parameter and header, in the order of the bits of a mask.
 const NAMES: [(&str, &str); 6] = [
     ("response-content-type", "Content-Type"),
@@ -35,7 +37,10 @@ impl<'b> Overrides<'b> {
         let Some(at) = NAMES.iter().position(|(known, _)| *known == name) else {
             return false;
         };
-        self.0[at].replace(value).is_none() && is_certain(value)
+        let first = self.0[at].replace(value).is_none();
+        // Some origins take nothing but a date, and S3's own clients send no other.
+        let dated = name != "response-expires" || is_date(value);
+        first && dated && is_certain(value)
     }
 
     /// Which headers they are about: one bit each, 0 if there are none.
@@ -75,6 +80,11 @@ fn decoded(value: &str) -> impl Iterator<Item = Option<u8>> {
         rest = behind.get(2..).unwrap_or_default();
         Some(byte)
     })
+}
+
+fn is_date(value: &str) -> bool {
+    let text: Option<Vec<u8>> = decoded(value).collect();
+    text.is_some_and(|text| parse_http_date(&text).is_some())
 }
 
 fn is_certain(value: &str) -> bool {
@@ -131,8 +141,11 @@ mod tests {
             "a%20",
             "a%7f",
         ] {
-            assert_eq!(lines(&[("response-expires", value)]), None, "{value}");
+            assert_eq!(lines(&[("response-content-type", value)]), None, "{value}");
         }
+        let date = "Wed,%2012%20Aug%202026%2010:00:00%20GMT";
+        assert!(lines(&[("response-expires", date)]).is_some());
+        assert_eq!(lines(&[("response-expires", "0")]), None);
         assert_eq!(lines(&[("response-content-length", "1")]), None);
         assert_eq!(lines(&[("Response-Expires", "1")]), None);
         assert_eq!(
@@ -144,10 +157,10 @@ mod tests {
     #[test]
     fn a_mask_names_the_headers() {
         let mut overrides = Overrides::default();
-        assert!(overrides.take("response-expires", "0"));
+        assert!(overrides.take("response-content-encoding", "0"));
         let mask = overrides.mask();
-        assert!(is_overridden(mask, b"EXPIRES") && !is_overridden(mask, b"content-type"));
-        assert!(!is_overridden(0, b"expires"));
+        assert!(is_overridden(mask, b"CONTENT-Encoding") && !is_overridden(mask, b"content-type"));
+        assert!(!is_overridden(0, b"content-encoding"));
     }
 
     proptest! {

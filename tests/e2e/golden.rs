@@ -1,8 +1,8 @@
 //! Golden answers: for every shape of a read in the table, what comes through millrace, cold, warm in RAM and warm on disk, is what the
 //! origin says itself: status, headers but for the listed ones, and bytes.
 //!
-//! Two origins. `s3s-fs` is a real S3 server that verifies every signature; it ignores conditions of a read, `partNumber`, `versionId` and
-//! `response-…` (S3 does not), and refuses several ranges and malformed ones with 400 where S3 sends the whole object. The other one is the
+//! Two origins. `s3s-fs` is a real S3 server that verifies every signature; it ignores conditions of a read, `partNumber` and
+//! `versionId` (S3 does not), and refuses several ranges and malformed ones with 400 where S3 sends the whole object. The other one is the
 //! tests' own store, which judges conditions as S3 does. Where an origin differs from S3, millrace is held to what the origin says.
 
 use std::fmt::Write as _;
