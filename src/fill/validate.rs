@@ -362,7 +362,7 @@ mod tests {
         assert!(check(&Ranged::Whole, Method::Get, &answer("0-9/10", 10)).is_err());
     }
 
-    /// Reference 2B.36 and 2B.37.
+    /// Reference 2B.36, 2B.37 and 2L.191.
     #[test]
     fn a_part_is_where_content_range_says_and_nowhere_else() {
         let answer = |status: u16, lines: &str| {
@@ -389,6 +389,11 @@ mod tests {
             (206, "x-amz-mp-parts-count: 3\n"),
             (206, "Content-Range: bytes 10-18/25\n"),
             (206, "Content-Range: bytes */25\n"),
+            (206, "Content-Range: bytes 10-9/25\n"),
+            (
+                206,
+                "Content-Range: bytes 0-18446744073709551615/18446744073709551615\n",
+            ),
             (
                 206,
                 "Content-Range: bytes 10-19/25\nx-amz-mp-parts-count: x\n",

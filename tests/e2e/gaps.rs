@@ -314,9 +314,10 @@ fn what_was_fetched_ahead_is_given_up_when_its_reader_stops() {
     wait_until("it is fetched ahead", PATIENCE, || fetching() > 0.0);
     store.open_gate();
     store.limit_rate(256 * KIB);
-    let left = std::time::Instant::now();
-    while left.elapsed().as_secs() < 15 { std::thread::sleep(std::time::Duration::from_secs(1)); eprintln!("{:?} {} {} {:?}", left.elapsed(), fetching(), store.body_bytes(), ranges(&origin,0)); }
-    wait_until("it is given up", PATIENCE, || fetching() == 0.0);
+    // Of one stripe more than half was there: that one is finished.
+    wait_until("it is given up", PATIENCE, || fetching() <= 1.0);
+    store.limit_rate(0);
+    wait_until("it is finished", PATIENCE, || fetching() == 0.0);
     assert!(
         store.body_bytes() < 32 * MIB,
         "{} bytes",

@@ -2,7 +2,7 @@
 
 use crate::harness::s3s::S3s;
 use crate::harness::store::Object;
-use crate::harness::{Ask, KIB, Millrace, Response, Store, Tile};
+use crate::harness::{Ask, KIB, Millrace, Response, Store, Stub, Tile};
 
 const PATH: &str = "/bucket/k";
 const SIGNED: &str = "AWS4-HMAC-SHA256 Credential=AKID/20260812/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00";
@@ -120,7 +120,9 @@ fn semantics_116_overrides_are_applied_to_hits_and_stay_with_their_request() {
         let tile = Tile::new(151);
         let origin = store.serve();
         let server = Millrace::setup().shards(2).start(origin.address);
-        let html = overridden(&format!("response-content-type=text%2Fhtml&response-expires={DATE}"));
+        let html = overridden(&format!(
+            "response-content-type=text%2Fhtml&response-expires={DATE}"
+        ));
         if first == "plain" {
             assert_type(&server.get(PATH), 200, own);
         } else {
@@ -297,5 +299,51 @@ fn semantics_118_a_range_that_nothing_satisfies_is_416_from_a_fresh_copy() {
     let grown = server.fetch(&late);
     assert_eq!(grown.status(), 206);
     grown.assert_body(&Tile::new(155), 10_000, 20_000);
+    server.finish();
+}
+
+#[test]
+fn semantics_120_who_may_read_is_asked_for_parts_versions_and_overrides_as_for_other_reads() {
+    // (2D.79, 2D.83)
+    let store = Store::new();
+    for name in [PATH.to_owned(), version("v1")] {
+        let mut object = Object::tile(156, 90 * KIB);
+        object.parts = vec![50 * KIB, 40 * KIB];
+        store.insert(&name, object);
+    }
+    let origin = {
+        let store = store.clone();
+        Stub::start(move |seen, wire| match seen.header("x-amz-date") {
+            Some("denied") => wire.refuse("403 Forbidden", "AccessDenied"),
+            _ => store.answer(seen, wire),
+        })
+    };
+    let server = Millrace::setup()
+        .shards(2)
+        .settings("[cache]\naccess = 'revalidate'")
+        .start(origin.address);
+    for query in [
+        "partNumber=2",
+        "versionId=v1",
+        "response-content-type=text%2Fhtml",
+    ] {
+        let mine = overridden(query);
+        let theirs = mine.clone().header("x-amz-date", "denied");
+        server.fetch(&mine);
+        let sent = store.body_bytes();
+        for _ in 0..2 {
+            let asked = origin.requests();
+            server.fetch(&theirs).assert_s3_error(403, "AccessDenied");
+            let again = server.fetch(&mine);
+            assert_eq!(again.cache_word(), "REVALIDATED", "{query}");
+            assert_eq!(origin.requests(), asked + 2, "{query}");
+        }
+        assert_eq!(store.body_bytes(), sent, "{query}");
+    }
+    // Nor is it told how long an object is.
+    let late = Ask::get(PATH).header("Range", "bytes=99999999-");
+    server
+        .fetch(&late.header("x-amz-date", "denied"))
+        .assert_s3_error(403, "AccessDenied");
     server.finish();
 }
