@@ -580,6 +580,7 @@ fn extent_fingerprint(extent: &Extent) -> u64 {
 mod tests {
     use super::*;
     use crate::cache::head::HeadParts;
+    use crate::cache::parts::Part;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn partition(ram_bytes: u64) -> Partition {
@@ -641,6 +642,103 @@ mod tests {
             Lease::Granted(_)
         ));
         drop(writer);
+    }
+
+    #[test]
+    fn what_was_fetched_around_others_takes_their_place_when_it_has_settled() {
+        let mut partition = partition(16 << 20);
+        for start in [1000, 3000, 9000] {
+            fill(&mut partition, id(0), start..start + 100);
+        }
+        let held = partition.index().extent_at(&id(0), 1000).unwrap();
+        fill(&mut partition, id(0), 0..5000);
+        assert_eq!(partition.extents(), 4);
+        let around = partition.index().extent_at(&id(0), 0).unwrap();
+        partition.settled(&around);
+        assert_eq!(partition.extents(), 2);
+        assert_eq!(partition.index().reach(&id(0), 0, 9100).end, 5000);
+        assert!(partition.index().extent_at(&id(0), 9000).is_some());
+        assert_eq!(held.promised_end(), 1100, "who reads it reads on");
+    }
+
+    #[test]
+    fn parts_are_as_many_as_there_is_room_for_and_keep_their_checksums() {
+        let stamps = Arc::<Stamps>::default();
+        let mut partition = Partition::new(1 << 20, 100, Arc::clone(&stamps)).unwrap();
+        let mut publish = |number: u32, checksums: Option<&[u8]>| {
+            let part = Part {
+                number,
+                range: 0..1,
+                count: Some(100),
+                checksums: checksums.map(Into::into),
+            };
+            let parts = HeadParts {
+                key: (*b"k").into(),
+                etag: (*b"\"e\"").into(),
+                total: 1,
+                part: Some(Arc::new(part)),
+                ..HeadParts::default()
+            };
+            let head = partition
+                .publish(Head::new(7, parts), stamps.now(7))
+                .unwrap();
+            let id = |number| PartId {
+                object: 7,
+                version: head.version(),
+                number,
+            };
+            let index = Arc::clone(partition.index());
+            let known = (1..=100).filter(|number| index.part(&id(*number)).is_some());
+            (
+                known.count(),
+                index.part(&id(number)).unwrap().checksums.is_some(),
+            )
+        };
+        assert_eq!(publish(1, Some(b"x\r\n")), (1, true));
+        assert_eq!(publish(1, None), (1, true));
+        for number in 1..=100 {
+            let (known, _) = publish(number, None);
+            assert!(known <= 100 / HEADS_TO_A_PART);
+        }
+        assert_eq!(publish(100, Some(b"x\r\n")), (25, true));
+    }
+
+    #[test]
+    fn a_head_of_one_version_ends_with_any_write_to_its_object() {
+        let stamps = Arc::<Stamps>::default();
+        let mut partition = Partition::new(1 << 20, 100, Arc::clone(&stamps)).unwrap();
+        let key = b"\0\x01o\0\x01b\0\x01k\0\x02v1";
+        let object = crate::s3::ObjectKeyRef::from_encoded(key)
+            .unwrap()
+            .digest()
+            .0;
+        let parts = || HeadParts {
+            key: (*key).into(),
+            etag: (*b"\"e\"").into(),
+            ..HeadParts::default()
+        };
+        let before = stamps.now(object);
+        partition
+            .publish(Head::new(object, parts()), before)
+            .unwrap();
+        assert!(partition.index().head(object, key).is_some());
+        // The object itself has another digest, and the same stamp.
+        let current = crate::s3::ObjectKeyRef::from_encoded(&key[..9])
+            .unwrap()
+            .digest()
+            .0;
+        assert_ne!(current, object);
+        partition.invalidate(current);
+        assert!(partition.index().head(object, key).is_none());
+        assert!(
+            partition
+                .publish(Head::new(object, parts()), before)
+                .is_none()
+        );
+        partition
+            .publish(Head::new(object, parts()), stamps.now(object))
+            .unwrap();
+        assert!(partition.index().head(object, key).is_some());
     }
 
     #[test]

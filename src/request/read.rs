@@ -11,7 +11,7 @@ use crate::base::clock::Moment;
 use crate::cache::Head;
 use crate::cache::sequences::Ahead;
 use crate::cache::stamps::Stamp;
-use crate::config::ObjectPolicy;
+use crate::config::{Access, ObjectPolicy};
 use crate::fill::plan;
 use crate::fill::template::{Ranged, Template};
 use crate::fill::{Came, Fetch, Outcome, Ready};
@@ -122,7 +122,12 @@ impl Read<'_, '_> {
         if let Some(right) = self.right.get() {
             return right;
         }
-        let right = Right::of(self.exchange, self.digest, policy.access);
+        // A header of the client's own choice is its signature's to vouch for, also where reading is everybody's.
+        let access = match policy.access {
+            Access::Open if self.exchange.request.overrides.mask() != 0 => Access::Exact,
+            access => access,
+        };
+        let right = Right::of(self.exchange, self.digest, access);
         self.right.set(Some(right));
         right
     }

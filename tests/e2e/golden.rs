@@ -7,9 +7,11 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use crate::harness::millrace::Scratch;
 use crate::harness::s3s::S3s;
+use crate::harness::sign::amz_date;
 use crate::harness::store::Object;
 use crate::harness::{Ask, Millrace, PATIENCE, Response, Store, Tile, fetch, wait_until};
 
@@ -550,10 +552,15 @@ fn semantics_119_parts_versions_overrides_and_odd_ranges_are_answered_as_s3_answ
         }
     }
     let origin = store.serve();
+    // The same all the time, so that who was accepted once is answered without asking.
+    let date = amz_date(SystemTime::now());
     let signature = "AWS4-HMAC-SHA256 Credential=AKID/20260812/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00";
     let subject = Subject {
         origin: origin.address,
-        sign: &|ask, _| ask.header("Authorization", signature),
+        sign: &|ask, _| {
+            ask.header("x-amz-date", &date)
+                .header("Authorization", signature)
+        },
         etag,
     };
     run(&subject, &shapes);

@@ -70,3 +70,80 @@ pub fn to_ask(index: &Index, id: &StripeId, window: &Window, joining: Joining) -
     }
     absolute(gap_start(index, id, from, at)..until)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::partition::{Lease, Partition};
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    const BYTES: u32 = 64 << 10;
+    const STRIPE: u32 = 3;
+
+    fn id() -> StripeId {
+        StripeId {
+            object: 7,
+            version: 8,
+            index: STRIPE,
+        }
+    }
+
+    /// An index that has these bytes of a stripe.
+    fn index_with(there: &[Range<u32>]) -> Arc<Index> {
+        let mut partition = Partition::new(8 << 20, 16, Arc::default()).expect("a slab");
+        for run in there {
+            let Lease::Granted(mut writer) = partition.lease(id(), run.clone(), &Arc::default())
+            else {
+                continue;
+            };
+            while writer.remaining() > 0 {
+                let bytes = writer.room().len();
+                writer.advance(bytes, |_| {});
+            }
+            writer.finish(|_| {});
+        }
+        Arc::clone(partition.index())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn what_is_asked_for_is_missing_but_for_what_lies_between_near_gaps(
+            runs in prop::collection::vec((0..BYTES - 1, 1u32..9000), 0..8),
+            window in (0..BYTES - 1, 1u32..BYTES),
+            join_bytes in prop::sample::select(vec![0u64, 1, 500, 5000, 1 << 20]),
+            page_bytes in prop::sample::select(vec![0u64, 4096, 10_000, 1 << 20]),
+            total in 1u64..u64::from(BYTES),
+        ) {
+            let there: Vec<_> = runs.iter().map(|(at, bytes)| *at..(at + bytes).min(BYTES)).collect();
+            let index = index_with(&there);
+            let has = |at: u32| there.iter().any(|run| run.contains(&at));
+            let (at, end) = (window.0, (window.0 + window.1).min(BYTES));
+            let base = id().base();
+            let total = base + total.max(u64::from(end));
+            prop_assume!(!has(at));
+            let window = Window { index: STRIPE, range: at..end };
+            let joining = Joining { join_bytes, page_bytes, total };
+            let asked = to_ask(&index, &id(), &window, joining);
+            let (first, until) = ((asked.start - base) as u32, (asked.end - base) as u32);
+            prop_assert!(first <= at && at < until && asked.end <= total);
+            prop_assert!((first..at).all(|byte| !has(byte)));
+            prop_assert!(!has(until - 1), "it ends with what is missing");
+            if page_bytes == 0 {
+                prop_assert!(first == at && until <= end);
+            } else {
+                prop_assert!(u64::from(at - first) < page_bytes);
+                let last_page = u64::from(end).div_ceil(page_bytes) * page_bytes;
+                prop_assert!(u64::from(until) <= last_page);
+                prop_assert!(first == 0 || has(first - 1) || u64::from(first) % page_bytes == 0);
+            }
+            let mut run = 0;
+            for byte in first..until {
+                run = if has(byte) { run + 1 } else { 0 };
+                prop_assert!(run <= join_bytes);
+            }
+        }
+    }
+}
