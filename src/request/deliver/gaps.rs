@@ -89,9 +89,10 @@ mod tests {
         }
     }
 
-    /// An index that has these bytes of a stripe.
-    fn index_with(there: &[Range<u32>]) -> Arc<Index> {
+    /// An index that has these bytes of a stripe, and which it has: what begins in others gets no room of its own.
+    fn index_with(there: &[Range<u32>]) -> (Arc<Index>, Vec<Range<u32>>) {
         let mut partition = Partition::new(8 << 20, 16, Arc::default()).expect("a slab");
+        let mut has = Vec::new();
         for run in there {
             let Lease::Granted(mut writer) = partition.lease(id(), run.clone(), &Arc::default())
             else {
@@ -102,8 +103,9 @@ mod tests {
                 writer.advance(bytes, |_| {});
             }
             writer.finish(|_| {});
+            has.push(run.clone());
         }
-        Arc::clone(partition.index())
+        (Arc::clone(partition.index()), has)
     }
 
     proptest! {
@@ -118,7 +120,7 @@ mod tests {
             total in 1u64..u64::from(BYTES),
         ) {
             let there: Vec<_> = runs.iter().map(|(at, bytes)| *at..(at + bytes).min(BYTES)).collect();
-            let index = index_with(&there);
+            let (index, there) = index_with(&there);
             let has = |at: u32| there.iter().any(|run| run.contains(&at));
             let (at, end) = (window.0, (window.0 + window.1).min(BYTES));
             let base = id().base();
