@@ -139,6 +139,7 @@ fn responses(c: &mut Criterion) {
     group.bench_function("may it be kept?", |b| {
         b.iter(|| {
             let question = Question {
+                overridden: 0,
                 method: Method::Get,
                 ranged: &ranged,
                 wants_checksums: false,

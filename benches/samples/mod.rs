@@ -18,7 +18,7 @@ use millrace::http::{HeadLimits, RequestHead, Version, parse_request};
 use millrace::metrics::Outcome;
 use millrace::ram::extent::Extent;
 use millrace::ram::{STRIPE_BYTES, StripeId};
-use millrace::request::answer::{Answer, CacheStatus};
+use millrace::request::answer::{Answer, Besides, CacheStatus};
 use millrace::s3::{CustomOrigin, OriginMap, OriginMapConfig, SingleOrigin};
 
 /// A ranged read as a small SDK signs it.
@@ -160,6 +160,7 @@ pub fn head(object: u128) -> Head {
 /// The answer to a hit: all of an object, or `part` of it.
 pub fn answer(head: &Head, part: Option<Range<u64>>) -> Answer<'_> {
     Answer {
+        besides: Besides::default(),
         head,
         part,
         checksums: false,

@@ -4,6 +4,7 @@
 //! Called by `fill` (made from a validated response), `cache::partition` (stored) and `request` (answered from). Immutable but for its hit
 //! counter; a newer confirmation is a new head. Bytes belong to (object, version), so only a head can be stale.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::config::{ObjectPolicy, Rules};
@@ -12,6 +13,8 @@ use crate::http::parse_http_date;
 use crate::ram::extent::FREQUENCY_MAX;
 use crate::s3::{ObjectKeyRef, Validators};
 
+use super::parts::Part;
+use super::stamps::{Stamp, Stamps};
 use super::terms::Terms;
 
 /// The parts a head is made of.
@@ -39,6 +42,10 @@ pub struct HeadParts {
     pub age_before_ms: u64,
     /// Whether a fallback said it in the place of the origin.
     pub by_fallback: bool,
+    /// Headers whose own lines are not known, since the request had them overridden: a mask of [`crate::s3::Overrides`].
+    pub lacks: u8,
+    /// The part that was asked for, if it was one.
+    pub part: Option<Arc<Part>>,
 }
 
 /// The head of one version of an object. All its bytes are in one block, those that an answer copies next to each other.
@@ -52,6 +59,7 @@ pub struct Head {
     ends: Ends,
     checksums_known: bool,
     sketch: bool,
+    lacks: u8,
     frequency: AtomicU8,
     /// Generation of the rules that were asked last, and the number of the policy that they gave.
     class: AtomicU64,
@@ -62,6 +70,9 @@ pub struct Head {
     dated: Option<Dated>,
     age_before_ms: u64,
     by_fallback: bool,
+    part: Option<Arc<Part>>,
+    /// Of a head that was asked for by `versionId`: the stamp with which it was stored.
+    stored: Option<Stamp>,
 }
 
 /// Where the parts of a head's bytes end; the last one ends with them.
@@ -94,7 +105,8 @@ impl Ends {
 /// One stored header line.
 #[derive(Debug, Clone, Copy)]
 pub struct StoredLine<'h> {
-    name: &'h [u8],
+    /// As it was sent.
+    pub name: &'h [u8],
     /// Without the spaces around it.
     pub value: &'h [u8],
     /// All of it, with its CRLF.
@@ -168,6 +180,9 @@ impl Head {
             dated: parts.dated,
             age_before_ms: parts.age_before_ms,
             by_fallback: parts.by_fallback,
+            lacks: parts.lacks,
+            part: parts.part,
+            stored: None,
         }
     }
 
@@ -185,6 +200,36 @@ impl Head {
     #[must_use]
     pub fn is_sketch(&self) -> bool {
         self.sketch
+    }
+
+    /// Whether this is the head of one version, asked for by its `versionId`.
+    #[must_use]
+    pub fn is_of_version(&self) -> bool {
+        ObjectKeyRef::from_encoded(self.key()).is_some_and(|object| object.is_version())
+    }
+
+    /// Notes when it was stored, if that is what ends it: nobody says which versions a write to an object changes or removes, so it beats them all.
+    pub(super) fn stored_at(&mut self, stamp: Stamp) {
+        self.stored = self.is_of_version().then_some(stamp);
+    }
+
+    /// Whether no write has come to its object since it was stored, where that is what ends it.
+    #[must_use]
+    pub fn holds(&self, stamps: &Stamps) -> bool {
+        self.stored
+            .is_none_or(|stamp| stamps.is_current(self.object, stamp))
+    }
+
+    /// Headers whose own lines are not known: a mask of [`crate::s3::Overrides`].
+    #[must_use]
+    pub fn lacks(&self) -> u8 {
+        self.lacks
+    }
+
+    /// The part that was asked for when this head came, if it was one.
+    #[must_use]
+    pub fn part(&self) -> Option<&Arc<Part>> {
+        self.part.as_ref()
     }
 
     fn between(&self, start: u32, end: u32) -> &[u8] {
@@ -282,24 +327,39 @@ impl Head {
         (size_of::<Self>() + 64 + self.bytes.len()) as u64
     }
 
-    /// A newer head of the same version, with the checksums of `older` if it brings none itself.
+    /// A newer head of the same version, with what `older` knows of checksums and headers if it does not know itself.
     #[must_use]
     pub fn inherit(self, older: &Self) -> Self {
-        if self.version != older.version || self.checksums_known || !older.checksums_known {
+        let checksums = !self.checksums_known && older.checksums_known;
+        // Bytes that were written again may have other headers.
+        let modified = self.line("last-modified");
+        let same = modified.is_some() && modified == older.line("last-modified");
+        let headers = self.lacks != 0 && older.lacks == 0 && same;
+        if self.version != older.version || !(checksums || headers) {
             return self;
         }
+        let (lines, lacks) = match headers {
+            true => (older.lines(), 0),
+            false => (self.lines(), self.lacks),
+        };
+        let (checksum_lines, checksums_known) = match checksums {
+            true => (older.checksum_lines(), true),
+            false => (self.checksum_lines(), self.checksums_known),
+        };
         let parts = HeadParts {
             key: self.key().into(),
             etag: self.etag().into(),
             total: self.total,
-            lines: self.lines().into(),
-            checksum_lines: older.checksum_lines().into(),
-            checksums_known: true,
+            lines: lines.into(),
+            checksum_lines: checksum_lines.into(),
+            checksums_known,
             confirmed_ms: self.confirmed_ms,
             asked_ms: self.asked_ms,
             dated: self.dated,
             age_before_ms: self.age_before_ms,
             by_fallback: self.by_fallback,
+            lacks,
+            part: self.part.clone(),
         };
         Self::new(self.object, parts)
     }
@@ -495,6 +555,33 @@ mod tests {
         assert_eq!((newer.age_ms(5001), newer.version()), (1, older.version()));
         let other = Head::new(1, parts(b"\"b\"", 10)).inherit(&older);
         assert!(!other.checksums_known());
+    }
+
+    #[test]
+    fn headers_of_the_same_writing_are_kept_when_a_newer_head_lacks_them() {
+        let head = |lines: &str, lacks: u8| {
+            let lines = lines.as_bytes().into();
+            let base = parts(b"\"a\"", 10);
+            Head::new(
+                1,
+                HeadParts {
+                    lines,
+                    lacks,
+                    ..base
+                },
+            )
+        };
+        let own = "Last-Modified: x\r\nContent-Type: text/csv\r\n";
+        let older = head(own, 0);
+        let newer = head("Last-Modified: x\r\n", 1).inherit(&older);
+        assert_eq!((newer.lines(), newer.lacks()), (own.as_bytes(), 0));
+        for lines in ["Last-Modified: y\r\n", "X: y\r\n"] {
+            let newer = head(lines, 1).inherit(&older);
+            assert_eq!((newer.lines(), newer.lacks()), (lines.as_bytes(), 1));
+        }
+        let lacking = head("Last-Modified: x\r\n", 2);
+        assert_eq!(head("Last-Modified: x\r\n", 1).inherit(&lacking).lacks(), 1);
+        assert_eq!(head("Last-Modified: x\r\n", 0).inherit(&lacking).lacks(), 0);
     }
 
     #[test]

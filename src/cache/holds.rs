@@ -11,17 +11,24 @@ pub const HOLDS_MAX: usize = 16 * 1024;
 /// The holds of one shard.
 #[derive(Debug, Default)]
 pub struct Holds {
-    objects: HashMap<u128, u64>,
+    /// By what digests of an object and of its versions have in common.
+    objects: HashMap<u64, u64>,
     everything_until_ms: u64,
+}
+
+/// An object and all its versions.
+fn group_of(object: u128) -> u64 {
+    (object >> 64) as u64
 }
 
 impl Holds {
     /// Holds an object until `until_ms`.
     pub fn add(&mut self, object: u128, until_ms: u64) {
-        if self.objects.len() >= HOLDS_MAX && !self.objects.contains_key(&object) {
+        let group = group_of(object);
+        if self.objects.len() >= HOLDS_MAX && !self.objects.contains_key(&group) {
             return self.add_everything(until_ms);
         }
-        let until = self.objects.entry(object).or_default();
+        let until = self.objects.entry(group).or_default();
         *until = until_ms.max(*until);
     }
 
@@ -35,7 +42,7 @@ impl Holds {
         if now_ms < self.everything_until_ms {
             return true;
         }
-        let Some(&until_ms) = self.objects.get(&object) else {
+        let Some(&until_ms) = self.objects.get(&group_of(object)) else {
             return false;
         };
         if now_ms >= until_ms {
@@ -52,10 +59,11 @@ mod tests {
     #[test]
     fn an_object_is_held_until_its_time_and_no_longer() {
         let mut holds = Holds::default();
-        holds.add(1, 1000);
-        holds.add(1, 500);
-        assert!(holds.covers(1, 999) && !holds.covers(2, 999));
-        assert!(!holds.covers(1, 1000));
+        let (one, version, other) = (1 << 64, 1 << 64 | 5, 2 << 64);
+        holds.add(one, 1000);
+        holds.add(one, 500);
+        assert!(holds.covers(one, 999) && holds.covers(version, 999));
+        assert!(!holds.covers(other, 999) && !holds.covers(one, 1000));
         assert!(holds.objects.is_empty());
     }
 
@@ -63,7 +71,7 @@ mod tests {
     fn more_objects_than_can_be_held_hold_everything() {
         let mut holds = Holds::default();
         for object in 0..=HOLDS_MAX as u128 {
-            holds.add(object, 10);
+            holds.add(object << 64, 10);
         }
         assert!(holds.covers(u128::MAX, 9) && !holds.covers(u128::MAX, 10));
         assert_eq!(holds.objects.len(), HOLDS_MAX);

@@ -11,7 +11,9 @@ pub mod head;
 pub mod holds;
 pub mod on_disk;
 pub mod partition;
+pub mod parts;
 pub mod read_map;
+pub mod sequences;
 pub mod stamps;
 pub mod terms;
 
@@ -60,6 +62,10 @@ pub struct Index {
     pub stripes: ReadMap<StripeId, Extents>,
     /// Heads and extents that are on disk.
     pub on_disk: Arc<on_disk::OnDisk>,
+    /// Parts by version and number, where the object's head is.
+    pub parts: parts::PartMap,
+    /// Which heads of single versions still hold.
+    pub stamps: Arc<stamps::Stamps>,
 }
 
 impl Index {
@@ -73,7 +79,10 @@ impl Index {
         let found = self.heads.get(
             digest as u64,
             |k| *k == digest,
-            |head| (head.key() == key && !head.is_sketch()).then(|| read(head)),
+            |head| {
+                (head.key() == key && !head.is_sketch() && head.holds(&self.stamps))
+                    .then(|| read(head))
+            },
         );
         found.flatten()
     }

@@ -17,12 +17,15 @@ use crate::s3::covers;
 
 use super::eviction::{Resident, S3Fifo};
 use super::head::Head;
+use super::parts::{PartId, PartWriter};
 use super::read_map::{self, MapWriter, ReadMap};
 use super::stamps::{Stamp, Stamps};
 use super::{Extents, Index, on_disk};
 
 /// Most extents that one stripe may have; beyond it the oldest of the small ones make way.
 pub const EXTENTS_PER_STRIPE_MAX: usize = 128;
+/// There is room for one part to so many heads: a part is small, and few objects are read by their parts.
+const HEADS_TO_A_PART: usize = 4;
 /// How many times its own bytes are evicted for an extent before pages are emptied by force.
 const EVICT_FACTOR: u64 = 4;
 /// How long one search for room waits for looks at the index to end, which take some microseconds each.
@@ -118,6 +121,7 @@ pub struct Partition {
     /// Who has each page that is one slot.
     page_owners: Vec<Weak<Extent>>,
     tally: Tally,
+    parts: PartWriter,
     /// What is on disk.
     pub disk: on_disk::Writer,
 }
@@ -136,11 +140,13 @@ impl Partition {
             on_disk: Arc::clone(disk.index()),
             heads: read_map::table(heads_max),
             stripes: read_map::table(stripes),
+            parts: read_map::table(heads_max / HEADS_TO_A_PART),
+            stamps: Arc::clone(&stamps),
         });
+        let parts_max = heads_max / HEADS_TO_A_PART;
         Ok(Self {
             heads: MapWriter::new(Arc::new(Heads(Arc::clone(&index)))),
             stripes: MapWriter::new(Arc::new(Stripes(Arc::clone(&index)))),
-            index,
             head_policy: S3Fifo::default(),
             policy: S3Fifo::default(),
             slab,
@@ -150,6 +156,8 @@ impl Partition {
             extents: 0,
             page_owners,
             tally: Tally::default(),
+            parts: PartWriter::new(&index, parts_max),
+            index,
             disk,
         })
     }
@@ -221,10 +229,20 @@ impl Partition {
         if older.as_ref().is_some_and(|older| older.outlives(&head)) {
             return Some(Arc::new(head));
         }
-        let head = Arc::new(match &older {
+        let mut head = match &older {
             Some(older) => head.inherit(older),
             None => head,
-        });
+        };
+        head.stored_at(stamp);
+        let head = Arc::new(head);
+        if let Some(part) = head.part() {
+            let id = PartId {
+                object,
+                version: head.version(),
+                number: part.number,
+            };
+            self.parts.insert(id, part);
+        }
         // A confirmation does not make a hot object cold.
         head.set_frequency(older.map_or(0, |older| older.frequency()));
         self.head_policy.insert(
@@ -413,6 +431,24 @@ impl Partition {
     pub fn settled(&mut self, extent: &Arc<Extent>) {
         if extent.promised_end() == extent.start() {
             self.unlink(extent);
+            return;
+        }
+        self.drop_inside(extent);
+    }
+
+    /// What was fetched again, with what lay around it, is there once.
+    fn drop_inside(&mut self, extent: &Arc<Extent>) {
+        let id = extent.id();
+        let inside = |known: &&Arc<Extent>| {
+            !Arc::ptr_eq(known, extent)
+                && extent.start() <= known.start()
+                && known.promised_end() <= extent.promised_end()
+                && known.progress().state() != FillState::Filling
+        };
+        let look = |known: &Extents| known.iter().filter(inside).cloned().collect::<Vec<_>>();
+        let inside = self.stripes.get(id.hash(), &id, look).unwrap_or_default();
+        for known in inside {
+            self.unlink(&known);
         }
     }
 
@@ -574,6 +610,7 @@ fn extent_fingerprint(extent: &Extent) -> u64 {
 mod tests {
     use super::*;
     use crate::cache::head::HeadParts;
+    use crate::cache::parts::Part;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn partition(ram_bytes: u64) -> Partition {
@@ -635,6 +672,103 @@ mod tests {
             Lease::Granted(_)
         ));
         drop(writer);
+    }
+
+    #[test]
+    fn what_was_fetched_around_others_takes_their_place_when_it_has_settled() {
+        let mut partition = partition(16 << 20);
+        for start in [1000, 3000, 9000] {
+            fill(&mut partition, id(0), start..start + 100);
+        }
+        let held = partition.index().extent_at(&id(0), 1000).unwrap();
+        fill(&mut partition, id(0), 0..5000);
+        assert_eq!(partition.extents(), 4);
+        let around = partition.index().extent_at(&id(0), 0).unwrap();
+        partition.settled(&around);
+        assert_eq!(partition.extents(), 2);
+        assert_eq!(partition.index().reach(&id(0), 0, 9100).end, 5000);
+        assert!(partition.index().extent_at(&id(0), 9000).is_some());
+        assert_eq!(held.promised_end(), 1100, "who reads it reads on");
+    }
+
+    #[test]
+    fn parts_are_as_many_as_there_is_room_for_and_keep_their_checksums() {
+        let stamps = Arc::<Stamps>::default();
+        let mut partition = Partition::new(1 << 20, 100, Arc::clone(&stamps)).unwrap();
+        let mut publish = |number: u32, checksums: Option<&[u8]>| {
+            let part = Part {
+                number,
+                range: 0..1,
+                count: Some(100),
+                checksums: checksums.map(Into::into),
+            };
+            let parts = HeadParts {
+                key: (*b"k").into(),
+                etag: (*b"\"e\"").into(),
+                total: 1,
+                part: Some(Arc::new(part)),
+                ..HeadParts::default()
+            };
+            let head = partition
+                .publish(Head::new(7, parts), stamps.now(7))
+                .unwrap();
+            let id = |number| PartId {
+                object: 7,
+                version: head.version(),
+                number,
+            };
+            let index = Arc::clone(partition.index());
+            let known = (1..=100).filter(|number| index.part(&id(*number)).is_some());
+            (
+                known.count(),
+                index.part(&id(number)).unwrap().checksums.is_some(),
+            )
+        };
+        assert_eq!(publish(1, Some(b"x\r\n")), (1, true));
+        assert_eq!(publish(1, None), (1, true));
+        for number in 1..=100 {
+            let (known, _) = publish(number, None);
+            assert!(known <= 100 / HEADS_TO_A_PART);
+        }
+        assert_eq!(publish(100, Some(b"x\r\n")), (25, true));
+    }
+
+    #[test]
+    fn a_head_of_one_version_ends_with_any_write_to_its_object() {
+        let stamps = Arc::<Stamps>::default();
+        let mut partition = Partition::new(1 << 20, 100, Arc::clone(&stamps)).unwrap();
+        let key = b"\0\x01o\0\x01b\0\x01k\0\x02v1";
+        let object = crate::s3::ObjectKeyRef::from_encoded(key)
+            .unwrap()
+            .digest()
+            .0;
+        let parts = || HeadParts {
+            key: (*key).into(),
+            etag: (*b"\"e\"").into(),
+            ..HeadParts::default()
+        };
+        let before = stamps.now(object);
+        partition
+            .publish(Head::new(object, parts()), before)
+            .unwrap();
+        assert!(partition.index().head(object, key).is_some());
+        // The object itself has another digest, and the same stamp.
+        let current = crate::s3::ObjectKeyRef::from_encoded(&key[..9])
+            .unwrap()
+            .digest()
+            .0;
+        assert_ne!(current, object);
+        partition.invalidate(current);
+        assert!(partition.index().head(object, key).is_none());
+        assert!(
+            partition
+                .publish(Head::new(object, parts()), before)
+                .is_none()
+        );
+        partition
+            .publish(Head::new(object, parts()), stamps.now(object))
+            .unwrap();
+        assert!(partition.index().head(object, key).is_some());
     }
 
     #[test]

@@ -151,6 +151,8 @@ mod tests {
             stale_if_error_ms: 0,
             stale_while_revalidate_ms: 0,
             hedge_after_ms: 0,
+            page_bytes: 0,
+            read_ahead_bytes: 0,
         }
     }
 

@@ -120,6 +120,8 @@ fn is_live(setting: &Setting) -> bool {
         "cache.access",
         "cache.object_bytes_max",
         "cache.write_through",
+        "cache.page",
+        "cache.read_ahead",
         "disk.compress",
     ];
     setting.key.starts_with("rule.") || live.contains(&setting.key)

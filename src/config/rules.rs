@@ -49,6 +49,10 @@ pub struct ObjectPolicy {
     pub stale_while_revalidate_ms: u64,
     /// After how long without an answer the origin is asked once more; 0: never.
     pub hedge_after_ms: u64,
+    /// A shorter unsigned range is fetched as the whole pages of this size that it touches; 0: as it is.
+    pub page_bytes: u64,
+    /// How far ahead of a client that reads in order is fetched; 0: not at all.
+    pub read_ahead_bytes: u64,
 }
 
 impl ObjectPolicy {
@@ -195,6 +199,8 @@ impl Rules {
                 stale_if_error_ms: cache.stale_if_error_ms,
                 stale_while_revalidate_ms: cache.stale_while_revalidate_ms,
                 hedge_after_ms: cache.hedge_after_ms,
+                page_bytes: cache.page_bytes,
+                read_ahead_bytes: cache.read_ahead_bytes,
             }
             .boundless(),
             ttl_ms,
@@ -266,6 +272,8 @@ impl Rules {
             .find_map(|rule| rule.stale_while_revalidate_ms);
         let write_through = rules.clone().find_map(|rule| rule.write_through);
         let hedge_after_ms = rules.clone().find_map(|rule| rule.hedge_after_ms);
+        let page_bytes = rules.clone().find_map(|rule| rule.page_bytes);
+        let read_ahead_bytes = rules.clone().find_map(|rule| rule.read_ahead_bytes);
         let tiers = rules.clone().find_map(|rule| rule.tiers.as_deref());
         ObjectPolicy {
             kept: tiers.is_none_or(|tiers| tiers.contains(&Tier::Ram)),
@@ -284,6 +292,8 @@ impl Rules {
             stale_if_error_ms: on_error_ms.unwrap_or(base.stale_if_error_ms),
             stale_while_revalidate_ms: meanwhile_ms.unwrap_or(base.stale_while_revalidate_ms),
             hedge_after_ms: hedge_after_ms.unwrap_or(base.hedge_after_ms),
+            page_bytes: page_bytes.unwrap_or(base.page_bytes),
+            read_ahead_bytes: read_ahead_bytes.unwrap_or(base.read_ahead_bytes),
         }
         .boundless()
     }
@@ -343,6 +353,8 @@ mod tests {
             stale_if_error_ms: 0,
             stale_while_revalidate_ms: 0,
             hedge_after_ms: 0,
+            page_bytes: 0,
+            read_ahead_bytes: 0,
         };
         assert_eq!(policy, expected);
         assert_eq!(resolve(&rules, "origin", "b/k"), expected);

@@ -510,6 +510,10 @@ settings! {
             "Keep the body of an upload beside its stream, so that its first reader does not fetch it: the origin is asked for one byte, to learn the headers. The upload itself goes to the origin as ever.";
         write_percent_max: u32 = "write_percent_max" (int(1, 75), "25")
             "How much of `ram.size` the bodies of uploads under way may take. What does not fit is not kept.";
+        page_bytes: u64 = "page" (size_or_zero(4 * KIB, 8 * MIB), "0")
+            "An unsigned `Range` that is shorter than this is fetched from the origin as the whole pages that it touches: many small reads near each other become few requests. The client gets what it asked for. 0: just what is asked for.";
+        read_ahead_bytes: u64 = "read_ahead" (size_or_zero(64 * KIB, GIB), "0")
+            "How far ahead of a client that reads an object piece by piece, in order and with unsigned `Range`s, is fetched behind its third read. 0: not at all, since what a client does not come to read is fetched and paid for in vain, and many clients read ahead themselves.";
     }
     fill: Fill = "Fetching from the origin into the cache." {
         fanout: usize = "fanout" (int(1, 64), "8")
@@ -518,6 +522,8 @@ settings! {
             "How far a fill may run ahead of its fastest reader. At least one stripe, 8 MiB.";
         finish_percent: u32 = "finish_percent" (int(0, 100), "50")
             "A fill that all clients have left is finished when so much is there of what it was to bring of its stripe. 0: always; 100: never.";
+        join_bytes: u64 = "join" (size_or_zero(1, 8 * MIB), "64KiB")
+            "What a read misses of a stripe is asked for at once where no more than this is there between one gap and the next; that is fetched again. 0: each gap by itself.";
         attempts: u32 = "attempts" (int(1, 10), "3")
             "How often the rest of a broken fill is asked for at one place, the first time included; a quarter of a MiB further counts anew.";
     }
@@ -562,6 +568,10 @@ settings! {
             "As `cache.hedge_after`.";
         object_bytes_max: Option<u64> = "object_bytes_max" (size(1, 64 * TIB), Initial::Unset("5TiB"))
             "As `cache.object_bytes_max`.";
+        page_bytes: Option<u64> = "page" (size_or_zero(4 * KIB, 8 * MIB), Initial::Unset("1MiB"))
+            "As `cache.page`.";
+        read_ahead_bytes: Option<u64> = "read_ahead" (size_or_zero(64 * KIB, GIB), Initial::Unset("16MiB"))
+            "As `cache.read_ahead`.";
         tiers: Option<Vec<Tier>> = "tiers" (Kind::List(Shape::OneOf(Tier::WORDS), 0, 2), Initial::Unset("ram,disk"))
             "Where they are kept: [\"ram\", \"disk\"], [\"ram\"] or, not at all, []. What is on disk already stays there until it is reclaimed.";
         access: Option<Access> = "access" (one(Shape::OneOf(Access::WORDS)), Initial::Unset("revalidate"))

@@ -5,7 +5,7 @@
 use crate::cache::Head;
 use crate::cache::head::{HeadParts, lines_of};
 use crate::http::{ResponseHead, is_hop_by_hop};
-use crate::s3::{is_checksum, is_stored};
+use crate::s3::{is_checksum, is_overridden, is_stored};
 
 /// What the origin said with a 304.
 #[derive(Debug)]
@@ -23,9 +23,9 @@ pub enum Confirmed {
 /// Headers of which a 304 has none, or its own instead of the object's.
 const NOT_FROM_304: [&str; 3] = ["content-encoding", "content-type", "etag"];
 
-/// Reads a 304. `own`: the condition was ours, on the version of `known` alone.
+/// Reads a 304. `own`: the condition was ours, on the version of `known` alone. `overridden`: headers that the request had otherwise.
 #[must_use]
-pub fn confirmed(known: &Head, answer: &ResponseHead<'_>, own: bool) -> Confirmed {
+pub fn confirmed(known: &Head, answer: &ResponseHead<'_>, own: bool, overridden: u8) -> Confirmed {
     match answer.headers.find("etag") {
         Some(etag) if opaque(etag) != opaque(known.etag()) => return Confirmed::Other,
         None if !own => return Confirmed::Unclear,
@@ -39,7 +39,8 @@ pub fn confirmed(known: &Head, answer: &ResponseHead<'_>, own: bool) -> Confirme
         key: known.key().into(),
         etag: known.etag().into(),
         total: known.total(),
-        lines: merged(known.lines(), answer),
+        lines: merged(known.lines(), answer, overridden),
+        lacks: known.lacks(),
         checksum_lines: known.checksum_lines().into(),
         checksums_known: known.checksums_known(),
         ..HeadParts::default()
@@ -51,8 +52,9 @@ fn opaque(etag: &[u8]) -> &[u8] {
     etag.strip_prefix(b"W/").unwrap_or(etag)
 }
 
-fn updates(name: &str, answer: &ResponseHead<'_>) -> bool {
+fn updates(name: &str, answer: &ResponseHead<'_>, overridden: u8) -> bool {
     is_stored(name)
+        && !is_overridden(overridden, name.as_bytes())
         && !is_checksum(name)
         && !is_hop_by_hop(name, &answer.headers)
         && !NOT_FROM_304
@@ -61,7 +63,7 @@ fn updates(name: &str, answer: &ResponseHead<'_>) -> bool {
 }
 
 /// The stored lines with those of the answer in the place of the first of their name, or at the end.
-fn merged(stored: &[u8], answer: &ResponseHead<'_>) -> Box<[u8]> {
+fn merged(stored: &[u8], answer: &ResponseHead<'_>, overridden: u8) -> Box<[u8]> {
     let mut out = Vec::with_capacity(stored.len() + 128);
     let mut placed: Vec<&str> = Vec::new();
     let is_placed =
@@ -70,7 +72,7 @@ fn merged(stored: &[u8], answer: &ResponseHead<'_>) -> Box<[u8]> {
         let mut newer = answer
             .headers
             .lines()
-            .filter(|new| line.is(new.name) && updates(new.name, answer))
+            .filter(|new| line.is(new.name) && updates(new.name, answer, overridden))
             .peekable();
         let Some(first) = newer.peek().map(|new| new.name) else {
             out.extend_from_slice(line.raw);
@@ -82,7 +84,7 @@ fn merged(stored: &[u8], answer: &ResponseHead<'_>) -> Box<[u8]> {
         }
     }
     for new in answer.headers.lines() {
-        if updates(new.name, answer) && !is_placed(&placed, new.name) {
+        if updates(new.name, answer, overridden) && !is_placed(&placed, new.name) {
             out.extend_from_slice(new.raw);
         }
     }
@@ -117,7 +119,7 @@ mod tests {
         let head = parse_response(raw.as_bytes(), Method::Get, &limits)
             .unwrap()
             .unwrap();
-        confirmed(&known(), &head, own)
+        confirmed(&known(), &head, own, 0)
     }
 
     fn lines_after(lines: &str) -> String {

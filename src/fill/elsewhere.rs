@@ -39,7 +39,12 @@ pub fn takes(
     let head = response.head();
     match (response.status(), &fetch.known) {
         (304, Some(known)) if conditional => {
-            match confirmed(known, &head, fetch.template.may_revalidate) {
+            match confirmed(
+                known,
+                &head,
+                fetch.template.may_revalidate,
+                fetch.template.overridden,
+            ) {
                 Confirmed::Same(_) => true,
                 // It is asked for the whole head next.
                 Confirmed::Rewritten => {

@@ -142,7 +142,12 @@ impl Fetch {
     fn same_question(&self, other: &Self) -> bool {
         let (mine, theirs) = (&*self.template, &*other.template);
         let same_conditions = mine.signed_conditions == theirs.signed_conditions;
-        if self.expected.is_none() && (self.fresh_ms == 0 || other.fresh_ms == 0) {
+        let opening = self.expected.is_none();
+        if opening && (self.fresh_ms == 0 || other.fresh_ms == 0) {
+            return false;
+        }
+        // What one had overridden the other would miss.
+        if opening && mine.overridden != theirs.overridden {
             return false;
         }
         match (&self.known, &other.known) {
@@ -154,6 +159,7 @@ impl Fetch {
                 mine.method == theirs.method
                     && mine.wants_checksums == theirs.wants_checksums
                     && self.ranged.spec() == other.ranged.spec()
+                    && self.ranged.part() == other.ranged.part()
                     && self.expected == other.expected
                     && (self.expected.is_some()
                         || (same_conditions && mine.conditions == theirs.conditions))
@@ -281,6 +287,7 @@ mod tests {
             conditions: conditions.as_bytes().into(),
             signed_conditions: Box::default(),
             wants_checksums: false,
+            overridden: 0,
         };
         Fetch {
             key: Arc::from(*b"k"),
@@ -307,6 +314,8 @@ mod tests {
                 stale_if_error_ms: 0,
                 stale_while_revalidate_ms: 0,
                 hedge_after_ms: 0,
+                page_bytes: 0,
+                read_ahead_bytes: 0,
             },
             faithful: true,
             known: known.map(head),

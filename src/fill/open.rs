@@ -128,12 +128,13 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         let known = self.fetch.known.as_deref()?;
         let own = self.fetch.template.may_revalidate;
         let is_304 = response.status() == 304 && self.conditional;
+        let overridden = self.fetch.template.overridden;
         is_304.then(|| {
             let head = response.head();
             match self.fetch.by_origin() && is_forbidden(&head) {
                 // What the origin says with the whole answer decides.
                 true => Confirmed::Rewritten,
-                false => confirmed(known, &head, own),
+                false => confirmed(known, &head, own, overridden),
             }
         })
     }
@@ -280,6 +281,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
             whole_will_do: self.fetch.client_whole && self.fetch.expected.is_none(),
             object_bytes_max: self.fetch.policy.object_bytes_max,
             by_origin: self.fetch.by_origin(),
+            overridden: self.fetch.template.overridden,
         }
     }
 
@@ -472,6 +474,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         let flow = Flow {
             object: self.fetch.object,
             version,
+            rest_bytes: Flow::rest_bytes_of(&span, self.fetch.policy.page_bytes),
             span,
             readers: Arc::clone(&self.readers),
             started_ns: self.started_ns,

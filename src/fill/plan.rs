@@ -65,10 +65,36 @@ pub fn stripe_end(offset: u64) -> u64 {
     (offset / STRIPE_BYTES + 1).saturating_mul(STRIPE_BYTES)
 }
 
+/// The pages of `page_bytes` that a range of one stripe touches, as far as the stripe goes. Pages are counted from the stripe's start.
+#[must_use]
+pub fn pages(range: &Range<u64>, page_bytes: u64) -> Range<u64> {
+    let base = range.start / STRIPE_BYTES * STRIPE_BYTES;
+    let start = (range.start - base) / page_bytes * page_bytes;
+    let end = (range.end - base)
+        .div_ceil(page_bytes)
+        .saturating_mul(page_bytes);
+    base + start..base.saturating_add(end.min(STRIPE_BYTES))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn pages_are_counted_from_the_stripes_start_and_end_with_it() {
+        const PAGE: u64 = 3 << 20;
+        let stripe = 5 * STRIPE_BYTES;
+        for (range, wanted) in [
+            (0..1, 0..PAGE),
+            (PAGE - 1..PAGE + 1, 0..2 * PAGE),
+            (PAGE..2 * PAGE, PAGE..2 * PAGE),
+            (7 << 20..8 << 20, 6 << 20..8 << 20),
+        ] {
+            let at = |range: &Range<u64>| stripe + range.start..stripe + range.end;
+            assert_eq!(pages(&at(&range), PAGE), at(&wanted));
+        }
+    }
 
     proptest! {
         #[test]

@@ -45,6 +45,20 @@ pub struct Flow {
     pub readers: Arc<Readers>,
     /// When the fetch began.
     pub started_ns: u64,
+    /// A rest that is always worth finishing.
+    pub rest_bytes: u64,
+}
+
+impl Flow {
+    /// What of a span is always worth finishing: all of it, if it is a page or two that a small range was widened to.
+    #[must_use]
+    pub fn rest_bytes_of(span: &Range<u64>, page_bytes: u64) -> u64 {
+        let bytes = span.end - span.start;
+        match bytes <= 2 * page_bytes {
+            true => bytes.max(SMALL_REST_BYTES),
+            false => SMALL_REST_BYTES,
+        }
+    }
 }
 
 /// Tells the readers of a fill that it is over, however it ends.
@@ -225,7 +239,8 @@ impl<P: Peers> Filler<'_, P> {
 
     async fn receive(&mut self, flow: &Flow, writer: &mut ExtentWriter) -> Result<(), Stop> {
         while writer.remaining() > 0 {
-            let worth = worth_finishing(writer, self.peers.fill_config().finish_percent);
+            let percent = self.peers.fill_config().finish_percent;
+            let worth = worth_finishing(writer, percent, flow.rest_bytes);
             self.pace(flow, worth).await?;
             let room_bytes = writer.room().len();
             let received = self
@@ -312,9 +327,9 @@ pub(super) fn abandon<P: Peers>(peers: &P, writer: ExtentWriter) {
     peers.settled(extent);
 }
 
-fn worth_finishing(writer: &ExtentWriter, finish_percent: u64) -> bool {
+fn worth_finishing(writer: &ExtentWriter, finish_percent: u64, rest_bytes: u64) -> bool {
     let left = u64::from(writer.remaining());
     let extent = writer.extent();
     let whole = u64::from(extent.capacity_end() - extent.start());
-    left <= SMALL_REST_BYTES || (whole - left) * 100 >= whole * finish_percent
+    left <= rest_bytes || (whole - left) * 100 >= whole * finish_percent
 }

@@ -20,6 +20,8 @@ pub enum Ranged {
     AsSent(RangeSpec),
     /// A range that we ask for.
     Spec(RangeSpec),
+    /// The part of this number, which the template asks for; its bytes are not known yet.
+    Part(u32),
 }
 
 impl Ranged {
@@ -34,8 +36,17 @@ impl Ranged {
     #[must_use]
     pub fn spec(&self) -> Option<RangeSpec> {
         match self {
-            Self::Whole => None,
+            Self::Whole | Self::Part(_) => None,
             Self::AsSent(spec) | Self::Spec(spec) => Some(*spec),
+        }
+    }
+
+    /// The part whose bytes are not known yet.
+    #[must_use]
+    pub fn part(&self) -> Option<u32> {
+        match self {
+            Self::Part(number) => Some(*number),
+            Self::Whole | Self::AsSent(_) | Self::Spec(_) => None,
         }
     }
 }
@@ -62,7 +73,7 @@ pub struct Template {
     pub method: Method,
     /// Whom to send it to.
     pub origin: Arc<Origin>,
-    /// Whether the client signed `Range`, so that no other range can be asked for with it.
+    /// Whether the client signed `Range`, or asks for a part, so that no other range can be asked for with it.
     pub range_signed: bool,
     /// Whether an `If-Match` of the client stands in the lines, or may not be put in.
     pub has_if_match: bool,
@@ -74,6 +85,8 @@ pub struct Template {
     pub signed_conditions: Box<[u8]>,
     /// Whether checksums of the whole object are asked for.
     pub wants_checksums: bool,
+    /// Headers that the answer has otherwise than the object: a mask of [`crate::s3::Overrides`].
+    pub overridden: u8,
 }
 
 impl Template {

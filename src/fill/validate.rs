@@ -4,10 +4,12 @@
 //! and nothing of it is kept.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::cache::head::{HeadParts, version_digest};
+use crate::cache::parts::{CHECKSUM_BYTES_MAX, Part};
 use crate::http::{Method, ResponseBody, ResponseControl, ResponseHead};
-use crate::s3::{ContentRange, RangeSpec, Resolved, is_checksum, is_stored};
+use crate::s3::{ContentRange, RangeSpec, Resolved, is_checksum, is_overridden, is_stored};
 
 use super::template::Ranged;
 
@@ -26,6 +28,8 @@ pub struct Question<'a> {
     pub object_bytes_max: u64,
     /// Whether the origin decides what is kept.
     pub by_origin: bool,
+    /// Headers that the request has overridden: a mask of [`crate::s3::Overrides`].
+    pub overridden: u8,
 }
 
 /// Why a successful response is not kept.
@@ -53,6 +57,12 @@ pub enum Unfit {
         length: u64,
         /// Bytes of the range.
         range: u64,
+    },
+    /// `x-amz-mp-parts-count` cannot be read.
+    #[error("x-amz-mp-parts-count of part {number} cannot be read")]
+    PartsCount {
+        /// The part that was asked for.
+        number: u32,
     },
     /// Larger than what is kept.
     #[error("the object has {total} bytes, more than is kept")]
@@ -97,7 +107,16 @@ pub fn validate(question: Question<'_>, head: &ResponseHead<'_>) -> Result<Fit, 
     if question.by_origin && is_forbidden(head) {
         return Err(Unfit::Forbidden);
     }
-    let (span, total) = if question.method == Method::Head {
+    let mut part = None;
+    let (span, total) = if let Some(number) = question.ranged.part() {
+        let (found, total) = part_read(number, question, head)?;
+        let span = match question.method {
+            Method::Head => 0..0,
+            _ => found.range.clone(),
+        };
+        part = Some(Arc::new(found));
+        (span, total)
+    } else if question.method == Method::Head {
         (0..0, declared_length(head)?)
     } else {
         body_span(question, head)?
@@ -105,7 +124,7 @@ pub fn validate(question: Question<'_>, head: &ResponseHead<'_>) -> Result<Fit, 
     if total > question.object_bytes_max {
         return Err(Unfit::TooLarge { total });
     }
-    let (lines, checksum_lines) = stored_lines(head);
+    let (lines, checksum_lines) = stored_lines(head, question.overridden);
     let whole = head.status == 200;
     Ok(Fit {
         parts: HeadParts {
@@ -118,6 +137,8 @@ pub fn validate(question: Question<'_>, head: &ResponseHead<'_>) -> Result<Fit, 
                 Box::default()
             },
             checksums_known: whole && question.wants_checksums,
+            lacks: question.overridden,
+            part,
             ..HeadParts::default()
         },
         span,
@@ -211,12 +232,79 @@ fn part_span(
     Ok((range, total))
 }
 
-fn stored_lines(head: &ResponseHead<'_>) -> (Box<[u8]>, Box<[u8]>) {
+/// What an answer to `partNumber` says of the part, and the object's length. S3 answers a GET and a HEAD alike with 206 and `Content-Range`; a
+/// `Content-Length` alone would be the part's and say nothing of the object.
+fn part_read(
+    number: u32,
+    question: Question<'_>,
+    head: &ResponseHead<'_>,
+) -> Result<(Part, u64), Unfit> {
+    if head.status != 206 {
+        return Err(Unfit::Status {
+            status: head.status,
+        });
+    }
+    let length = declared_number(head, "content-length").ok_or(Unfit::NoLength)?;
+    let is_head = question.method == Method::Head;
+    if !is_head && head.body != ResponseBody::Length(length) {
+        return Err(Unfit::NoLength);
+    }
+    let value = head.headers.find("content-range");
+    let Some(ContentRange::Part { range, total }) = value.and_then(ContentRange::parse) else {
+        return Err(Unfit::ContentRange);
+    };
+    let bytes = range.end - range.start;
+    if bytes != length {
+        return Err(Unfit::Length {
+            length,
+            range: bytes,
+        });
+    }
+    // Parts have numbers of their own choice: one may be larger than there are parts.
+    let count = head.headers.find(PARTS_COUNT).map(|_| {
+        let count = declared_number(head, PARTS_COUNT)?;
+        u32::try_from(count).ok().filter(|count| *count > 0)
+    });
+    if count == Some(None) {
+        return Err(Unfit::PartsCount { number });
+    }
+    let (_, lines) = stored_lines(head, 0);
+    let checksums = question.wants_checksums && lines.len() <= CHECKSUM_BYTES_MAX;
+    let part = Part {
+        number,
+        range,
+        count: count.flatten(),
+        checksums: checksums.then_some(lines),
+    };
+    Ok((part, total))
+}
+
+/// How many parts there are, on answers to reads of one.
+const PARTS_COUNT: &str = "x-amz-mp-parts-count";
+
+/// A header that comes once and is a number.
+fn declared_number(head: &ResponseHead<'_>, name: &str) -> Option<u64> {
+    let text = head
+        .headers
+        .find(name)
+        .filter(|_| head.headers.count(name) == 1)?;
+    let plain = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text)
+        .ok()
+        .filter(|_| plain)?
+        .parse()
+        .ok()
+}
+
+fn stored_lines(head: &ResponseHead<'_>, overridden: u8) -> (Box<[u8]>, Box<[u8]>) {
     let (mut lines, mut checksums) = (Vec::new(), Vec::new());
     for line in head.headers.lines() {
         if is_checksum(line.name) {
             checksums.extend_from_slice(line.raw);
-        } else if is_stored(line.name) && !crate::http::is_hop_by_hop(line.name, &head.headers) {
+        } else if is_stored(line.name)
+            && !is_overridden(overridden, line.name.as_bytes())
+            && !crate::http::is_hop_by_hop(line.name, &head.headers)
+        {
             lines.extend_from_slice(line.raw);
         }
     }
@@ -245,6 +333,7 @@ mod tests {
                 whole_will_do: false,
                 object_bytes_max: 1 << 40,
                 by_origin: raw.contains("By-Origin"),
+                overridden: 0,
             },
             &head,
         )
@@ -285,6 +374,58 @@ mod tests {
             );
         }
         assert!(check(&Ranged::Whole, Method::Get, &answer("0-9/10", 10)).is_err());
+    }
+
+    /// Reference 2B.36, 2B.37 and 2L.191.
+    #[test]
+    fn a_part_is_where_content_range_says_and_nowhere_else() {
+        let answer = |status: u16, lines: &str| {
+            format!("HTTP/1.1 {status} P\nETag: \"e-3\"\nContent-Length: 10\n{lines}")
+        };
+        let placed =
+            "Content-Range: bytes 10-19/25\nx-amz-mp-parts-count: 3\nx-amz-checksum-crc32: a\n";
+        for (method, span) in [(Method::Get, 10..20), (Method::Head, 0..0)] {
+            let fit = check(&Ranged::Part(2), method, &answer(206, placed)).unwrap();
+            assert_eq!((fit.span, fit.parts.total), (span, 25));
+            let part = fit.parts.part.unwrap();
+            assert_eq!(
+                (part.number, part.range.clone(), part.count),
+                (2, 10..20, Some(3))
+            );
+            // They were not asked for.
+            assert_eq!(
+                (&part.checksums, fit.parts.checksum_lines.len()),
+                (&None, 0)
+            );
+        }
+        for (status, lines) in [
+            (200, placed),
+            (206, "x-amz-mp-parts-count: 3\n"),
+            (206, "Content-Range: bytes 10-18/25\n"),
+            (206, "Content-Range: bytes */25\n"),
+            (206, "Content-Range: bytes 10-9/25\n"),
+            (
+                206,
+                "Content-Range: bytes 0-18446744073709551615/18446744073709551615\n",
+            ),
+            (
+                206,
+                "Content-Range: bytes 10-19/25\nx-amz-mp-parts-count: x\n",
+            ),
+            (
+                206,
+                "Content-Range: bytes 10-19/25\nx-amz-mp-parts-count: 0\n",
+            ),
+            (
+                206,
+                "Content-Range: bytes 10-19/25\nx-amz-mp-parts-count: 99999999999\n",
+            ),
+        ] {
+            for method in [Method::Get, Method::Head] {
+                let fit = check(&Ranged::Part(2), method, &answer(status, lines));
+                assert!(fit.is_err(), "{status} {lines}");
+            }
+        }
     }
 
     #[test]

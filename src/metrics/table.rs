@@ -172,6 +172,8 @@ table! {
             "Body bytes received by fills and written to the slab.";
         FillsCoalesced, Counter, "millrace_fills_coalesced_total",
             "Readers that joined a fill which somebody else had started.";
+        ReadAhead, Counter, "millrace_fills_read_ahead_total",
+            "Ranges that were asked for ahead of clients that read in order (`cache.read_ahead`).";
         FillWindowWaits, Counter, "millrace_fill_window_waits_total",
             "Times a fill stood still because it was a whole window ahead of its fastest reader.";
         FillsUnstored, Counter, "millrace_fills_unstored_total",

@@ -3,11 +3,16 @@
 //! Called by `read`. Writes into the connection's reused buffer; allocates nothing once that has grown.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::cache::Head;
 use crate::cache::head::lines_of;
-use crate::http::{HTTP_DATE_BYTES, Version};
-use crate::s3::{ErrorCode, Unmet, write_precondition_failed_xml};
+use crate::cache::parts::Part;
+use crate::http::{HTTP_DATE_BYTES, Headers, Version};
+use crate::s3::{
+    ErrorCode, Overrides, Unmet, is_overridden, write_invalid_range_xml,
+    write_precondition_failed_xml,
+};
 
 /// How an answer came about, for `Cache-Status` (RFC 9211) and `X-Cache-Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +119,8 @@ pub enum Reason {
     NotModified,
     /// A condition does not hold.
     Failed(Unmet),
+    /// The object has no byte of the range.
+    Unsatisfiable,
 }
 
 impl Reason {
@@ -123,6 +130,7 @@ impl Reason {
         match self {
             Self::NotModified => 304,
             Self::Failed(_) => ErrorCode::PreconditionFailed.status(),
+            Self::Unsatisfiable => ErrorCode::InvalidRange.status(),
         }
     }
 }
@@ -143,14 +151,27 @@ const ON_304: [&str; 9] = [
 /// Room for what an answer's head has beside the stored lines, and more.
 const HEAD_BYTES: usize = 512;
 
+/// What an answer's head has beside, or instead of, the stored lines; nothing for most reads.
+#[derive(Default)]
+pub struct Besides<'a> {
+    /// Lines that the request wants otherwise.
+    pub overrides: Option<&'a Overrides<'a>>,
+    /// The part that was asked for by its number.
+    pub part: Option<Arc<Part>>,
+    /// The request's headers, for the text of a 416.
+    pub headers: Option<&'a Headers<'a>>,
+}
+
 /// What the head of an answer depends on.
 pub struct Answer<'a> {
     /// What is known of the object.
     pub head: &'a Head,
     /// The part that is sent, or `None` for 200 with everything.
     pub part: Option<Range<u64>>,
-    /// Whether checksums of the whole object were asked for.
+    /// Whether checksums were asked for.
     pub checksums: bool,
+    /// What it has beside the stored lines.
+    pub besides: Besides<'a>,
     /// How it came about.
     pub status: CacheStatus,
     /// Its age in milliseconds: since the origin confirmed it, and what it was old then where the origin decides.
@@ -186,6 +207,15 @@ pub(super) fn connection(out: &mut Vec<u8>, version: Version, keep_alive: bool) 
     }
 }
 
+/// Appends stored lines with what the request wants otherwise in the place of its own.
+fn write_overridden(lines: &[u8], overrides: &Overrides<'_>, out: &mut Vec<u8>) {
+    let mask = overrides.mask();
+    for line in lines_of(lines).filter(|line| !is_overridden(mask, line.name)) {
+        out.extend_from_slice(line.raw);
+    }
+    overrides.write(out);
+}
+
 impl Answer<'_> {
     /// Appends the head with its empty line; `request_id` is what the client may ask us about.
     pub fn write(&self, request_id: &[u8], out: &mut Vec<u8>) {
@@ -198,15 +228,33 @@ impl Answer<'_> {
         out.extend_from_slice(b"\r\nDate: ");
         out.extend_from_slice(&self.date);
         out.extend_from_slice(b"\r\n");
-        match &self.part {
-            None => out.extend_from_slice(self.head.whole_lines(self.checksums)),
-            Some(part) => {
-                out.extend_from_slice(self.head.lines());
-                self.content_range(part, out);
-                number(out, "Content-Length", part.end - part.start);
-            }
+        match (&self.part, self.besides.overrides) {
+            (None, None) => out.extend_from_slice(self.head.whole_lines(self.checksums)),
+            (None, Some(overrides)) => write_overridden(self.whole_lines(), overrides, out),
+            (Some(_), None) => out.extend_from_slice(self.head.lines()),
+            (Some(_), Some(overrides)) => write_overridden(self.head.lines(), overrides, out),
+        }
+        if let Some(part) = &self.part {
+            self.content_range(part, out);
+            number(out, "Content-Length", part.end - part.start);
+        }
+        if let Some(part) = &self.besides.part {
+            self.part_lines(part, out);
         }
         self.end(out);
+    }
+
+    fn whole_lines(&self) -> &[u8] {
+        self.head.whole_lines(self.checksums)
+    }
+
+    fn part_lines(&self, part: &Part, out: &mut Vec<u8>) {
+        if let Some(count) = part.count {
+            number(out, "x-amz-mp-parts-count", u64::from(count));
+        }
+        if let Some(lines) = part.checksums.as_deref().filter(|_| self.checksums) {
+            out.extend_from_slice(lines);
+        }
     }
 
     fn end(&self, out: &mut Vec<u8>) {
@@ -227,12 +275,17 @@ impl Answer<'_> {
         out.extend_from_slice(match reason {
             Reason::NotModified => b"HTTP/1.1 304 Not Modified\r\nx-amz-request-id: ",
             Reason::Failed(_) => b"HTTP/1.1 412 Precondition Failed\r\nx-amz-request-id: ",
+            Reason::Unsatisfiable => {
+                b"HTTP/1.1 416 Requested Range Not Satisfiable\r\nx-amz-request-id: "
+            }
         });
         out.extend_from_slice(request_id);
         out.extend_from_slice(b"\r\nDate: ");
         out.extend_from_slice(&self.date);
         out.extend_from_slice(b"\r\n");
-        let unmet = match reason {
+        let id = std::str::from_utf8(request_id).unwrap_or_default();
+        let mut body = Vec::new();
+        match reason {
             Reason::NotModified => {
                 let lines = lines_of(self.head.lines());
                 lines
@@ -241,11 +294,21 @@ impl Answer<'_> {
                 self.end(out);
                 return 0;
             }
-            Reason::Failed(unmet) => unmet,
-        };
-        let id = std::str::from_utf8(request_id).unwrap_or_default();
-        let mut body = Vec::with_capacity(256);
-        write_precondition_failed_xml(&mut body, unmet.name(), id);
+            Reason::Failed(unmet) => write_precondition_failed_xml(&mut body, unmet.name(), id),
+            Reason::Unsatisfiable => {
+                let total = self.head.total();
+                let range = self
+                    .besides
+                    .headers
+                    .and_then(|headers| headers.find("range"));
+                let range = range.unwrap_or_default();
+                let range = String::from_utf8_lossy(range);
+                write_invalid_range_xml(&mut body, &range, total, id);
+                out.extend_from_slice(b"Content-Range: bytes */");
+                out.extend_from_slice(itoa::Buffer::new().format(total).as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+        }
         line(out, "Content-Type", b"application/xml");
         number(out, "Content-Length", body.len() as u64);
         self.end(out);

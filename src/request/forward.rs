@@ -109,11 +109,12 @@ pub(super) fn template(
         lines: lines(shard, head, auth, keep).into_boxed_slice(),
         method: head.method,
         origin: origin(&shard.world.routes, route)?,
-        range_signed: range_signed || !may_range,
+        range_signed: range_signed || !may_range || request.part.is_some(),
         has_if_match: !auth.may_add("if-match"),
         may_revalidate: !own_none_match && auth.may_add("if-none-match"),
         conditions: conditions(false).into_boxed_slice(),
         signed_conditions: conditions(true).into_boxed_slice(),
         wants_checksums: request.checksum_mode,
+        overridden: request.overrides.mask(),
     }))
 }

@@ -5,7 +5,9 @@
 //! becomes an answer in `failure`.
 
 mod access;
+mod ahead;
 pub mod answer;
+mod asked;
 mod body;
 pub mod chain;
 pub mod client;
@@ -295,7 +297,9 @@ async fn decide(exchange: &Exchange<'_>, report: &mut Report, out: &mut Vec<u8>)
             let failure = Failure::new(refusal.code(), "the request is not for an origin");
             Box::pin(exchange.fail(&failure, report, out)).await
         }
-        Operation::GetObject | Operation::HeadObject if is_in_time(exchange, report) => {
+        Operation::GetObject | Operation::HeadObject | Operation::PartRead
+            if exchange.request.is_cacheable() && is_in_time(exchange, report) =>
+        {
             read::serve(exchange, report, out).await
         }
         Operation::GetObject

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use crate::base::clock::Moment;
 use crate::cache::Head;
+use crate::cache::sequences::Ahead;
 use crate::cache::stamps::Stamp;
-use crate::config::ObjectPolicy;
+use crate::config::{Access, ObjectPolicy};
 use crate::fill::plan;
 use crate::fill::template::{Ranged, Template};
 use crate::fill::{Came, Fetch, Outcome, Probe, Ready};
@@ -22,6 +23,7 @@ use crate::shard::Shard;
 
 use super::access::Right;
 use super::answer::{Answer, CacheStatus, Reason};
+use super::asked::{Asked, Place};
 use super::deliver::{Asking, Coverage, Delivery, Stopped, coverage};
 use super::failure::Failure;
 use super::hit::Begun;
@@ -60,11 +62,15 @@ pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mu
         digest,
         stamp,
         right: Cell::new(None),
+        asked: Asked::default(),
+        ahead: Cell::new(None),
     };
     if read.wants_no_store() {
         return Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await;
     }
-    let end = match read.look_up(report, out) {
+    let found = read.look_up(report, out);
+    read.go_ahead();
+    let end = match found {
         Found::Begun(Begun::Whole) => exchange.end(),
         Found::Begun(Begun::Rest(rest)) => hit::rest(exchange, rest, out, report).await,
         Found::Begun(Begun::Gone(gone)) => End::gone(gone, report),
@@ -89,6 +95,10 @@ pub(super) struct Read<'e, 'a> {
     pub(super) stamp: Stamp,
     /// What is known of the client's right, once it has been asked for.
     pub(super) right: Cell<Option<Right>>,
+    /// What the answer is to have that is not in every answer.
+    pub(super) asked: Asked,
+    /// What is to be fetched ahead of this read.
+    pub(super) ahead: Cell<Option<(Arc<Head>, Ahead)>>,
 }
 
 impl Read<'_, '_> {
@@ -101,7 +111,7 @@ impl Read<'_, '_> {
     }
 
     pub(super) fn spec(&self) -> Option<RangeSpec> {
-        self.exchange.request.range
+        self.exchange.request.range.or_else(|| self.asked.spec())
     }
 
     /// What is known of the client's right to what is cached.
@@ -109,7 +119,12 @@ impl Read<'_, '_> {
         if let Some(right) = self.right.get() {
             return right;
         }
-        let right = Right::of(self.exchange, self.digest, policy.access);
+        // A header of the client's own choice is its signature's to vouch for, also where reading is everybody's.
+        let access = match policy.access {
+            Access::Open if self.exchange.request.overrides.mask() != 0 => Access::Exact,
+            access => access,
+        };
+        let right = Right::of(self.exchange, self.digest, access);
         self.right.set(Some(right));
         right
     }
@@ -159,24 +174,27 @@ impl Read<'_, '_> {
                 }
             }
         }
-        let fresh = head.is_fresh(report.started().ms(), fresh_ms);
+        let started_ms = report.started().ms();
+        let fresh = head.is_fresh(started_ms, fresh_ms);
         if let Some(reason) = instead.filter(|_| fresh) {
             head.touch();
             return self.begin_without(head, reason, report, out);
         }
-        match resolve(spec, head.total()) {
-            None if fresh || fresh_ms == 0 => Found::Ask,
-            None => Found::Absent(CacheStatus::Stale),
-            Some(None) if request.checksum_mode && !head.checksums_known() => {
-                Found::Absent(if fresh {
-                    CacheStatus::Miss
-                } else {
-                    CacheStatus::Stale
-                })
-            }
-            Some(_) if !fresh => Found::Stale(Arc::clone(head), fresh_ms),
-            Some(part) => {
+        match self.place(spec, head) {
+            Place::Unsatisfiable if fresh && head.is_fresh(started_ms, policy.head_ttl_ms) => {
                 head.touch();
+                self.begin_without(head, Reason::Unsatisfiable, report, out)
+            }
+            Place::Unsatisfiable if fresh || fresh_ms == 0 => Found::Ask,
+            Place::Unsatisfiable => Found::Absent(CacheStatus::Stale),
+            Place::Unknown if fresh => Found::Absent(CacheStatus::Miss),
+            Place::Unknown => Found::Absent(CacheStatus::Stale),
+            Place::At(_) if !fresh => Found::Stale(Arc::clone(head), fresh_ms),
+            Place::At(part) => {
+                head.touch();
+                if let Some(range) = &part {
+                    self.note(head, range, policy.read_ahead_bytes);
+                }
                 self.begin(head, part, report, out)
             }
         }
@@ -263,7 +281,7 @@ impl Read<'_, '_> {
     }
 
     fn answer<'h>(
-        &self,
+        &'h self,
         head: &'h Head,
         part: Option<Range<u64>>,
         status: CacheStatus,
@@ -272,6 +290,7 @@ impl Read<'_, '_> {
         Answer {
             head,
             part,
+            besides: self.besides(),
             checksums: self.exchange.request.checksum_mode,
             status,
             age_ms: self.age_ms(head, now.ms()),
@@ -439,14 +458,26 @@ impl Read<'_, '_> {
             }
             Verdict::Doubt => None,
         };
-        let Some(part) = spec.and_then(|spec| resolve(spec, head.total())) else {
-            return Box::pin(pass::serve(self.exchange, CacheStatus::Bypass, report, out)).await;
+        let part = match spec.map(|spec| self.place(spec, &head)) {
+            Some(Place::At(part)) => part,
+            Some(Place::Unsatisfiable) => {
+                let what = (status, Reason::Unsatisfiable);
+                return self.without(&ready, what, report, out).await;
+            }
+            Some(Place::Unknown) | None => {
+                return Box::pin(pass::serve(self.exchange, CacheStatus::Bypass, report, out))
+                    .await;
+            }
         };
         let bodiless = self.is_head() || (part.is_none() && head.total() == 0);
         let status = match bodiless {
             true => status_without_body(ready.came, status),
             false => self.status_with_body(&ready, part.as_ref(), status),
         };
+        if let Some(range) = &part {
+            self.note(&head, range, asking.policy.read_ahead_bytes);
+            self.go_ahead();
+        }
         report.outcome = outcome_of(status);
         if bodiless {
             return self.head_only(&head, part, status, report, out).await;
@@ -532,7 +563,8 @@ impl Read<'_, '_> {
 
     /// The wish of a request whose object is not known.
     pub(super) fn opening(&self, asking: &Asking) -> Fetch {
-        let (mut ranged, mut faithful) = self.opening_range(&asking.template);
+        let page_bytes = asking.policy.page_bytes;
+        let (mut ranged, mut faithful) = self.opening_range(&asking.template, page_bytes);
         let probe = self.written(&asking.template).map(|(version, byte)| Probe {
             version,
             ranged: std::mem::replace(&mut ranged, byte),
@@ -549,7 +581,7 @@ impl Read<'_, '_> {
                 .spec()
                 .and_then(RangeSpec::bounds)
                 .map_or(0, |bounds| bounds.start),
-            client_whole: self.spec().is_none(),
+            client_whole: self.spec().is_none() && self.exchange.request.part.is_none(),
             interest: Arc::downgrade(&asking.interest),
             policy: asking.policy,
             faithful,
@@ -567,7 +599,11 @@ impl Read<'_, '_> {
         }
         let index = self.shard().index_of(self.digest, 0);
         let sketch = index.sketch(self.digest, self.object.encoded())?;
-        let part = resolve(self.spec(), sketch.total())?;
+        let part = match self.spec().map(|spec| spec.resolve(sketch.total())) {
+            None | Some(Resolved::Full) => None,
+            Some(Resolved::Part(part)) => Some(part),
+            Some(Resolved::Unsatisfiable) => return None,
+        };
         if part.is_none() && template.wants_checksums && !sketch.checksums_known() {
             return None;
         }
@@ -579,8 +615,11 @@ impl Read<'_, '_> {
         Some((sketch.version(), Ranged::bytes(&(at..at + 1))))
     }
 
-    fn opening_range(&self, template: &Template) -> (Ranged, bool) {
+    fn opening_range(&self, template: &Template, page_bytes: u64) -> (Ranged, bool) {
         let fans_out = self.shard().policy().fanout > 1 && !template.range_signed;
+        if let Some(number) = self.exchange.request.part {
+            return (Ranged::Part(number), true);
+        }
         match self.spec() {
             Some(spec) if template.range_signed => (Ranged::AsSent(spec), true),
             // The first stripe first; the others follow from their owners when the length is known.
@@ -591,6 +630,12 @@ impl Read<'_, '_> {
                     .is_some_and(|bounds| bounds.start >= OFFSET_MAX) =>
             {
                 (Ranged::Spec(spec), true)
+            }
+            Some(RangeSpec::FromTo(first, last)) if last - first < page_bytes.saturating_sub(1) => {
+                let asked = first..(last + 1).min(plan::stripe_end(first));
+                let pages = plan::pages(&asked, page_bytes);
+                let faithful = pages == (first..last + 1);
+                (Ranged::bytes(&pages), faithful)
             }
             Some(RangeSpec::FromTo(first, last)) if fans_out => {
                 let whole = last.saturating_add(1);
@@ -684,16 +729,6 @@ impl Read<'_, '_> {
                     .await
             }
         }
-    }
-}
-
-/// What the client's range means for an object of `total` bytes: `None` if only the origin can say (416), `Some(None)` for everything.
-pub(super) fn resolve(spec: Option<RangeSpec>, total: u64) -> Option<Option<Range<u64>>> {
-    let Some(spec) = spec else { return Some(None) };
-    match spec.resolve(total) {
-        Resolved::Full => Some(None),
-        Resolved::Part(range) => Some(Some(range)),
-        Resolved::Unsatisfiable => None,
     }
 }
 

@@ -14,8 +14,9 @@ use crate::s3::{Unmet, Verdict};
 use crate::upstream::{Fault, Health, Origin, UpstreamError, is_outage};
 
 use super::answer::{CacheStatus, Reason};
+use super::asked::Place;
 use super::failure::Failure;
-use super::read::{Read, outcome_of, resolve};
+use super::read::{Read, outcome_of};
 use super::report::Report;
 use super::{End, chain, forward};
 
@@ -88,7 +89,7 @@ impl Read<'_, '_> {
     }
 
     /// That the origin is not asked now.
-    fn refusal(&self) -> Option<UpstreamError> {
+    pub(super) fn refusal(&self) -> Option<UpstreamError> {
         let origin = self.origin()?;
         self.exchange.shard.upstream.refusal_of(&origin)
     }
@@ -148,10 +149,11 @@ impl Read<'_, '_> {
                 Verdict::Failed(unmet) => return Some(Plan::Without(Reason::Failed(unmet))),
             }
         }
-        let part = resolve(spec, head.total())?;
-        if part.is_none() && request.checksum_mode && !head.checksums_known() {
-            return None;
-        }
+        let part = match self.place(spec, head) {
+            Place::At(part) => part,
+            Place::Unsatisfiable => return Some(Plan::Without(Reason::Unsatisfiable)),
+            Place::Unknown => return None,
+        };
         let bodiless = self.is_head() || (part.is_none() && head.total() == 0);
         // An answer that would break off in its middle is worse than an error.
         let whole = bodiless

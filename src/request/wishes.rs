@@ -194,6 +194,8 @@ mod tests {
             stale_if_error_ms: HOUR,
             stale_while_revalidate_ms: HOUR,
             hedge_after_ms: 0,
+            page_bytes: 0,
+            read_ahead_bytes: 0,
         }
     }
 

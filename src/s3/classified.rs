@@ -7,6 +7,7 @@
 use super::auth::Auth;
 use super::conditional::Conditions;
 use super::error_xml::ErrorCode;
+use super::overrides::Overrides;
 use super::range::RangeSpec;
 use super::reason::PassReason;
 use super::target::{Target, TargetError};
@@ -101,6 +102,10 @@ pub struct Classified<'b, 'k> {
     pub auth: Auth<'b>,
     /// The range it asks for, if that is a single one that can be read.
     pub range: Option<RangeSpec>,
+    /// The part it asks for, if its number can be read.
+    pub part: Option<u32>,
+    /// Headers of the answer that it wants otherwise.
+    pub overrides: Overrides<'b>,
     /// The conditions that can be evaluated here.
     pub conditions: Conditions<'b>,
     /// Whether checksum headers are asked for.
@@ -112,6 +117,11 @@ pub struct Classified<'b, 'k> {
 impl Classified<'_, '_> {
     /// True if the answer may come from the cache and go there.
     pub fn is_cacheable(&self) -> bool {
-        matches!(self.operation, Operation::GetObject | Operation::HeadObject)
+        match self.operation {
+            Operation::GetObject | Operation::HeadObject => true,
+            // Which of a part's bytes `If-Range` would leave is the origin's to say.
+            Operation::PartRead => self.part.is_some() && !self.conditions.has_if_range(),
+            _ => false,
+        }
     }
 }

@@ -29,9 +29,9 @@ impl Facts {
     pub(super) const UPLOADS: Self = Self(1 << 6);
     /// `delete`
     pub(super) const DELETE: Self = Self(1 << 7);
-    /// `versionId`
+    /// One `versionId` of a plain spelling.
     pub(super) const VERSION_ID: Self = Self(1 << 8);
-    /// `response-…`: the answer's headers are changed.
+    /// `response-…` of the six names that S3 has, each once, whose value can be read: the answer's headers are changed.
     pub(super) const RESPONSE_OVERRIDE: Self = Self(1 << 9);
     /// A sub-resource or a listing parameter that S3 documents.
     pub(super) const SUB_RESOURCE: Self = Self(1 << 10);
@@ -75,6 +75,10 @@ impl Facts {
     pub(super) const ODD_BUCKET: Self = Self(1 << 28);
     /// A raw `+` in the key.
     pub(super) const PLUS: Self = Self(1 << 29);
+    /// A `versionId` of another spelling, or several.
+    pub(super) const VERSION_ODD: Self = Self(1 << 30);
+    /// Another `response-…`, or one whose meaning is the origin's to say.
+    pub(super) const OVERRIDE_ODD: Self = Self(1 << 31);
 
     /// Both sets.
     pub(super) const fn and(self, other: Self) -> Self {

@@ -29,6 +29,7 @@ mod operation;
 #[cfg(test)]
 mod operation_tests;
 mod origin_config;
+mod overrides;
 mod packed;
 mod query;
 mod range;
@@ -59,6 +60,7 @@ pub use operation::classify;
 pub use origin_config::{
     CustomOrigin, ORIGIN_NAME_BYTES_MAX, OriginMapConfig, OriginMapError, SingleOrigin,
 };
+pub use overrides::{Overrides, is_overridden};
 pub use packed::is_packed;
 pub use range::{ContentRange, RangeHeader, RangeSpec, Resolved, resolve};
 pub use reason::PassReason;

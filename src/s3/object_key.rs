@@ -1,11 +1,13 @@
-//! The identity of an object: (origin id, bucket, decoded key) as one string of bytes, and its digest.
+//! The identity of an object: (origin id, bucket, decoded key) as one string of bytes, and its digest. One version that was asked for by its
+//! `versionId` is an object of its own, with that id as a fourth part.
 //!
 //! Built by `target` into a buffer that a connection reuses, read by the index, the disk and the journals.
 //!
 //! Invariants: the encoding is unambiguous (each part has its length in front, 16 bits, big-endian), so no
 //! two identities share their bytes whatever bytes are in a key; all buckets' objects begin with their
 //! bucket's bytes. Digests are BLAKE3 of the encoding, cut to 128 bits: names of files and index entries
-//! come from them, never from a key.
+//! come from them, never from a key. The digests of an object and of all its versions have their upper half in common: what belongs to
+//! them has one owner, and one invalidation beats them all.
 //!
 //! Left to others: where the parts come from (`route`, `target`).
 
@@ -38,9 +40,10 @@ impl BucketDigest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ObjectKeyRef<'k> {
     encoded: &'k [u8],
-    /// Where the bucket's name and the key begin in `encoded`.
+    /// Where the bucket's name and the key begin in `encoded`, and where the key ends.
     bucket_at: u16,
     key_at: u16,
+    key_end: u16,
 }
 
 impl<'k> ObjectKeyRef<'k> {
@@ -48,8 +51,13 @@ impl<'k> ObjectKeyRef<'k> {
     pub fn from_encoded(encoded: &'k [u8]) -> Option<Self> {
         let (origin_id, rest) = take(encoded)?;
         let (bucket, rest) = take(rest)?;
-        let (key, rest) = take(rest)?;
-        let sizes_ok = bucket.len() <= BUCKET_BYTES_MAX && key.len() <= KEY_BYTES_MAX;
+        let (key, mut rest) = take(rest)?;
+        let mut sizes_ok = bucket.len() <= BUCKET_BYTES_MAX && key.len() <= KEY_BYTES_MAX;
+        if !rest.is_empty() {
+            let (version, behind) = take(rest)?;
+            sizes_ok &= !version.is_empty() && version.len() <= KEY_BYTES_MAX;
+            rest = behind;
+        }
         if !rest.is_empty() || !sizes_ok || origin_id.len() > BUCKET_BYTES_MAX * 2 {
             return None;
         }
@@ -59,6 +67,7 @@ impl<'k> ObjectKeyRef<'k> {
             encoded,
             bucket_at: bucket_at as u16,
             key_at: key_at as u16,
+            key_end: (key_at + key.len()) as u16,
         })
     }
 
@@ -79,7 +88,12 @@ impl<'k> ObjectKeyRef<'k> {
 
     /// The decoded key.
     pub fn key(&self) -> &'k [u8] {
-        &self.encoded[usize::from(self.key_at)..]
+        &self.encoded[usize::from(self.key_at)..usize::from(self.key_end)]
+    }
+
+    /// Whether this is one version, asked for by its `versionId`, rather than whatever is current.
+    pub fn is_version(&self) -> bool {
+        usize::from(self.key_end) < self.encoded.len()
     }
 
     /// Appends the encoding to a buffer.
@@ -89,7 +103,12 @@ impl<'k> ObjectKeyRef<'k> {
 
     /// The digest of the whole identity.
     pub fn digest(&self) -> ObjectDigest {
-        ObjectDigest(digest(self.encoded))
+        let object = digest(&self.encoded[..usize::from(self.key_end)]);
+        if !self.is_version() {
+            return ObjectDigest(object);
+        }
+        const LOWER: u128 = u64::MAX as u128;
+        ObjectDigest(object & !LOWER | digest(self.encoded) & LOWER)
     }
 
     /// The digest of origin and bucket: equal for all objects of a bucket.
@@ -103,6 +122,7 @@ impl<'k> ObjectKeyRef<'k> {
             encoded: self.encoded.into(),
             bucket_at: self.bucket_at,
             key_at: self.key_at,
+            key_end: self.key_end,
         }
     }
 }
@@ -113,7 +133,12 @@ impl fmt::Debug for ObjectKeyRef<'_> {
             self.origin_id().escape_ascii(),
             self.bucket().escape_ascii(),
         );
-        write!(f, "{origin_id}/{bucket}/{}", self.key().escape_ascii())
+        write!(f, "{origin_id}/{bucket}/{}", self.key().escape_ascii())?;
+        if !self.is_version() {
+            return Ok(());
+        }
+        let version = &self.encoded[usize::from(self.key_end) + LENGTH_BYTES..];
+        write!(f, "?versionId={}", version.escape_ascii())
     }
 }
 
@@ -123,6 +148,7 @@ pub struct ObjectKey {
     encoded: Box<[u8]>,
     bucket_at: u16,
     key_at: u16,
+    key_end: u16,
 }
 
 impl ObjectKey {
@@ -132,11 +158,13 @@ impl ObjectKey {
             encoded,
             bucket_at,
             key_at,
+            key_end,
         } = self;
         ObjectKeyRef {
             encoded,
             bucket_at: *bucket_at,
             key_at: *key_at,
+            key_end: *key_end,
         }
     }
 }

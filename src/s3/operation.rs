@@ -10,7 +10,7 @@
 //!
 //! Left to others: rules and TTLs, whether a presigned request is in its time ([`Auth::presigned`]), the answer.
 
-use super::auth::Auth;
+use super::auth::{Auth, Scheme};
 use super::classified::{Body, Classified, Operation, Refusal, Touches};
 use super::conditional::Conditions;
 use super::facts::Facts;
@@ -36,7 +36,9 @@ const WRITES: &[Method] = &[Method::Put, Method::Post, Method::Delete, Method::O
 /// What a cached answer can be given to.
 const READ: Facts = Facts::PRESIGNED
     .and(Facts::CONDITIONS)
-    .and(Facts::CHECKSUM_MODE);
+    .and(Facts::CHECKSUM_MODE)
+    .and(Facts::VERSION_ID)
+    .and(Facts::RESPONSE_OVERRIDE);
 
 /// The first row that fits decides.
 const TABLE: &[Row] = &[
@@ -118,8 +120,12 @@ pub fn classify<'b, 'k>(
         true => Auth::MALFORMED,
         false => Auth::parse(headers.authorization, &query.presign),
     };
-    let (target, refusal) = target_of(head, route, key_buf);
+    let version = version_of(head.method, &query);
+    let (target, refusal) = target_of(head, route, version, key_buf);
     let mut facts = query.facts | headers.facts | facts_of(&target, route, &auth);
+    if facts.has(Facts::RESPONSE_OVERRIDE) && !may_override(&auth, facts) {
+        facts.insert(Facts::OVERRIDE_ODD);
+    }
     if !head.body.is_empty() {
         facts.insert(Facts::BODY);
     }
@@ -143,6 +149,8 @@ pub fn classify<'b, 'k>(
         range: headers
             .range
             .filter(|_| facts.has(Facts::RANGE) && !facts.has(Facts::RANGES)),
+        part: query.part,
+        overrides: query.overrides,
         conditions: match facts.has(Facts::CONDITIONAL) {
             true => Conditions::default(),
             false => headers.conditions,
@@ -152,16 +160,30 @@ pub fn classify<'b, 'k>(
     }
 }
 
+/// The version whose identity a request is about. A write is about the object: it touches all of its versions.
+fn version_of<'b>(method: Method, query: &Query<'b>) -> Option<&'b str> {
+    let read = matches!(method, Method::Get | Method::Head);
+    query
+        .version
+        .filter(|_| read && !query.facts.has(Facts::VERSION_ODD))
+}
+
+/// S3 refuses overrides of a request without a signature; what it sends beside an answer that conditions decide is not certain.
+fn may_override(auth: &Auth<'_>, facts: Facts) -> bool {
+    auth.scheme != Scheme::Anonymous && !facts.has(Facts::CONDITIONS)
+}
+
 fn target_of<'k>(
     head: &RequestHead<'_>,
     route: &HostRoute<'_>,
+    version: Option<&str>,
     key_buf: &'k mut Vec<u8>,
 ) -> (Target<'k>, Option<Refusal>) {
     match head.form {
         TargetForm::Authority => (Target::NOTHING, Some(Refusal::Connect)),
         TargetForm::Asterisk => (Target::NOTHING, Some(Refusal::AsteriskForm)),
         TargetForm::Origin | TargetForm::Absolute => {
-            match Target::parse(route, head.path, key_buf) {
+            match Target::parse_version(route, head.path, version, key_buf) {
                 Ok(target) => (target, None),
                 Err(error) => (Target::NOTHING, Some(Refusal::InvalidUri(error))),
             }

@@ -209,28 +209,63 @@ fn reads_without_a_key_pass() {
 
 /// Reference 2A.8.
 #[test]
-fn response_overrides_pass() {
-    passes(
-        "GET /b/k?response-content-type=text%2Fhtml",
-        SIGNED,
-        PassReason::ResponseOverride,
-    );
-    passes(
-        &format!("GET /b/k?response-content-disposition=a&{PRESIGNED}"),
-        "",
-        PassReason::ResponseOverride,
-    );
+fn response_overrides_are_of_signed_requests_without_conditions() {
+    let plain = "GET /b/k?response-content-type=text%2Fhtml";
+    let presigned = format!("GET /b/k?response-content-disposition=a&{PRESIGNED}");
+    for (line, headers) in [(plain, SIGNED), (&presigned, "")] {
+        with("s3.amazonaws.com", line, headers, |classified| {
+            assert_eq!(classified.operation, Operation::GetObject, "{line}");
+            assert_ne!(classified.overrides.mask(), 0);
+        });
+    }
+    let conditional = format!("{SIGNED}If-None-Match: x\r\n");
+    for (line, headers) in [
+        (plain, ""),
+        (plain, &*conditional),
+        ("GET /b/k?response-content-type=a+b", SIGNED),
+        ("GET /b/k?response-expires=1&response-expires=1", SIGNED),
+        ("HEAD /b/k?response-x=1", SIGNED),
+    ] {
+        passes(line, headers, PassReason::ResponseOverride);
+    }
 }
 
 /// Reference 2B.38.
 #[test]
-fn a_version_passes() {
+fn a_version_is_an_object_of_its_own() {
+    let identity = |line: &str| {
+        let mut found = None;
+        with("s3.amazonaws.com", line, SIGNED, |classified| {
+            let object = classified.target.object_key().expect("an object");
+            found = Some((
+                classified.operation,
+                object.encoded().to_vec(),
+                object.digest().0,
+            ));
+        });
+        found.expect("a request")
+    };
+    let current = identity("GET /b/k");
+    let mut seen = vec![current.clone()];
+    for query in ["versionId=1", "versionId=null", "versionId=k"] {
+        let version = identity(&format!("GET /b/k?{query}&x-id=GetObject"));
+        assert_eq!(version.0, Operation::GetObject);
+        assert!(
+            seen.iter()
+                .all(|known| known.1 != version.1 && known.2 != version.2)
+        );
+        assert_eq!(version.2 >> 64, current.2 >> 64, "one owner, one stamp");
+        seen.push(version);
+    }
+    // A write is about the object, whichever version it names.
+    let write = identity("DELETE /b/k?versionId=1");
+    assert_eq!((write.1, write.2), (current.1, current.2));
     for query in [
-        "versionId=1",
-        "versionId=null",
         "versionId=",
         "versionId",
-        "versionId=1&x-id=GetObject",
+        "versionId=%31",
+        "versionId=1&versionId=1",
+        "versionId=a+b",
     ] {
         passes(&format!("GET /b/k?{query}"), SIGNED, PassReason::VersionId);
     }
@@ -254,6 +289,44 @@ fn a_customers_key_passes() {
 /// Reference 2B.36 and 2B.37: a part is never taken for the object.
 #[test]
 fn a_part_read_is_no_object_read() {
+    for (query, part) in [
+        ("1", Some(1)),
+        ("10000", Some(10_000)),
+        ("0", None),
+        ("01", None),
+        ("+1", None),
+        ("10001", None),
+        ("x", None),
+    ] {
+        with(
+            "s3.amazonaws.com",
+            &format!("GET /b/k?partNumber={query}"),
+            SIGNED,
+            |classified| {
+                assert_eq!(
+                    (classified.part, classified.is_cacheable()),
+                    (part, part.is_some()),
+                    "{query}"
+                );
+            },
+        );
+    }
+    with(
+        "s3.amazonaws.com",
+        "GET /b/k?partNumber=1&partNumber=2",
+        SIGNED,
+        |classified| {
+            assert!(!classified.is_cacheable());
+        },
+    );
+    with(
+        "s3.amazonaws.com",
+        "GET /b/k?partNumber=1",
+        "If-Range: x\r\n",
+        |classified| {
+            assert!(!classified.is_cacheable());
+        },
+    );
     for line in [
         "GET /b/k?partNumber=1",
         "HEAD /b/k?partNumber=1",

@@ -7,6 +7,7 @@
 //! Left to others: what the parameters mean together (`operation`, `auth`).
 
 use super::facts::Facts;
+use super::overrides::Overrides;
 
 /// The values of a presigned URL's parameters, raw.
 #[derive(Clone, Copy, Default)]
@@ -54,7 +55,17 @@ impl Presign<'_> {
 pub(super) struct Query<'b> {
     pub(super) facts: Facts,
     pub(super) presign: Presign<'b>,
+    /// The value of the one plain `versionId`.
+    pub(super) version: Option<&'b str>,
+    /// The number of the one `partNumber`.
+    pub(super) part: Option<u32>,
+    pub(super) overrides: Overrides<'b>,
 }
+
+/// The longest `versionId` that S3 has.
+const VERSION_BYTES_MAX: usize = 1024;
+/// Parts are numbered from 1 to this.
+const PART_NUMBER_MAX: u32 = 10_000;
 
 impl<'b> Query<'b> {
     /// Reads a raw query, without its question mark.
@@ -96,27 +107,63 @@ impl<'b> Query<'b> {
                 presign.other = true;
                 return Facts::PRESIGNED | Facts::CHECKSUM_MODE;
             }
-            _ => return plain(name, value),
+            _ => return self.plain(name, value),
         };
         presign.repeated |= slot.replace(value).is_some();
         Facts::PRESIGNED
     }
+
+    /// The fact of a parameter that is no part of a signature.
+    fn plain(&mut self, name: &str, value: &'b str) -> Facts {
+        match name {
+            "versionId" => {
+                let first = self.version.replace(value).is_none();
+                if first && is_plain_version(value) {
+                    Facts::VERSION_ID
+                } else {
+                    Facts::VERSION_ID | Facts::VERSION_ODD
+                }
+            }
+            "partNumber" => {
+                // A second one, or one that is no number, is not known here.
+                let first = !self.facts.has(Facts::PART_NUMBER);
+                self.part = part_number(value).filter(|_| first);
+                Facts::PART_NUMBER
+            }
+            _ if name.starts_with("response-") => match self.overrides.take(name, value) {
+                true => Facts::RESPONSE_OVERRIDE,
+                false => Facts::RESPONSE_OVERRIDE | Facts::OVERRIDE_ODD,
+            },
+            _ => constant(name, value),
+        }
+    }
 }
 
-/// The fact of a parameter that is no part of a signature.
-fn plain(name: &str, value: &str) -> Facts {
+/// A spelling that every origin decodes to itself.
+fn is_plain_version(value: &str) -> bool {
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    !value.is_empty() && value.len() <= VERSION_BYTES_MAX && value.bytes().all(plain)
+}
+
+/// A part's number in its only spelling.
+fn part_number(value: &str) -> Option<u32> {
+    let number: u32 = value.parse().ok()?;
+    let plain = value.bytes().all(|byte| byte.is_ascii_digit()) && !value.starts_with('0');
+    (plain && number <= PART_NUMBER_MAX).then_some(number)
+}
+
+/// The fact of a parameter whose value says nothing more.
+fn constant(name: &str, value: &str) -> Facts {
     match name {
         "x-id" => match value {
             "GetObject" => Facts::X_ID_GET,
             "HeadObject" => Facts::X_ID_HEAD,
             _ => Facts::X_ID_OTHER,
         },
-        "partNumber" => Facts::PART_NUMBER,
         "uploadId" => Facts::UPLOAD_ID,
         "uploads" => Facts::UPLOADS,
         "delete" => Facts::DELETE,
-        "versionId" => Facts::VERSION_ID,
-        _ if name.starts_with("response-") => Facts::RESPONSE_OVERRIDE,
         _ if SUB_RESOURCES.contains(&name) => Facts::SUB_RESOURCE,
         _ => Facts::UNKNOWN_QUERY,
     }

@@ -23,11 +23,11 @@ pub enum PassReason {
     MalformedAuth,
     /// A customer's own encryption key.
     SseC,
-    /// One version is asked for.
+    /// One version is asked for, in a way that only the origin can read.
     VersionId,
     /// A sub-resource.
     SubResource,
-    /// The answer's headers are overridden.
+    /// The answer's headers are overridden in a way that only the origin can judge.
     ResponseOverride,
     /// A query parameter that is not known, or not with this method.
     UnknownQuery,
@@ -50,18 +50,20 @@ pub enum PassReason {
 }
 
 /// Which reason is named when there are several: the first.
-const ORDER: [(Facts, PassReason); 22] = [
+const ORDER: [(Facts, PassReason); 24] = [
     (Facts::PASS_ONLY, PassReason::Endpoint),
     (Facts::KEY_TOO_LONG, PassReason::KeyTooLong),
     (Facts::ODD_BUCKET, PassReason::OddBucket),
     (Facts::PLUS, PassReason::Plus),
     (Facts::AUTH_MALFORMED, PassReason::MalformedAuth),
     (Facts::SSE_C, PassReason::SseC),
+    (Facts::VERSION_ODD, PassReason::VersionId),
     (Facts::VERSION_ID, PassReason::VersionId),
     (Facts::UPLOAD_ID, PassReason::SubResource),
     (Facts::UPLOADS, PassReason::SubResource),
     (Facts::DELETE, PassReason::SubResource),
     (Facts::SUB_RESOURCE, PassReason::SubResource),
+    (Facts::OVERRIDE_ODD, PassReason::ResponseOverride),
     (Facts::RESPONSE_OVERRIDE, PassReason::ResponseOverride),
     (Facts::UNKNOWN_QUERY, PassReason::UnknownQuery),
     (Facts::RANGES, PassReason::MultiRange),

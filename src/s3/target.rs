@@ -79,6 +79,19 @@ impl<'k> Target<'k> {
         path: &str,
         buf: &'k mut Vec<u8>,
     ) -> Result<Self, TargetError> {
+        Self::parse_version(route, path, None, buf)
+    }
+
+    /// The same for one version of an object.
+    ///
+    /// # Errors
+    /// As [`Target::parse`].
+    pub fn parse_version(
+        route: &HostRoute<'_>,
+        path: &str,
+        version: Option<&str>,
+        buf: &'k mut Vec<u8>,
+    ) -> Result<Self, TargetError> {
         let path = path
             .strip_prefix('/')
             .ok_or(TargetError::NotAbsolute)?
@@ -90,17 +103,21 @@ impl<'k> Target<'k> {
         match route.style() {
             HostStyle::Virtual { bucket } | HostStyle::AccessPoint { name: bucket } => {
                 push_part(buf, bucket.as_bytes());
-                Self::with_key(path, buf)
+                Self::with_key(path, version, buf)
             }
-            HostStyle::Path => Self::path_style(path, buf),
+            HostStyle::Path => Self::path_style(path, version, buf),
         }
     }
 
-    fn path_style(path: &[u8], buf: &'k mut Vec<u8>) -> Result<Self, TargetError> {
+    fn path_style(
+        path: &[u8],
+        version: Option<&str>,
+        buf: &'k mut Vec<u8>,
+    ) -> Result<Self, TargetError> {
         let (bucket, key) = split(path, memchr(b'/', path));
         if is_bucket_name(bucket) {
             push_part(buf, bucket);
-            return Self::with_key(key, buf);
+            return Self::with_key(key, version, buf);
         }
         if path.is_empty() {
             return Ok(Self::service(None, buf));
@@ -150,7 +167,11 @@ impl<'k> Target<'k> {
     }
 
     /// Adds the key, whose raw bytes are `raw`, to origin id and bucket in `buf`.
-    fn with_key(raw: &[u8], buf: &'k mut Vec<u8>) -> Result<Self, TargetError> {
+    fn with_key(
+        raw: &[u8],
+        version: Option<&str>,
+        buf: &'k mut Vec<u8>,
+    ) -> Result<Self, TargetError> {
         let bucket_end = buf.len();
         if raw.is_empty() {
             return Ok(Self {
@@ -171,6 +192,9 @@ impl<'k> Target<'k> {
             });
         }
         end_part(buf, start);
+        if let Some(version) = version {
+            push_part(buf, version.as_bytes());
+        }
         Ok(Self::object(buf, bucket_end, plus(raw)))
     }
 

@@ -141,6 +141,7 @@ pub fn policy(settings: &Settings, by_reference: bool) -> Policy {
     let wanted = by_reference && settings.ram.zero_copy == ZeroCopy::Auto;
     Policy {
         fanout: settings.fill.fanout as u32,
+        join_bytes: settings.fill.join_bytes,
         attempts: settings.fill.attempts,
         by_reference_min: wanted.then_some(settings.ram.zero_copy_min_bytes),
         fill: FillConfig {

@@ -492,8 +492,13 @@ impl Shard {
     pub(super) fn keep_head(&self, head: &Arc<Head>, older: Option<&Head>, stamp: Stamp) {
         let Some(disk) = &self.disk else { return };
         let object = head.object();
-        // What a fallback says is not what a later process may take for the origin's word.
-        if disk.is_announced(object) || head.is_by_fallback() {
+        // One version, asked for by its id: a write to its object need not name it, so that nothing would say on disk that it ended.
+        // Nor is what a fallback says the origin's word for a later process.
+        if disk.is_announced(object) || head.is_of_version() || head.is_by_fallback() {
+            return;
+        }
+        if head.lacks() != 0 {
+            let _ = self.head_gone(disk, object);
             return;
         }
         let confirmed_unix_ms = unix_ms_of(head.confirmed_ms());

@@ -87,6 +87,7 @@ async fn chores(shard: Rc<Shard>) {
         shard.copy_gauges();
         shard.forget_idle_uploads();
         shard.log.borrow_mut().flush();
+        shard.sequences.borrow_mut().expire(clock::now_ms());
         sleep_ms(CHORES_MS).await;
     }
 }
@@ -335,7 +336,7 @@ impl Shard {
             let known = self
                 .index_of(fetch.object, 0)
                 .head(fetch.object, &fetch.key);
-            fetch.known = known.filter(|head| has_checksums(&fetch, head));
+            fetch.known = known.filter(|head| self.suffices(&fetch, head));
         }
         fetch
     }
@@ -368,9 +369,23 @@ impl Shard {
 
     /// Whether a head that was published meanwhile is what an opening fetch would have brought.
     pub(super) fn answers_opening(&self, fetch: &Fetch, head: &Head) -> bool {
-        has_checksums(fetch, head)
+        self.suffices(fetch, head)
             && head.is_fresh(clock::now_ms(), fetch.fresh_ms_of(head))
             && self.world.stamps.is_current(fetch.object, fetch.stamp)
+    }
+
+    /// Whether a head knows what an opening fetch is to bring: checksums, all headers but the overridden ones, where a part is.
+    fn suffices(&self, fetch: &Fetch, head: &Head) -> bool {
+        let wants_checksums = fetch.template.wants_checksums;
+        if let Some(number) = fetch.ranged.part() {
+            let part = self.part_of(head, number);
+            if part.is_none_or(|part| wants_checksums && part.checksums.is_none()) {
+                return false;
+            }
+        } else if wants_checksums && fetch.ranged.spec().is_none() && !head.checksums_known() {
+            return false;
+        }
+        head.lacks() & !fetch.template.overridden == 0
     }
 
     fn opened(self: &Rc<Self>, flight: &Rc<Flight>, outcome: Outcome) {
@@ -491,9 +506,4 @@ impl Shard {
             self.world.shards[self.id].mailbox.len() as u64,
         );
     }
-}
-
-/// Whether a head has the checksums that a fetch would bring.
-fn has_checksums(fetch: &Fetch, head: &Head) -> bool {
-    !fetch.template.wants_checksums || fetch.ranged.spec().is_some() || head.checksums_known()
 }

@@ -31,6 +31,8 @@ use crate::cache::forbidden::Forbidden;
 use crate::cache::grants::Grants;
 use crate::cache::holds::Holds;
 use crate::cache::partition::{Partition, Tally};
+use crate::cache::parts::{Part, PartId};
+use crate::cache::sequences::Sequences;
 use crate::cache::stamps::Stamps;
 use crate::cache::{Head, Index};
 use crate::config::{ObjectPolicy, Rules};
@@ -57,6 +59,8 @@ const BODY_COPIES_MAX: usize = 32;
 pub struct Policy {
     /// Stripes that one client's stream may have in flight.
     pub fanout: u32,
+    /// Gaps of one stripe are fetched at once if there is no more than this between them.
+    pub join_bytes: u64,
     /// How often one answer may fetch what is missing again.
     pub attempts: u32,
     /// Bodies from this size on go out by reference once they are hot; `None`: never.
@@ -165,6 +169,8 @@ pub struct Shard {
     partition: RefCell<Partition>,
     holds: RefCell<Holds>,
     uploads: RefCell<uploads::Uploads>,
+    /// Who reads in order, of those who are served here.
+    pub sequences: RefCell<Sequences>,
     tally: Cell<Tally>,
     ghost_hits: Cell<u64>,
     disk: Option<disk::Disk>,
@@ -215,6 +221,7 @@ impl Shard {
             partition: RefCell::new(parts.partition),
             holds: RefCell::default(),
             uploads: RefCell::default(),
+            sequences: RefCell::default(),
             tally: Cell::new(Tally::default()),
             ghost_hits: Cell::new(0),
             disk: parts.disk.map(|disk| disk::Disk::new(parts.id, disk)),
@@ -271,6 +278,19 @@ impl Shard {
     #[must_use]
     pub fn index_of(&self, object: u128, stripe: u32) -> &Index {
         &self.world.shards[routing::owner_of(object, stripe, self.world.shards.len())].index
+    }
+
+    /// What is known of a part of a head's version.
+    #[must_use]
+    pub fn part_of(&self, head: &Head, number: u32) -> Option<Arc<Part>> {
+        let id = PartId {
+            object: head.object(),
+            version: head.version(),
+            number,
+        };
+        let known = self.index_of(head.object(), 0).part(&id);
+        let just_read = || head.part().filter(|part| part.number == number).cloned();
+        known.or_else(just_read)
     }
 
     /// The owner of a fetch: of the stripe of its first byte, or of the head where that is not known.

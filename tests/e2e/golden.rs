@@ -1,15 +1,17 @@
 //! Golden answers: for every shape of a read in the table, what comes through millrace, cold, warm in RAM and warm on disk, is what the
 //! origin says itself: status, headers but for the listed ones, and bytes.
 //!
-//! Two origins. `s3s-fs` is a real S3 server that verifies every signature; it ignores conditions of a read, `partNumber`, `versionId` and
-//! `response-…` (S3 does not), and refuses several ranges and malformed ones with 400 where S3 sends the whole object. The other one is the
+//! Two origins. `s3s-fs` is a real S3 server that verifies every signature; it ignores conditions of a read, `partNumber` and
+//! `versionId` (S3 does not), and refuses several ranges and malformed ones with 400 where S3 sends the whole object. The other one is the
 //! tests' own store, which judges conditions as S3 does. Where an origin differs from S3, millrace is held to what the origin says.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use crate::harness::millrace::Scratch;
 use crate::harness::s3s::S3s;
+use crate::harness::sign::amz_date;
 use crate::harness::store::Object;
 use crate::harness::{Ask, Millrace, PATIENCE, Response, Store, Tile, fetch, wait_until};
 
@@ -262,6 +264,57 @@ fn conditional_shapes() -> Vec<Shape> {
     shapes
 }
 
+/// What only an origin is asked that knows parts, versions and overridden headers as S3 does; signed, but in form only.
+fn queried_shapes() -> Vec<Shape> {
+    let mut shapes = Vec::new();
+    let parts = [
+        "partNumber=1",
+        "partNumber=2",
+        "partNumber=3",
+        "partNumber=0",
+        "partNumber=x",
+        "partNumber=10001",
+    ];
+    let versions = [
+        "versionId=v1",
+        "versionId=none",
+        "versionId=v1&partNumber=2",
+        "versionId=%761",
+        "versionId=",
+    ];
+    let overrides = [
+        "response-content-type=text%2Fhtml",
+        "response-content-type=a%2Fb&response-content-language=de&response-content-encoding=x",
+        "response-cache-control=no-cache&response-expires=Wed%2C%2012%20Aug%202026%2010%3A00%3A00%20GMT",
+        "response-content-disposition=attachment%3B%20filename%3D%22a%20b%22",
+        "versionId=v1&response-content-type=text%2Fhtml",
+        "partNumber=2&response-content-type=text%2Fhtml",
+    ];
+    for query in parts.into_iter().chain(versions).chain(overrides) {
+        shapes.push(shape("GET", "k", query, &[]));
+        shapes.push(shape("HEAD", "k", query, &[]));
+        shapes.push(shape("GET", "k", query, &[CHECKSUMS]));
+        shapes.push(shape("GET", "k", query, &[RANGE]));
+        shapes.push(shape("GET", "k", query, &[("Range", "bytes=10000-")]));
+        shapes.push(shape("GET", "k", query, &[("If-None-Match", ETAG)]));
+        shapes.push(shape("GET", "k", query, &[("If-Match", OTHER)]));
+    }
+    for query in [
+        "partNumber=1",
+        "versionId=v1",
+        "response-content-type=text%2Fhtml",
+    ] {
+        shapes.push(shape("GET", "one", query, &[]));
+        shapes.push(shape("GET", "none", query, &[]));
+        shapes.push(shape("GET", "k", query, &[("If-Range", ETAG), RANGE]));
+    }
+    for range in RANGES {
+        shapes.push(shape("GET", "k", "", &[("Range", range)]));
+        shapes.push(shape("GET", "empty", "", &[("Range", range)]));
+    }
+    shapes
+}
+
 /// An origin under comparison, and how to ask it.
 struct Subject<'s> {
     origin: SocketAddr,
@@ -387,6 +440,7 @@ fn run(subject: &Subject<'_>, shapes: &[Shape]) {
     let server = setup().start(subject.origin);
     warm(subject, &server, shapes);
     differences.extend(compare(subject, &server, shapes, "warm in RAM"));
+    differences.extend(compare(subject, &server, shapes, "again in RAM"));
     let known = shapes.iter().filter(|shape| shape.object != "none").count() as f64;
     wait_until("the objects are on disk", PATIENCE, || {
         let metrics = server.metrics();
@@ -410,7 +464,7 @@ fn run(subject: &Subject<'_>, shapes: &[Shape]) {
         differences.is_empty(),
         "{} of {} answers differ:\n{}",
         differences.len(),
-        3 * shapes.len(),
+        4 * shapes.len(),
         differences.join("\n")
     );
 }
@@ -470,6 +524,43 @@ fn semantics_83_conditional_reads_are_answered_as_an_origin_with_s3s_rules_answe
     let subject = Subject {
         origin: origin.address,
         sign: &|ask, _| ask,
+        etag,
+    };
+    run(&subject, &shapes);
+}
+
+#[test]
+fn semantics_119_parts_versions_overrides_and_odd_ranges_are_answered_as_s3_answers_them() {
+    let store = Store::new();
+    let shapes = queried_shapes();
+    assert!(shapes.len() >= 150, "{} shapes", shapes.len());
+    let mut etag = String::new();
+    for (number, shape) in shapes.iter().enumerate() {
+        for (object, body) in bodies() {
+            if object != shape.object {
+                continue;
+            }
+            let mut stored = Object::bytes(&body).header("Cache-Control", "max-age=7");
+            if object == "k" {
+                stored.parts = vec![4_000, 6_000];
+                etag.clone_from(&stored.etag);
+            }
+            store.insert(&path(number, object), stored);
+            let mut version = Object::tile(91, LENGTH / 2).header("x-amz-version-id", "v1");
+            version.parts = vec![1_000, 3_000, 1_000];
+            store.insert(&format!("{}?versionId=v1", path(number, object)), version);
+        }
+    }
+    let origin = store.serve();
+    // The same all the time, so that who was accepted once is answered without asking.
+    let date = amz_date(SystemTime::now());
+    let signature = "AWS4-HMAC-SHA256 Credential=AKID/20260812/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00";
+    let subject = Subject {
+        origin: origin.address,
+        sign: &|ask, _| {
+            ask.header("x-amz-date", &date)
+                .header("Authorization", signature)
+        },
         etag,
     };
     run(&subject, &shapes);

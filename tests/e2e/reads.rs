@@ -428,7 +428,9 @@ fn a_read_across_many_small_pieces_and_gaps_is_whole() {
     store.insert("/bucket/pieces", Object::tile(77, 10_000));
     let tile = Tile::new(77);
     let origin = store.serve();
-    let server = Millrace::start(origin.address);
+    let server = Millrace::setup()
+        .settings("[fill]\njoin = 0")
+        .start(origin.address);
     for start in (0..10_000).step_by(1000) {
         let piece = server.fetch(&Ask::get("/bucket/pieces").range(start, start + 300));
         piece.assert_body(&tile, start, start + 300);

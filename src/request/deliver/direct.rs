@@ -47,6 +47,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
             whole_will_do: false,
             object_bytes_max: u64::MAX,
             by_origin: false,
+            overridden: template.overridden,
         };
         let fits = |response: &Response| {
             let fit = validate(question, &response.head()).ok()?;

@@ -5,7 +5,9 @@
 //! be had any more after the head has gone out, the connection is cut: a body that is not whole never looks whole.
 
 mod direct;
+pub(super) mod gaps;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
@@ -30,6 +32,7 @@ use crate::shard::Shard;
 
 use super::client::{Client, Gone};
 use super::report::Report;
+use gaps::Joining;
 
 /// Hits after which bytes go out by reference.
 const HOT_FREQUENCY: u8 = 1;
@@ -111,6 +114,8 @@ pub(super) struct Progressing<'d, 'a, L> {
     asking: Option<Asking>,
     ahead: u32,
     ahead_until: u64,
+    /// Where the gaps begin that were asked for ahead and have not been come to.
+    asked: VecDeque<u64>,
     /// Fetches that may still be made for the byte at `tried_at`.
     attempts_left: u32,
     tried_at: u64,
@@ -145,6 +150,7 @@ impl<'a> Delivery<'a> {
             asking,
             ahead: AHEAD_FIRST.min(self.shard.policy().fanout),
             ahead_until: self.range.start,
+            asked: VecDeque::new(),
             attempts_left: self.shard.policy().attempts,
             tried_at: u64::MAX,
             leaves,
@@ -155,18 +161,26 @@ impl<'a> Delivery<'a> {
     }
 
     fn fetch(&self, ranged: Ranged, wanted: u64, asking: &Asking) -> Fetch {
+        Fetch {
+            wanted,
+            ..Self::wish(self.head, self.stamp, ranged, asking)
+        }
+    }
+
+    /// The wish for more of a version, from its first byte on.
+    pub fn wish(head: &Head, stamp: Stamp, ranged: Ranged, asking: &Asking) -> Fetch {
         let expected = Expected {
-            version: self.head.version(),
-            etag: self.head.etag().into(),
+            version: head.version(),
+            etag: head.etag().into(),
         };
         Fetch {
             key: Arc::clone(&asking.key),
-            object: self.head.object(),
-            stamp: self.stamp,
+            object: head.object(),
+            stamp,
             template: Arc::clone(&asking.template),
             ranged,
             expected: Some(expected),
-            wanted,
+            wanted: 0,
             client_whole: false,
             interest: Arc::downgrade(&asking.interest),
             policy: asking.policy,
@@ -193,17 +207,15 @@ impl<'a> Delivery<'a> {
         }
         let id = window.id(self.head.object(), self.head.version());
         let index = self.shard.index_of(self.head.object(), window.index);
-        let mut end = index.gap_until(&id, window.range.start, window.range.end);
-        if index.on_disk.extent_at(&id, window.range.start).is_none() {
-            end = index.on_disk.gap_until(&id, window.range.start, end);
-        }
-        let base = u64::from(window.index) * STRIPE_BYTES;
-        let wanted = window.absolute().start;
-        self.fetch(
-            Ranged::bytes(&(wanted..base + u64::from(end))),
-            wanted,
-            asking,
-        )
+        let page_bytes = asking.policy.page_bytes;
+        let small = self.range.end - self.range.start < page_bytes;
+        let joining = Joining {
+            join_bytes: self.shard.policy().join_bytes,
+            page_bytes: if small { page_bytes } else { 0 },
+            total: self.head.total(),
+        };
+        let missing = gaps::to_ask(index, &id, window, joining);
+        self.fetch(Ranged::bytes(&missing), window.absolute().start, asking)
     }
 }
 
@@ -272,7 +284,7 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         Ok(())
     }
 
-    /// Asks for stripes that will be wanted soon, once anything was missing.
+    /// Asks for what will be missing soon, once anything was: the gaps of this stripe and of those after it.
     fn read_ahead(&mut self) {
         let delivery = self.delivery;
         let Some(asking) = &self.asking else { return };
@@ -281,16 +293,31 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         }
         let horizon =
             plan::stripe_end(self.at).saturating_add(u64::from(self.ahead - 1) * STRIPE_BYTES);
+        while self.asked.front().is_some_and(|start| *start <= self.at) {
+            self.asked.pop_front();
+        }
         // What a fill is going to bring is not fetched twice.
         let coming = self.fill.as_ref().map_or(0, |fill| fill.coming_until());
-        let from = self.ahead_until.max(plan::stripe_end(self.at)).max(coming);
+        let mut from = self.ahead_until.max(self.at).max(coming);
         let end = horizon.min(delivery.range.end);
-        for window in plan::windows(from..end.max(from)) {
-            if delivery.index_lookup(&window).is_none() {
-                delivery.shard.fetch_ahead(delivery.gap(&window, asking));
+        while self.asked.len() + 1 < self.ahead as usize
+            && let Some(window) = plan::first_window(&(from..end.max(from)))
+        {
+            let start = from;
+            if let Some(extent) = delivery.index_lookup(&window) {
+                from = extent.id().base() + u64::from(extent.promised_end().min(window.range.end));
+                continue;
             }
-            self.ahead_until = window.absolute().end;
+            let fetch = delivery.gap(&window, asking);
+            let asked_for = fetch.ranged.spec().and_then(RangeSpec::bounds);
+            from = asked_for.map_or(window.absolute().end, |bounds| bounds.end);
+            // What is wanted now is asked for by who waits for it.
+            if start > self.at {
+                self.asked.push_back(start);
+                delivery.shard.fetch_ahead(fetch);
+            }
         }
+        self.ahead_until = from;
     }
 
     /// Gets hold of bytes that the index does not have; `None` if it could only be done by sending them past the cache.

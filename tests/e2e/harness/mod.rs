@@ -8,6 +8,7 @@ pub mod data;
 pub mod faultfs;
 pub mod metrics;
 pub mod millrace;
+pub mod queries;
 pub mod s3s;
 pub mod sign;
 pub mod store;

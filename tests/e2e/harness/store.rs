@@ -4,6 +4,7 @@
 
 use super::Tile;
 use super::conditions::{Judged, judge};
+use super::queries::{Queried, part_bounds, refuse_range};
 use super::stub::{After, Seen, Stub, Wire};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +18,8 @@ pub struct Object {
     pub etag: String,
     /// Further response headers, in order.
     pub headers: Vec<(String, String)>,
+    /// Lengths of the parts that it was made of; empty if it was not.
+    pub parts: Vec<u64>,
 }
 
 #[derive(Clone)]
@@ -70,6 +73,7 @@ impl Object {
             content,
             etag: etag.to_owned(),
             headers,
+            parts: Vec::new(),
         }
     }
 
@@ -224,7 +228,8 @@ impl Store {
     }
 
     fn read(&self, path: &str, seen: &Seen, wire: &mut Wire) -> After {
-        let Some(object) = self.object(path) else {
+        let queried = Queried::of(seen);
+        let Some(object) = self.object(&queried.name(path)) else {
             if seen.method() == "HEAD" {
                 return wire
                     .respond("404 Not Found", &[("Connection", "close")], b"")
@@ -232,6 +237,10 @@ impl Store {
             }
             return wire.refuse("404 Not Found", "NoSuchKey");
         };
+        if queried.overrides_without_signature(seen) {
+            return wire.refuse("400 Bad Request", "InvalidRequest");
+        }
+        let object = queried.overridden(object);
         let modified = object.last_modified().to_owned();
         let judged = judge(seen, &object.etag, &modified);
         match judged {
@@ -253,12 +262,23 @@ impl Store {
             }
         }
         let length = object.content.length();
-        let asked = (judged == Judged::AsAsked && seen.method() == "GET")
-            .then(|| seen.range(length))
-            .flatten();
+        if queried.part.is_some() && seen.header("range").is_some() {
+            return wire.refuse("400 Bad Request", "InvalidRequest");
+        }
+        let part = queried.part.map(|number| part_bounds(&object, number));
+        let asked = match part {
+            Some(None) => {
+                return wire.refuse("416 Requested Range Not Satisfiable", "InvalidPartNumber");
+            }
+            Some(part) => part,
+            None => (judged == Judged::AsAsked && seen.method() == "GET")
+                .then(|| seen.range(length))
+                .flatten(),
+        };
+        let object = queried.with_part_headers(object, seen);
         let (first, end) = match asked {
             Some((first, end)) if first >= end => {
-                return wire.refuse("416 Requested Range Not Satisfiable", "InvalidRange");
+                return refuse_range(seen, length, wire);
             }
             Some(range) => range,
             None => (0, length),
