@@ -29,6 +29,8 @@ struct World {
     store: Store,
     door: SocketAddr,
     reads: AtomicU64,
+    /// Answers that broke off, and were not judged.
+    cuts: AtomicU64,
 }
 
 /// A store that knows copies and multipart uploads, each of which is done at one moment.
@@ -175,8 +177,15 @@ impl World {
         if ranged {
             ask = ask.header("Range", "bytes=0-29");
         }
-        let answer = connection.exchange(&ask);
+        let tried = connection.try_exchange(&ask);
         let most = register.sent.load(Ordering::SeqCst);
+        let Ok(answer) = tried else {
+            // A body whose version the origin has no more is cut, for its client to ask again; nothing else is.
+            assert!(most > least, "key {key}: a cut without a write");
+            self.cuts.fetch_add(1, Ordering::Relaxed);
+            *connection = Connection::open(self.door);
+            return;
+        };
         self.reads.fetch_add(1, Ordering::Relaxed);
         match answer.status() {
             200 | 206 => {
@@ -230,6 +239,7 @@ fn semantics_165_heavy_every_read_sees_the_last_acknowledged_write_or_a_later_on
         store,
         door: server.door,
         reads: AtomicU64::new(0),
+        cuts: AtomicU64::new(0),
     };
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
@@ -237,7 +247,10 @@ fn semantics_165_heavy_every_read_sees_the_last_acknowledged_write_or_a_later_on
             scope.spawn(move || world.client(client, rounds));
         }
     });
-    assert_eq!(world.reads.load(Ordering::Relaxed), CLIENTS * rounds * 3);
+    let [reads, cuts] = [&world.reads, &world.cuts].map(|count| count.load(Ordering::Relaxed));
+    println!("{reads} reads, {cuts} cuts");
+    assert_eq!(reads + cuts, CLIENTS * rounds * 3);
+    assert!(cuts * 100 < reads, "{cuts} cuts for {reads} reads");
     assert!(server.results("hit") > 0, "nothing was read from the cache");
     server.finish();
 }

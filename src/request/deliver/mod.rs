@@ -221,9 +221,7 @@ impl<'a> Delivery<'a> {
 
 impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
     async fn run(&mut self, mut first: Option<Arc<Extent>>) -> Result<(), Stopped> {
-        if first.is_none() {
-            self.assure().await?;
-        }
+        self.assure().await?;
         while let Some(window) = plan::first_window(&(self.at..self.delivery.range.end)) {
             self.read_ahead();
             let known = first.take().filter(|extent| covers(extent, &window));
@@ -252,36 +250,70 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
         };
         let delivery = self.delivery;
         let start = delivery.range.start;
-        let soon = start.saturating_add(ASSURED_BYTES);
-        for window in plan::windows(start..delivery.range.end.min(soon)) {
+        let soon = delivery.range.end.min(start.saturating_add(ASSURED_BYTES));
+        let mut at = start;
+        while at < soon {
+            let Some(window) = plan::first_window(&(at..delivery.range.end)) else {
+                break;
+            };
+            let base = at - u64::from(window.range.start);
             let id = window.id(delivery.head.object(), delivery.head.version());
             let index = delivery
                 .shard
                 .index_of(delivery.head.object(), window.index);
-            let reach = index.reach_with_disk(&id, window.range.start, window.range.end);
-            if reach.end >= window.range.end {
-                continue;
-            }
-            let base = window.absolute().start - u64::from(window.range.start);
-            let gap_at = base + u64::from(reach.end);
-            // What begins with the gap is not sent before its answer anyway.
-            if gap_at == start {
-                return Ok(());
-            }
-            let rest = plan::first_window(&(gap_at..delivery.range.end));
-            let Some(rest) = rest else { return Ok(()) };
-            let asked = std::pin::pin!(delivery.shard.fetch(delivery.gap(&rest, &asking)));
-            return match race(asked, self.leaves.as_mut()).await {
-                Either::First(Outcome::Ready(ready))
-                    if ready.head.version() == delivery.head.version() =>
-                {
-                    Ok(())
+            let found = index.extent_at(&id, window.range.start);
+            let on_disk = || index.on_disk.extent_at(&id, window.range.start);
+            match found {
+                Some(extent) if extent.filled_end() > window.range.start => {
+                    at = base + u64::from(extent.promised_end());
                 }
-                Either::First(outcome) => Err(Stopped::NotBegun(outcome)),
-                Either::Second(()) => Err(delivery.client.gone().into()),
-            };
+                // What begins with a gap is not sent before its answer anyway.
+                _ if at == start => return Ok(()),
+                None if self.fill.as_ref().is_some_and(|fill| fill.brings(at)) => return Ok(()),
+                Some(extent) => drop(self.begins(&extent, &window).await?),
+                None => match on_disk() {
+                    Some(extent) => at = base + u64::from(extent.window.end),
+                    None => return self.confirm(&window, &asking).await,
+                },
+            }
         }
         Ok(())
+    }
+
+    /// Waits until the first byte of `window` has come; false if it does not.
+    async fn begins(&mut self, extent: &Extent, window: &Window) -> Result<bool, Stopped> {
+        while extent.filled_end() <= window.range.start {
+            if extent.progress().state() != FillState::Filling {
+                return Ok(false);
+            }
+            let nap = std::pin::pin!(sleep_ms(LOOK_MS));
+            if let Either::Second(()) = race(nap, self.leaves.as_mut()).await {
+                return Err(self.delivery.client.gone().into());
+            }
+        }
+        Ok(true)
+    }
+
+    /// Asks for a gap, and waits until its first byte has come: a place that was taken for it is no promise of the origin.
+    async fn confirm(&mut self, gap: &Window, asking: &Asking) -> Result<(), Stopped> {
+        let delivery = self.delivery;
+        let asked = std::pin::pin!(delivery.shard.fetch(delivery.gap(gap, asking)));
+        let ready = match race(asked, self.leaves.as_mut()).await {
+            Either::First(Outcome::Ready(ready)) => ready,
+            Either::First(outcome) => return Err(Stopped::NotBegun(outcome)),
+            Either::Second(()) => return Err(delivery.client.gone().into()),
+        };
+        if ready.head.version() != delivery.head.version() {
+            return Err(Stopped::NotBegun(Outcome::Ready(ready)));
+        }
+        let found = ready.extent.filter(|extent| covers(extent, gap));
+        let Some(extent) = found.or_else(|| delivery.index_lookup(gap)) else {
+            return Ok(());
+        };
+        match self.begins(&extent, gap).await? {
+            true => Ok(()),
+            false => Err(Stopped::NotBegun(Outcome::Alone)),
+        }
     }
 
     /// Asks for what will be missing soon, once anything was: the gaps of this stripe and of those after it.
