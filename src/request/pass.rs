@@ -42,13 +42,7 @@ pub(super) async fn serve(
         return exchange.fail(&failure, report, out).await;
     }
     let Some(origin) = forward::origin(&exchange.shard.world.routes, exchange.route) else {
-        return exchange
-            .fail(
-                &Failure::new(ErrorCode::AccessDenied, "the host leads to no origin"),
-                report,
-                out,
-            )
-            .await;
+        return exchange.fail(&Failure::no_origin(), report, out).await;
     };
     let head = exchange.head;
     exchange

@@ -18,7 +18,7 @@ use crate::fill::{Came, Fetch, Outcome, Ready};
 use crate::http::Method;
 use crate::io::{Either, race};
 use crate::metrics;
-use crate::s3::{ObjectKeyRef, RangeSpec, Unmet, Verdict};
+use crate::s3::{ErrorCode, ObjectKeyRef, RangeSpec, Unmet, Verdict};
 use crate::shard::Shard;
 
 use super::access::Right;
@@ -379,10 +379,7 @@ impl Read<'_, '_> {
     ) -> End {
         report.outcome = metrics::Outcome::Miss;
         let Some(asking) = self.asking() else {
-            let failure = Failure::new(
-                crate::s3::ErrorCode::AccessDenied,
-                "the host leads to no origin",
-            );
+            let failure = Failure::no_origin();
             return self.exchange.fail(&failure, report, out).await;
         };
         if let Some(failure) = chain::refusal(self.shard(), self.exchange.head) {
@@ -596,7 +593,7 @@ impl Read<'_, '_> {
             }
             Stopped::Nothing(words) => {
                 out.clear();
-                let failure = Failure::new(crate::s3::ErrorCode::GatewayTimeout, words);
+                let failure = Failure::new(ErrorCode::GatewayTimeout, words);
                 Box::pin(self.exchange.fail(&failure, report, out)).await
             }
             Stopped::Cut(words) => {
