@@ -1,6 +1,6 @@
 //! The cache against plain maps: random reads, fills that end anyhow, evictions from a tiny slab, writes, versions that come and come
 //! back, readers that hold on, peers that read late. Never a wrong byte, never a byte of another version, never a head that an
-//! invalidation beat, never a slot lost.
+//! invalidation beat, never a slot lost. (2C.63)
 //!
 //! `world` drives the real partitions, index and extents through their public calls, on one thread and in an order that a seed
 //! replays; `reference` says what must come out. `PROPTEST_CASES` sets how many worlds are tried. The last test has real readers on other

@@ -130,29 +130,14 @@ impl Terms {
 mod tests {
     use super::*;
     use crate::cache::head::lines_of;
-    use crate::config::{Access, ClientControl};
 
     /// Wed, 12 Aug 2026 10:00:00 GMT
     const NOON: u64 = 1_786_528_800;
 
     fn policy(freshness: Freshness) -> ObjectPolicy {
         ObjectPolicy {
-            kept: true,
-            access: Access::Open,
             freshness,
-            client_control: ClientControl::Ignore,
-            ttl_ms: u64::MAX,
-            head_ttl_ms: u64::MAX,
-            default_ttl_ms: 0,
-            object_bytes_max: 1 << 20,
-            disk: false,
-            compress: false,
-            write_through: false,
-            stale_if_error_ms: 0,
-            stale_while_revalidate_ms: 0,
-            hedge_after_ms: 0,
-            page_bytes: 0,
-            read_ahead_bytes: 0,
+            ..ObjectPolicy::of_ttl(u64::MAX)
         }
     }
 

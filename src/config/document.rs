@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::environment::PREFIX;
-use super::load::{Effective, Loaded};
+use super::load::{Effective, LIVE, Loaded};
 use super::shape::Shape;
 use super::table::{Initial, SECTIONS, Section, Setting};
 use super::value::{Kind, Value};
@@ -42,10 +42,10 @@ Written from the table in `src/config/table.rs`: edit that, then run the tests w
   IPv6; port 0 takes any free port.
 - **Check.** `millrace check-config` reads everything as `serve` would and says what is wrong; with `--print` it writes the
   settings in effect, each with the place it came from, as a file that may be used again.
-- **Reload.** The file is read again when it has changed (it is looked at every second) and on SIGHUP. `[[rule]]`, `cache.ttl`,
-  `cache.access`, `cache.stale_if_error`, `cache.stale_while_revalidate`, `cache.hedge_after`, `cache.object_bytes_max`, `cache.write_through`, `cache.page`, `cache.read_ahead` and `disk.compress` hold from then on, for every request that comes; what is cached is judged anew. A change of
-  anything else waits for a restart, which the log and `/readyz` say. A file with errors changes nothing: the settings before
-  it stay, and the log, `millrace_config_refused` and `/readyz` say so.
+- **Reload.** The file is read again when it has changed (it is looked at every second) and on SIGHUP. `[[rule]]`, {live}
+  hold from then on, for every request that comes; what is cached is judged anew. A change of anything else waits for a restart,
+  which the log and `/readyz` say. A file with errors changes nothing: the settings before it stay, and the log,
+  `millrace_config_refused` and `/readyz` say so.
 - **Exit codes.** 0 done, 1 configuration, 2 usage, 3 a failure at start or while running.
 ";
 
@@ -74,7 +74,8 @@ pub fn reference() -> String {
 /// The text of `docs/CONFIG.md`.
 #[must_use]
 pub fn manual() -> String {
-    let mut out = MANUAL_HEAD.to_owned();
+    let live = LIVE.map(|key| format!("`{key}`")).join(", ");
+    let mut out = MANUAL_HEAD.replace("{live}", &live);
     for section in SECTIONS {
         let _ = write!(out, "\n## `{}`\n\n{}\n\n", section.header(), section.text);
         out.push_str("| Key | Type and bounds | Default | Overridden by | Meaning |\n");

@@ -106,25 +106,26 @@ impl Loaded {
     }
 }
 
-/// Whether a change of it holds without a restart.
+/// Settings whose change holds without a restart; those of a `[[rule]]` do too.
+pub(super) const LIVE: [&str; 14] = [
+    "cache.ttl",
+    "cache.head_ttl",
+    "cache.freshness",
+    "cache.default_ttl",
+    "cache.client_control",
+    "cache.access",
+    "cache.stale_if_error",
+    "cache.stale_while_revalidate",
+    "cache.hedge_after",
+    "cache.object_bytes_max",
+    "cache.write_through",
+    "cache.page",
+    "cache.read_ahead",
+    "disk.compress",
+];
+
 fn is_live(setting: &Setting) -> bool {
-    let live = [
-        "cache.ttl",
-        "cache.head_ttl",
-        "cache.freshness",
-        "cache.default_ttl",
-        "cache.client_control",
-        "cache.stale_if_error",
-        "cache.stale_while_revalidate",
-        "cache.hedge_after",
-        "cache.access",
-        "cache.object_bytes_max",
-        "cache.write_through",
-        "cache.page",
-        "cache.read_ahead",
-        "disk.compress",
-    ];
-    setting.key.starts_with("rule.") || live.contains(&setting.key)
+    setting.key.starts_with("rule.") || LIVE.contains(&setting.key)
 }
 
 /// A value that is in effect.

@@ -55,6 +55,31 @@ pub struct ObjectPolicy {
     pub read_ahead_bytes: u64,
 }
 
+#[cfg(test)]
+impl ObjectPolicy {
+    /// What tests begin with: anything is kept in RAM and read by anybody for so long, and nothing else is asked for.
+    pub const fn of_ttl(ttl_ms: u64) -> Self {
+        Self {
+            kept: true,
+            access: Access::Open,
+            freshness: Freshness::Ttl,
+            client_control: ClientControl::Ignore,
+            ttl_ms,
+            head_ttl_ms: ttl_ms,
+            default_ttl_ms: 0,
+            object_bytes_max: u64::MAX,
+            disk: false,
+            compress: false,
+            write_through: false,
+            stale_if_error_ms: 0,
+            stale_while_revalidate_ms: 0,
+            hedge_after_ms: 0,
+            page_bytes: 0,
+            read_ahead_bytes: 0,
+        }
+    }
+}
+
 impl ObjectPolicy {
     /// Up to which age its bytes are served while the origin fails; 0: not at all.
     #[must_use]
@@ -339,22 +364,12 @@ mod tests {
         );
         let policy = rules.plain().expect("no rule");
         let expected = ObjectPolicy {
-            kept: true,
             access: Access::Exact,
-            freshness: Freshness::Ttl,
             client_control: ClientControl::Unsigned,
-            ttl_ms: 5000,
-            head_ttl_ms: 5000,
-            default_ttl_ms: 0,
             object_bytes_max: 1024,
             disk: true,
             compress: true,
-            write_through: false,
-            stale_if_error_ms: 0,
-            stale_while_revalidate_ms: 0,
-            hedge_after_ms: 0,
-            page_bytes: 0,
-            read_ahead_bytes: 0,
+            ..ObjectPolicy::of_ttl(5000)
         };
         assert_eq!(policy, expected);
         assert_eq!(resolve(&rules, "origin", "b/k"), expected);

@@ -474,6 +474,7 @@ mod tests {
         assert_eq!(decode(&endless, &[]), Err(ChunkError::TrailerTooLarge));
     }
 
+    /// Reference 2E.93.
     #[test]
     fn a_chunk_of_64_bits_is_counted_not_buffered() {
         let mut decoder = ChunkedDecoder::new();

@@ -58,6 +58,12 @@ impl Failure {
         Self::new(error.code(), "the host leads to no allowed origin")
     }
 
+    /// A host that was allowed, and leads nowhere by now.
+    #[must_use]
+    pub fn no_origin() -> Self {
+        Self::new(ErrorCode::AccessDenied, "the host leads to no origin")
+    }
+
     /// An origin that could not be asked.
     #[must_use]
     pub fn of_upstream(error: &UpstreamError) -> Self {

@@ -17,6 +17,7 @@ mod forward;
 mod hit;
 mod interims;
 mod keep;
+mod opening;
 mod pass;
 mod read;
 pub mod receive;

@@ -42,13 +42,7 @@ pub(super) async fn serve(
         return exchange.fail(&failure, report, out).await;
     }
     let Some(origin) = forward::origin(&exchange.shard.world.routes, exchange.route) else {
-        return exchange
-            .fail(
-                &Failure::new(ErrorCode::AccessDenied, "the host leads to no origin"),
-                report,
-                out,
-            )
-            .await;
+        return exchange.fail(&Failure::no_origin(), report, out).await;
     };
     let head = exchange.head;
     exchange
@@ -58,9 +52,9 @@ pub(super) async fn serve(
     let mut request = forward::lines(exchange.shard, head, &exchange.request.auth, |_| true);
     request.extend_from_slice(b"\r\n");
     if exchange.request.touches == Touches::Nothing && head.body.is_empty() {
-        return read_through(exchange, &origin, &request, status, report, out).await;
+        return pass_read(exchange, &origin, &request, status, report, out).await;
     }
-    write_through(exchange, &origin.first, &request, status, report, out).await
+    pass_write(exchange, &origin.first, &request, status, report, out).await
 }
 
 /// Tells the disk tier that a write to an object begins.
@@ -82,7 +76,7 @@ async fn announce(exchange: &Exchange<'_>) -> Option<Announced> {
 }
 
 /// A request without a body that changes nothing.
-async fn read_through(
+async fn pass_read(
     exchange: &Exchange<'_>,
     origin: &Origin,
     request: &[u8],
@@ -267,7 +261,7 @@ async fn settle(exchange: &Exchange<'_>, keeping: Keeping, result: &Uploaded) {
 }
 
 /// A request that changes something, or has a body: its own connection, both directions at once.
-async fn write_through(
+async fn pass_write(
     exchange: &Exchange<'_>,
     endpoint: &Arc<Endpoint>,
     request: &[u8],

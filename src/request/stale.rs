@@ -206,6 +206,7 @@ impl Read<'_, '_> {
         self.shard().fetch_ahead(fetch);
     }
 
+    /// Answers with a copy that is all here, whatever its age.
     pub(super) async fn serve_stale(
         &self,
         head: Arc<Head>,

@@ -174,28 +174,17 @@ impl Read<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Access, ClientControl};
+    use crate::config::ClientControl;
 
     const HOUR: u64 = 3_600_000;
 
     fn policy() -> ObjectPolicy {
         ObjectPolicy {
-            kept: true,
-            access: Access::Open,
-            freshness: Freshness::Ttl,
             client_control: ClientControl::All,
-            ttl_ms: HOUR,
             head_ttl_ms: 60_000,
-            default_ttl_ms: 0,
-            object_bytes_max: 1,
-            disk: false,
-            compress: false,
-            write_through: false,
             stale_if_error_ms: HOUR,
             stale_while_revalidate_ms: HOUR,
-            hedge_after_ms: 0,
-            page_bytes: 0,
-            read_ahead_bytes: 0,
+            ..ObjectPolicy::of_ttl(HOUR)
         }
     }
 

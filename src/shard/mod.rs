@@ -51,7 +51,8 @@ use waits::Waits;
 
 pub use dispatch::run;
 
-/// Request bodies that one shard copies beside their stream at a time; beyond it a multi-delete drops its whole bucket.
+/// Request bodies that one shard copies beside their stream at a time; beyond it a multi-delete drops its whole bucket, and a completed
+/// upload is not kept.
 const BODY_COPIES_MAX: usize = 32;
 
 /// What the request path needs to know of the configuration; plain numbers, computed once.
@@ -160,7 +161,7 @@ pub struct Shard {
     pub prng: Prng,
     /// Lines of the access log or not.
     pub logs: bool,
-    /// Places for copies of request bodies that have to be understood (multi-deletes).
+    /// Places for copies of request bodies that have to be understood (multi-deletes, lists of parts).
     pub copies: Rc<Places>,
     rules: RefCell<Arc<Rules>>,
     wall: Cell<Wall>,

@@ -326,6 +326,7 @@ impl Drop for Staging {
 mod tests {
     use super::*;
 
+    /// Reference 2E.100.
     #[test]
     fn a_share_is_never_exceeded_and_comes_back() {
         let share = Share::new(10);

@@ -307,6 +307,7 @@ mod tests {
         assert_eq!(uploads.place((9, 9), 10_000, u64::MAX, 0).0, u64::MAX);
     }
 
+    /// Reference 2E.87 and 2E.88.
     #[test]
     fn an_object_is_made_of_exactly_the_list() {
         let list = |parts: &[(u32, &str)]| {

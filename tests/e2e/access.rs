@@ -148,6 +148,7 @@ fn semantics_100_under_revalidate_every_read_is_asked_about_and_costs_no_body() 
 
 #[test]
 fn semantics_101_under_revalidate_waiters_share_no_answer_and_a_revoked_client_is_out_at_once() {
+    // (2D.80)
     let (store, origin, revoked, server) = filled(101, "revalidate", 2);
     let bytes = store.body_bytes();
     let ask = signed(Ask::get(PATH).range(0, MIB), "alice");

@@ -112,7 +112,7 @@ fn semantics_74_many_readers_of_an_old_copy_ask_once() {
 
 #[test]
 fn semantics_75_a_copy_in_place_that_changes_only_metadata_shows() {
-    // The ETag is the same, so a 304 comes; its `Last-Modified` tells. (201)
+    // The ETag is the same, so a 304 comes; its `Last-Modified` tells. (2B.53, 2L.201)
     let store = Store::new();
     let object = Object::tile(75, 3 * MIB);
     store.insert(PATH, object.clone());
@@ -166,11 +166,15 @@ fn a_304_renews_the_headers_that_it_brings() {
 
 #[test]
 fn semantics_76_a_new_version_is_served_at_once_and_the_old_one_never_again() {
+    // Both are of the same second. (2B.52)
     let store = Store::new();
     store.insert(PATH, Object::tile(76, 2 * MIB));
     let origin = store.serve();
     let server = aged(&store, 2, &origin);
-    store.insert(PATH, Object::tile(77, 2 * MIB + 5));
+    let new = Object::tile(77, 2 * MIB + 5);
+    let of_old = store.object(PATH).expect("the old version");
+    assert_eq!(new.last_modified(), of_old.last_modified());
+    store.insert(PATH, new);
     let response = server.get(PATH);
     assert_eq!((response.status(), response.cache_word()), (200, "EXPIRED"));
     response.assert_body(&Tile::new(77), 0, 2 * MIB + 5);

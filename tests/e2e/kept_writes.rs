@@ -243,6 +243,7 @@ fn complete(
 
 #[test]
 fn semantics_164_a_multipart_upload_is_assembled_of_exactly_the_parts_that_were_listed() {
+    // Completed as soon as the last part is answered, one part sent twice. (2E.86, 2E.88)
     let origin = S3s::start();
     origin.create_bucket("bucket");
     let server = keeping().ram("256MiB").start(origin.address);
@@ -279,6 +280,7 @@ fn semantics_164_a_multipart_upload_is_assembled_of_exactly_the_parts_that_were_
 
 #[test]
 fn a_part_left_out_or_given_up_is_in_no_object() {
+    // (2E.87)
     let origin = S3s::start();
     origin.create_bucket("bucket");
     let server = keeping().ram("256MiB").start(origin.address);

@@ -276,7 +276,7 @@ fn nonsense_in_a_presigned_query_is_the_origins_to_judge() {
 
 #[test]
 fn semantics_53_a_refusal_of_one_client_changes_nothing_for_another() {
-    // (2D.79, 2D.83, 2G.118)
+    // (2D.79, 2D.83, 2D.84, 2G.118)
     let store = Store::new();
     store.insert("/bucket/k", Object::tile(120, MIB));
     let origin = {
@@ -292,6 +292,8 @@ fn semantics_53_a_refusal_of_one_client_changes_nothing_for_another() {
     assert_eq!(server.fetch(&stranger).status(), 403);
     server.fetch(&friend).assert_body(&Tile::new(120), 0, MIB);
     assert_eq!(server.fetch(&friend).cache_word(), "HIT");
+    // With `access = "open"` what is fresh is whoever's who asks.
+    assert_eq!(server.fetch(&stranger).cache_word(), "HIT");
     // Together on a cold object: each has the origin's answer to its own request.
     for round in 0..10 {
         let path = format!("/bucket/r{round}");

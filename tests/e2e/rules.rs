@@ -54,6 +54,26 @@ fn semantics_68_the_first_rule_that_says_something_about_a_field_decides_it() {
     server.finish();
 }
 
+#[test]
+fn a_confirmation_holds_for_as_long_as_the_rule_says() {
+    // By the rule, not by `[cache]`, which has an hour. (2F.106)
+    let store = Store::new();
+    store.insert("/a/short", Object::tile(2, 100 * KIB));
+    let origin = store.serve();
+    let server = Millrace::setup()
+        .settings("[cache]\nttl = '1h'\n[[rule]]\nmatch = 'a/short'\nttl = '300ms'\n")
+        .start(origin.address);
+    server.get("/a/short");
+    for _ in 0..3 {
+        for word in ["HIT", "REVALIDATED"] {
+            wait_until(word, PATIENCE, || {
+                server.get("/a/short").cache_word() == word
+            });
+        }
+    }
+    server.finish();
+}
+
 fn start(dir: &Path, rules: &str, origin: std::net::SocketAddr) -> Millrace {
     Millrace::setup()
         .cache_dir(dir)

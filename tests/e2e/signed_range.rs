@@ -78,7 +78,7 @@ fn a_signed_range_that_is_partly_there_is_asked_for_as_signed() {
 
 #[test]
 fn semantics_13_signed_headers_path_and_query_reach_the_origin_byte_for_byte() {
-    // (2A.17, 2A.18, 2D.74; wire rules 1, 2, 4)
+    // (2A.17, 2A.18, 2B.42, 2D.74; wire rules 1, 2, 4)
     let store = Store::new();
     store.insert("/bucket/a%2Fb//c+d/%C3%A9/..%2e/k", Object::tile(42, 100));
     let origin = store.serve();
