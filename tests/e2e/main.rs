@@ -23,6 +23,7 @@ mod harness;
 
 mod access;
 mod chain;
+mod changing;
 mod conditions;
 mod config_cli;
 mod crashes;
