@@ -195,6 +195,14 @@ fn is_doubtful(status: u16) -> bool {
     matches!(status, 502 | 504)
 }
 
+/// Whether the origin may do a write later than now.
+fn is_in_doubt(result: &Uploaded) -> bool {
+    match result {
+        Uploaded::Answered { response, .. } => is_doubtful(response.status()),
+        Uploaded::Failed(_) | Uploaded::Malformed | Uploaded::Gone(_) => true,
+    }
+}
+
 /// Whether the origin has refused a write: what it answers for others, who may know less than it does, is in doubt (RFC 9111, section 4.4).
 fn is_refusal(status: u16) -> bool {
     status >= 400 && !is_doubtful(status)
@@ -319,11 +327,9 @@ async fn write_through(
     let refused =
         matches!(&result, Uploaded::Answered { response, .. } if is_refusal(response.status()));
     let touched = touched(exchange, copy.as_deref(), refused);
-    let in_doubt = match &result {
-        Uploaded::Answered { response, .. } => is_doubtful(response.status()),
-        Uploaded::Failed(_) | Uploaded::Malformed | Uploaded::Gone(_) => true,
-    };
-    touched.drop_from_cache(exchange, in_doubt).await;
+    touched
+        .drop_from_cache(exchange, is_in_doubt(&result))
+        .await;
     if let Some(keeping) = keeping {
         settle(exchange, keeping, &result).await;
     }
