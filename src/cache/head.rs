@@ -176,7 +176,7 @@ impl Head {
             version: version_digest(&parts.etag, parts.total),
             object,
             asked_ms: parts.asked_ms,
-            terms: Terms::of(lines_of(&parts.lines), parts.dated),
+            terms: Terms::of(lines_of(&parts.lines), parts.dated).lacking(parts.lacks),
             dated: parts.dated,
             age_before_ms: parts.age_before_ms,
             by_fallback: parts.by_fallback,

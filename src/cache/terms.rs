@@ -9,6 +9,7 @@
 use crate::config::{Freshness, ObjectPolicy};
 use crate::disk::Dated;
 use crate::http::{ResponseControl, parse_http_date};
+use crate::s3::is_overridden;
 
 use super::head::StoredLine;
 
@@ -72,6 +73,24 @@ impl Terms {
             stale_if_error_s: stale(control.stale_if_error_s),
             age_ms: dated.map_or(0, |dated| dated.age_ms),
             strict,
+        }
+    }
+
+    /// The same of an answer to a request that had some headers overridden: what the origin says in them is not known, and what cannot be read
+    /// is no time at all.
+    #[must_use]
+    pub fn lacking(self, overridden: u8) -> Self {
+        let control = is_overridden(overridden, b"cache-control");
+        let expires = self.lifetime_s.is_none() && is_overridden(overridden, b"expires");
+        match control || expires {
+            true => Self {
+                lifetime_s: Some(0),
+                stale_while_revalidate_s: Some(0),
+                stale_if_error_s: Some(0),
+                age_ms: self.age_ms,
+                strict: true,
+            },
+            false => self,
         }
     }
 

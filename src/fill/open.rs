@@ -22,7 +22,7 @@ use super::confirm::{Confirmed, confirmed};
 use super::dated::dated;
 use super::stream::{self, Flow};
 use super::template::{Condition, Ranged};
-use super::validate::{Fit, Question, Unfit, is_forbidden, validate};
+use super::validate::{Fit, Question, Unfit, is_forbidden, validate, varies};
 use super::{Came, Fetch, Outcome, Peers, Ready, elsewhere, plan};
 
 /// Fewer bytes are there sooner than a new connection in the place of one whose answer is not read.
@@ -131,7 +131,7 @@ impl<P: Peers, F: FnOnce(Outcome)> Opening<'_, P, F> {
         let overridden = self.fetch.template.overridden;
         is_304.then(|| {
             let head = response.head();
-            match self.fetch.by_origin() && is_forbidden(&head) {
+            match varies(&head) || self.fetch.by_origin() && is_forbidden(&head) {
                 // What the origin says with the whole answer decides.
                 true => Confirmed::Rewritten,
                 false => confirmed(known, &head, own, overridden),

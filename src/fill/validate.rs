@@ -101,7 +101,7 @@ impl Fit {
 /// Why it is not kept.
 pub fn validate(question: Question<'_>, head: &ResponseHead<'_>) -> Result<Fit, Unfit> {
     let etag = strong_etag(head).ok_or(Unfit::NoStrongEtag)?;
-    if !cors_vary_only(head) {
+    if varies(head) {
         return Err(Unfit::Varies);
     }
     if question.by_origin && is_forbidden(head) {
@@ -157,6 +157,11 @@ fn strong_etag<'h>(head: &ResponseHead<'h>) -> Option<&'h [u8]> {
     head.headers
         .find("etag")
         .filter(|etag| !etag.is_empty() && !etag.starts_with(b"W/"))
+}
+
+/// Whether an answer, 200, 206 or 304, is for those only who ask with the same headers.
+pub fn varies(head: &ResponseHead<'_>) -> bool {
+    !cors_vary_only(head)
 }
 
 /// S3 answers buckets with CORS rules with `Vary: Origin, Access-Control-Request-Headers, Access-Control-Request-Method` to everybody;

@@ -27,7 +27,10 @@ struct Unframe {
     decoder: ChunkedDecoder,
     /// Bytes that are not understood yet.
     carry: Vec<u8>,
+    /// Bytes of data so far.
+    data_bytes: u64,
     ended: bool,
+    broken: bool,
 }
 
 /// The body of one upload on its way into the cache.
@@ -91,21 +94,21 @@ fn give_back(shard: &Rc<Shard>, staged: Vec<Staged>) {
 impl Keeping {
     /// Takes the next bytes of the body, without the framing of the transfer.
     pub(super) async fn take(&mut self, bytes: &[u8]) {
-        let Some(staging) = &mut self.staging else {
-            return;
-        };
-        let kept = match &mut self.unframe {
-            Some(unframe) => unframe.take(bytes, staging).await,
-            None => staging.write(bytes).await,
-        };
-        if !kept {
-            self.staging = None;
+        match &mut self.unframe {
+            Some(unframe) => unframe.take(bytes, &mut self.staging).await,
+            None => write(&mut self.staging, bytes).await,
         }
     }
 
+    /// Whether the body had the length that was told of it.
+    fn is_whole(&self) -> bool {
+        let told = |unframe: &Unframe| unframe.ended && unframe.data_bytes == self.bytes;
+        self.unframe.as_ref().is_none_or(told)
+    }
+
     fn finish(&mut self) -> Option<Staged> {
-        let ended = self.unframe.as_ref().is_none_or(|unframe| unframe.ended);
-        self.staging.take().filter(|_| ended)?.finish()
+        let whole = self.is_whole();
+        self.staging.take().filter(|_| whole)?.finish()
     }
 
     /// The origin has answered. `whole`: after it had the whole body. To be called when what the write touches has been dropped.
@@ -128,6 +131,10 @@ impl Keeping {
             return refused(staged);
         };
         if let Some((name, number)) = self.part {
+            // Where the others lie depends on its length.
+            if !self.is_whole() {
+                return refused(staged);
+            }
             let part = Part {
                 etag: unquoted(etag).into(),
                 bytes: self.bytes,
@@ -161,9 +168,27 @@ fn etag_of<'h>(answer: &ResponseHead<'h>) -> Option<&'h [u8]> {
     (!etag.is_empty() && !etag.starts_with(b"W/")).then_some(etag)
 }
 
+/// Keeps bytes as long as there is room for them.
+async fn write(staging: &mut Option<Staging>, bytes: &[u8]) {
+    if let Some(open) = staging
+        && !open.write(bytes).await
+    {
+        *staging = None;
+    }
+}
+
 impl Unframe {
+    /// Counts the data, and keeps it as far as there is room. Of a framing that is not what it should be nothing is kept, and it never ends.
+    async fn take(&mut self, bytes: &[u8], staging: &mut Option<Staging>) {
+        if !self.broken && !self.decode(bytes, staging).await {
+            (self.broken, self.ended) = (true, false);
+            self.carry = Vec::new();
+            *staging = None;
+        }
+    }
+
     /// False: the framing is not what it should be.
-    async fn take(&mut self, bytes: &[u8], staging: &mut Staging) -> bool {
+    async fn decode(&mut self, bytes: &[u8], staging: &mut Option<Staging>) -> bool {
         self.carry.extend_from_slice(bytes);
         let mut at = 0;
         while at < self.carry.len() && !self.ended {
@@ -173,9 +198,8 @@ impl Unframe {
                 Ok(ChunkStep::NeedMore) => break,
                 Ok(ChunkStep::Skip(used) | ChunkStep::Trailer { bytes: used }) => used,
                 Ok(ChunkStep::Data { bytes: used }) => {
-                    if !staging.write(&input[..used]).await {
-                        return false;
-                    }
+                    write(staging, &input[..used]).await;
+                    self.data_bytes += used as u64;
                     used
                 }
                 Ok(ChunkStep::End { bytes: used }) => {

@@ -184,9 +184,22 @@ fn takes_long(operation: Operation) -> bool {
     matches!(operation, Operation::Copy | Operation::MultipartComplete)
 }
 
+/// Whether who answers a write has had no answer itself: the origin behind may yet do it.
+fn is_doubtful(status: u16) -> bool {
+    matches!(status, 502 | 504)
+}
+
+/// Whether the origin may do a write later than now.
+fn is_in_doubt(result: &Uploaded) -> bool {
+    match result {
+        Uploaded::Answered { response, .. } => is_doubtful(response.status()),
+        Uploaded::Failed(_) | Uploaded::Malformed | Uploaded::Gone(_) => true,
+    }
+}
+
 /// Whether the origin has refused a write: what it answers for others, who may know less than it does, is in doubt (RFC 9111, section 4.4).
 fn is_refusal(status: u16) -> bool {
-    status >= 400 && !matches!(status, 502 | 504)
+    status >= 400 && !is_doubtful(status)
 }
 
 /// `refused`: whose origin decides about its copies keeps them.
@@ -308,8 +321,9 @@ async fn pass_write(
     let refused =
         matches!(&result, Uploaded::Answered { response, .. } if is_refusal(response.status()));
     let touched = touched(exchange, copy.as_deref(), refused);
-    let in_doubt = !matches!(result, Uploaded::Answered { .. });
-    touched.drop_from_cache(exchange, in_doubt).await;
+    touched
+        .drop_from_cache(exchange, is_in_doubt(&result))
+        .await;
     if let Some(keeping) = keeping {
         settle(exchange, keeping, &result).await;
     }

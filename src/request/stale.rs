@@ -75,7 +75,7 @@ impl Read<'_, '_> {
     }
 
     /// Whether the origin is well in its first place.
-    fn health(&self) -> Health {
+    pub(super) fn health(&self) -> Health {
         let upstream = &self.exchange.shard.upstream;
         let health = |origin: Arc<Origin>| upstream.health(&origin.first);
         self.origin().map_or(Health::Well, health)

@@ -8,6 +8,7 @@ use crate::cache::Head;
 use crate::config::{Freshness, ObjectPolicy};
 use crate::http::RequestControl;
 use crate::s3::ErrorCode;
+use crate::upstream::Health;
 
 use super::End;
 use super::answer::CacheStatus;
@@ -153,6 +154,8 @@ impl Read<'_, '_> {
             let policy = Some(self.policy_for(&head)).filter(|policy| policy.kept)?;
             let plan = self.plan(&head)?;
             let fresh_ms = match &plan {
+                // A fallback's word is of no time where the first place can be asked.
+                _ if head.is_by_fallback() && self.health() == Health::Well => 0,
                 Plan::Object(_) => policy.ttl_ms_of(self.is_head()),
                 Plan::Without(_) => policy.head_ttl_ms,
             };

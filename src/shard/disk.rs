@@ -497,6 +497,10 @@ impl Shard {
         if disk.is_announced(object) || head.is_of_version() || head.is_by_fallback() {
             return;
         }
+        // It is nobody's answer, and would look like one.
+        if head.is_sketch() {
+            return;
+        }
         if head.lacks() != 0 {
             let _ = self.head_gone(disk, object);
             return;

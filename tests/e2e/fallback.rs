@@ -310,3 +310,26 @@ fn semantics_144_nobody_waits_for_a_silent_origin_once_its_fallback_is_asked() {
     });
     server.finish();
 }
+
+/// What a fallback said is of no time once the origin is well: it is here, and not fresh.
+#[test]
+fn who_wants_only_what_is_here_does_not_get_a_fallbacks_word_when_the_origin_is_well() {
+    let (store, behind) = (Store::new(), Store::new());
+    store.insert(PATH, Object::bytes(b"new"));
+    behind.insert(PATH, Object::bytes(b"old"));
+    store.insert("/bucket/other", Object::bytes(b"x"));
+    let (first, second) = (Place::new(&store), Place::new(&behind));
+    let server = setup(&second, LONG).start(first.stub.address);
+    first.feel(503);
+    assert_eq!(server.get(PATH).text(), "old");
+    let cached = || server.fetch(&Ask::get(PATH).header("Cache-Control", "only-if-cached"));
+    assert_eq!((cached().status(), cached().text().as_str()), (200, "old"));
+    first.feel(WELL);
+    wait_until("an origin that is well", PATIENCE, || {
+        server.get("/bucket/other?tagging").header("cache-status") == Some("millrace; fwd=bypass")
+    });
+    let answer = cached();
+    assert_eq!(answer.status(), 504, "{}", answer.text());
+    assert_eq!(server.get(PATH).text(), "new");
+    server.finish();
+}

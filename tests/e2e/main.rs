@@ -45,6 +45,7 @@ mod http_client_shapes;
 mod idle;
 mod interims;
 mod kept_writes;
+mod kept_writes_odd;
 mod leaving_clients;
 mod log_and_metrics;
 mod origin_decides;

@@ -1,7 +1,10 @@
 //! `freshness = "origin"`: what the origin says of its answers decides how long they are used, and whether they are kept (RFC 9111).
 
+use crate::harness::sign::amz_date;
+use crate::harness::store::Object;
 use crate::harness::teller::SEED;
-use crate::harness::{Ask, MIB, Millrace, PATIENCE, Teller, Tile, date_in, wait_until};
+use crate::harness::{Ask, MIB, Millrace, PATIENCE, Store, Teller, Tile, date_in, wait_until};
+use std::time::SystemTime;
 
 pub const ORIGIN_DECIDES: &str = "[cache]\nfreshness = 'origin'\n";
 const PATH: &str = "/bucket/k";
@@ -311,5 +314,47 @@ fn semantics_134_an_answer_that_is_asked_for_each_time_is_shared_by_nobody() {
         .filter(|seen| seen.target() == "/bucket/asked");
     let unconditional = of_asked.filter(|seen| seen.header("if-none-match").is_none());
     assert_eq!(unconditional.count(), 1, "bytes that came twice");
+    server.finish();
+}
+
+/// What was read with another `Cache-Control` than its own says nothing of how long it is fresh.
+#[test]
+fn a_cache_control_that_was_overridden_is_no_word_of_the_origins() {
+    let store = Store::new();
+    let object = |seed| Object::tile(seed, 1000).header("Cache-Control", "max-age=0");
+    store.insert(PATH, object(1));
+    let origin = store.serve();
+    let settings = format!("{ORIGIN_DECIDES}default_ttl = '3650d'\n");
+    let server = Millrace::setup().settings(&settings).start(origin.address);
+    let signed = "AWS4-HMAC-SHA256 Credential=AKID/20260812/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00";
+    for name in [
+        "cache-control=no-transform",
+        "expires=Wed%2C%2012%20Aug%202026%2010%3A00%3A00%20GMT",
+    ] {
+        let ask = Ask::get(&format!("{PATH}?response-{name}"))
+            .header("x-amz-date", &amz_date(SystemTime::now()))
+            .header("Authorization", signed);
+        store.insert(PATH, object(1));
+        server.fetch(&ask).assert_body(&Tile::new(1), 0, 1000);
+        store.insert(PATH, object(2));
+        server.fetch(&ask).assert_body(&Tile::new(2), 0, 1000);
+    }
+    server.finish();
+}
+
+/// A `Vary` that comes with a 304 is the answer's own, as one that comes with a 200.
+#[test]
+fn what_begins_to_vary_is_not_kept_as_if_it_were_everybodys() {
+    let origin = Teller::start(1000);
+    let server = Millrace::setup().start(origin.address());
+    server.get(PATH).assert_body(&Tile::new(SEED), 0, 1000);
+    origin.says(PATH, "Vary: Accept-Language\n");
+    let asked = server.fetch(&Ask::get(PATH).header("Cache-Control", "no-cache"));
+    assert_eq!(asked.header("vary"), Some("Accept-Language"));
+    let other = server.get(PATH);
+    assert!(
+        other.cache_word() != "HIT" || other.header("vary").is_none(),
+        "an answer that varies is nobody else's"
+    );
     server.finish();
 }
