@@ -131,6 +131,11 @@ impl Patient {
     /// Dies, and another one finds what was read last.
     #[track_caller]
     fn restart_and_find(&mut self, first: u64, why: &str) {
+        wait_until("facts in the journal", PATIENCE, || {
+            let (_, listed) = tool(&["ls"], &self.fs.back.join("cache"));
+            let named = |seed: u64| listed.contains(Self::path(seed).trim_start_matches('/'));
+            (first..first + 5).all(named)
+        });
         self.server.take().expect("a server").kill();
         self.assert_undamaged(why);
         self.server = Some(start(&self.fs.mount, self.origin.address));

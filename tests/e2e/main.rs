@@ -23,7 +23,6 @@ mod harness;
 
 mod access;
 mod chain;
-mod changing;
 mod conditions;
 mod config_cli;
 mod crashes;
