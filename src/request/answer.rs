@@ -60,8 +60,9 @@ impl CacheStatus {
     /// Appends the lines that say it, and that a fallback was asked in the place of its origin.
     pub fn write(self, by_fallback: bool, out: &mut Vec<u8>) {
         let lines = self.lines();
-        match lines.split_once("\r\n") {
-            Some((first, rest)) if by_fallback && !first.contains("; detail=") => {
+        let parts = by_fallback.then(|| lines.split_once("\r\n")).flatten();
+        match parts {
+            Some((first, rest)) if !first.contains("; detail=") => {
                 for part in [first, "; detail=fallback\r\n", rest] {
                     out.extend_from_slice(part.as_bytes());
                 }
