@@ -150,7 +150,8 @@ pub fn is_forbidden(head: &ResponseHead<'_>) -> bool {
     !ResponseControl::of(head.headers.find_all("cache-control")).may_be_kept()
 }
 
-fn strong_etag<'h>(head: &ResponseHead<'h>) -> Option<&'h [u8]> {
+/// The one ETag of an answer, if it is a strong one.
+pub fn strong_etag<'h>(head: &ResponseHead<'h>) -> Option<&'h [u8]> {
     if head.headers.count("etag") != 1 {
         return None;
     }
@@ -217,16 +218,24 @@ fn part_span(
     length: u64,
     head: &ResponseHead<'_>,
 ) -> Result<(Range<u64>, u64), Unfit> {
-    let value = head
-        .headers
-        .find("content-range")
-        .ok_or(Unfit::ContentRange)?;
-    let Some(ContentRange::Part { range, total }) = ContentRange::parse(value) else {
-        return Err(Unfit::ContentRange);
-    };
+    let (range, total) = content_range(head)?;
     if spec.resolve(total) != Resolved::Part(range.clone()) {
         return Err(Unfit::ContentRange);
     }
+    fits_length(&range, length)?;
+    Ok((range, total))
+}
+
+/// The bytes that a 206 says it has, and the object's length.
+fn content_range(head: &ResponseHead<'_>) -> Result<(Range<u64>, u64), Unfit> {
+    let value = head.headers.find("content-range");
+    match value.and_then(ContentRange::parse) {
+        Some(ContentRange::Part { range, total }) => Ok((range, total)),
+        _ => Err(Unfit::ContentRange),
+    }
+}
+
+fn fits_length(range: &Range<u64>, length: u64) -> Result<(), Unfit> {
     let bytes = range.end - range.start;
     if bytes != length {
         return Err(Unfit::Length {
@@ -234,7 +243,7 @@ fn part_span(
             range: bytes,
         });
     }
-    Ok((range, total))
+    Ok(())
 }
 
 /// What an answer to `partNumber` says of the part, and the object's length. S3 answers a GET and a HEAD alike with 206 and `Content-Range`; a
@@ -254,17 +263,8 @@ fn part_read(
     if !is_head && head.body != ResponseBody::Length(length) {
         return Err(Unfit::NoLength);
     }
-    let value = head.headers.find("content-range");
-    let Some(ContentRange::Part { range, total }) = value.and_then(ContentRange::parse) else {
-        return Err(Unfit::ContentRange);
-    };
-    let bytes = range.end - range.start;
-    if bytes != length {
-        return Err(Unfit::Length {
-            length,
-            range: bytes,
-        });
-    }
+    let (range, total) = content_range(head)?;
+    fits_length(&range, length)?;
     // Parts have numbers of their own choice: one may be larger than there are parts.
     let count = head.headers.find(PARTS_COUNT).map(|_| {
         let count = declared_number(head, PARTS_COUNT)?;

@@ -6,11 +6,12 @@
 use std::rc::Rc;
 
 use crate::cache::head::HeadParts;
+use crate::fill::validate::strong_etag;
 use crate::http::{ChunkStep, ChunkedDecoder, ResponseHead};
 use crate::metrics::{Counter, Written};
 use crate::s3::{
-    Body, LateAnswer, Operation, is_checksum, parse_part_list, part_of, unquoted, upload_body,
-    upload_of,
+    Body, LateAnswer, Operation, digest, is_checksum, parse_part_list, part_of, unquoted,
+    upload_body, upload_of,
 };
 use crate::shard::Shard;
 use crate::shard::staging::{Staged, Staging};
@@ -44,10 +45,7 @@ pub(super) struct Keeping {
 
 fn name_of(exchange: &Exchange<'_>, upload: &str) -> Option<UploadName> {
     let object = exchange.request.target.object_key()?.digest().0;
-    let digest = blake3::hash(upload.as_bytes());
-    let mut first = [0; 16];
-    first.copy_from_slice(&digest.as_bytes()[..16]);
-    Some((object, u128::from_le_bytes(first)))
+    Some((object, digest(upload.as_bytes())))
 }
 
 /// Begins to keep the body of a request, if a rule wants it and it can be understood.
@@ -111,7 +109,7 @@ impl Keeping {
         self.staging.take().filter(|_| whole)?.finish()
     }
 
-    /// The origin has answered. `whole`: after it had the whole body. To be called when what the write touches has been dropped.
+    /// The origin has answered, or `None` if it did so before it had the whole body, or not at all. To be called when what the write touches has been dropped.
     pub(super) async fn settle(
         mut self,
         exchange: &Exchange<'_>,
@@ -126,7 +124,8 @@ impl Keeping {
             }
             give_back(shard, staged.into_iter().collect());
         };
-        let Some((answer, etag)) = answer.and_then(|answer| Some((answer, etag_of(answer)?)))
+        let done = answer.filter(|answer| answer.status == 200);
+        let Some((answer, etag)) = done.and_then(|answer| Some((answer, strong_etag(answer)?)))
         else {
             return refused(staged);
         };
@@ -159,13 +158,6 @@ impl Keeping {
         };
         shard.adopt(vec![staged], parts).await;
     }
-}
-
-/// The strong ETag of a 200.
-fn etag_of<'h>(answer: &ResponseHead<'h>) -> Option<&'h [u8]> {
-    let one = answer.status == 200 && answer.headers.count("etag") == 1;
-    let etag = answer.headers.find("etag").filter(|_| one)?;
-    (!etag.is_empty() && !etag.starts_with(b"W/")).then_some(etag)
 }
 
 /// Keeps bytes as long as there is room for them.

@@ -54,7 +54,7 @@ pub use multi_delete::{
 };
 pub use name_pattern::{NameError, NamePattern, covers};
 pub use object_key::{
-    BUCKET_BYTES_MAX, BucketDigest, KEY_BYTES_MAX, ObjectDigest, ObjectKey, ObjectKeyRef,
+    BUCKET_BYTES_MAX, BucketDigest, KEY_BYTES_MAX, ObjectDigest, ObjectKey, ObjectKeyRef, digest,
 };
 pub use operation::classify;
 pub use origin_config::{

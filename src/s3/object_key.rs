@@ -175,7 +175,9 @@ impl fmt::Debug for ObjectKey {
     }
 }
 
-fn digest(bytes: &[u8]) -> u128 {
+/// A name of 128 bits for any bytes.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> u128 {
     let hash = blake3::hash(bytes);
     let [first, ..] = hash.as_bytes().as_chunks::<16>().0 else {
         unreachable!("a BLAKE3 hash has 32 bytes")

@@ -116,10 +116,7 @@ impl Shard {
                 });
             }
             Message::Settled(extent) => self.settled(&extent),
-            Message::Adopt(..)
-            | Message::Discard(_)
-            | Message::Upload(..)
-            | Message::Written(_) => self.hear_of_write(message),
+            Message::Write(news) => self.hear_of_write(news),
             Message::Invalidate(object, hold_ms, ticket) => {
                 let mark = self.drop_object(object, hold_ms);
                 self.reply_when_recorded(mark, ticket);

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use crate::cache::Head;
 use crate::cache::partition::Lease;
@@ -20,7 +20,8 @@ use crate::upstream::{DetachedResponse, UpstreamError};
 
 use super::asks::Ticket;
 use super::purge::Order;
-use super::uploads::{UploadAnswer, UploadAsk};
+use super::staging::WriteNews;
+use super::uploads::UploadAnswer;
 
 /// A client's connection on its way from an acceptor to its shard.
 #[derive(Debug)]
@@ -45,14 +46,8 @@ pub enum Message {
     Lease(StripeId, std::ops::Range<u32>, Arc<Readers>, Ticket),
     /// An extent has got all it will get.
     Settled(Arc<Extent>),
-    /// Bytes of an upload turned out to be of this version.
-    Adopt(Vec<Weak<Extent>>, u128, Ticket),
-    /// An upload came to nothing.
-    Discard(Vec<Weak<Extent>>),
-    /// The head of an object that was written is known now.
-    Written(Arc<Head>),
-    /// A question about a multipart upload.
-    Upload(Box<UploadAsk>, Ticket),
+    /// Something about uploads.
+    Write(WriteNews),
     /// Drop what is known of an object, and store nothing of it for so many milliseconds.
     Invalidate(u128, u64, Ticket),
     /// The same for every object of a bucket.

@@ -5,6 +5,7 @@
 //! named. Whatever goes wrong, they are given back and the upload goes on: what is not kept is fetched by whoever reads it. All uploads
 //! together take no more than their share of the RAM.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -17,9 +18,23 @@ use crate::metrics::{Counter, Written};
 use crate::ram::extent::{Extent, ExtentWriter};
 use crate::ram::readers::Readers;
 
+use super::asks::Ticket;
 use super::message::{Message, SentAnswer};
 use super::peers::ShardPeers;
+use super::uploads::UploadAsk;
 use super::{Shard, routing};
+
+/// What a shard says to another of uploads.
+pub enum WriteNews {
+    /// Bytes of an upload turned out to be of this version.
+    Adopt(Vec<Weak<Extent>>, u128, Ticket),
+    /// An upload came to nothing.
+    Discard(Vec<Weak<Extent>>),
+    /// A question about a multipart upload.
+    Upload(Box<UploadAsk>, Ticket),
+    /// The head of an object that was written is known now.
+    Known(Arc<Head>),
+}
 
 /// Bytes of uploads that no reader can find yet.
 #[derive(Debug, Default)]
@@ -145,22 +160,17 @@ impl Shard {
         let stamp = self.world.stamps.now(object);
         let head = Head::sketch(object, head);
         let version = head.version();
-        let shards = self.world.shards.len();
-        for owner in 0..shards {
-            let extents = staged.iter().flat_map(|staged| &staged.extents);
-            let extents: Vec<_> = extents
-                .filter(|extent| owner_of(extent, shards) == Some(owner))
-                .cloned()
-                .collect();
-            if extents.is_empty() {
-                continue;
-            }
+        let extents = staged.iter().flat_map(|staged| &staged.extents);
+        for (owner, extents) in self.by_owner(extents) {
             if owner == self.id {
                 self.adopt_here(&extents, version);
                 continue;
             }
             let (ticket, ask) = self.asks.open();
-            self.post(owner, Message::Adopt(extents, version, ticket));
+            self.post(
+                owner,
+                Message::Write(WriteNews::Adopt(extents, version, ticket)),
+            );
             ask.await;
         }
         drop(staged);
@@ -171,20 +181,19 @@ impl Shard {
         }));
     }
 
-    /// What shards say to each other about uploads.
-    pub(super) fn hear_of_write(self: &Rc<Self>, message: Message) {
-        match message {
-            Message::Adopt(extents, version, ticket) => {
+    /// What another shard says of uploads.
+    pub(super) fn hear_of_write(self: &Rc<Self>, news: WriteNews) {
+        match news {
+            WriteNews::Adopt(extents, version, ticket) => {
                 self.adopt_here(&extents, version);
                 self.reply(ticket, SentAnswer::Done);
             }
-            Message::Discard(extents) => self.partition.borrow_mut().discard(&extents),
-            Message::Upload(ask, ticket) => {
+            WriteNews::Discard(extents) => self.partition.borrow_mut().discard(&extents),
+            WriteNews::Upload(ask, ticket) => {
                 let answer = Box::new(self.hear_of_upload(*ask));
                 self.reply(ticket, SentAnswer::Upload(answer));
             }
-            Message::Written(head) => self.keep_written(&head),
-            _ => panic!("it is about something else"),
+            WriteNews::Known(head) => self.keep_written(&head),
         }
     }
 
@@ -198,20 +207,28 @@ impl Shard {
         self.discard_extents(&staged.extents);
     }
 
-    fn discard_extents(self: &Rc<Self>, extents: &[Weak<Extent>]) {
-        let shards = self.world.shards.len();
-        for owner in 0..shards {
-            let extents = extents
-                .iter()
-                .filter(|extent| owner_of(extent, shards) == Some(owner));
-            let extents: Vec<_> = extents.cloned().collect();
-            if extents.is_empty() {
+    /// Those that are still there, by the shard that has them.
+    fn by_owner<'e>(
+        &self,
+        extents: impl Iterator<Item = &'e Weak<Extent>>,
+    ) -> BTreeMap<usize, Vec<Weak<Extent>>> {
+        let mut owners = BTreeMap::<usize, Vec<_>>::new();
+        for extent in extents {
+            let Some(id) = extent.upgrade().map(|extent| extent.id()) else {
                 continue;
-            }
+            };
+            let owner = routing::owner_of(id.object, id.index, self.world.shards.len());
+            owners.entry(owner).or_default().push(Weak::clone(extent));
+        }
+        owners
+    }
+
+    fn discard_extents(self: &Rc<Self>, extents: &[Weak<Extent>]) {
+        for (owner, extents) in self.by_owner(extents.iter()) {
             if owner == self.id {
                 self.partition.borrow_mut().discard(&extents);
             } else {
-                self.post(owner, Message::Discard(extents));
+                self.post(owner, Message::Write(WriteNews::Discard(extents)));
             }
         }
     }
@@ -225,7 +242,7 @@ impl Shard {
             if owner == self.id {
                 self.keep_written(head);
             } else {
-                self.post(owner, Message::Written(Arc::clone(head)));
+                self.post(owner, Message::Write(WriteNews::Known(Arc::clone(head))));
             }
         }
     }
@@ -244,11 +261,6 @@ impl Shard {
             }
         }
     }
-}
-
-fn owner_of(extent: &Weak<Extent>, shards: usize) -> Option<usize> {
-    let id = extent.upgrade()?.id();
-    Some(routing::owner_of(id.object, id.index, shards))
 }
 
 impl Staging {

@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use crate::base::clock;
 
 use super::message::{Answer, Message};
-use super::staging::Staged;
+use super::staging::{Staged, WriteNews};
 use super::{Shard, routing};
 
 /// Uploads that are known at a time.
@@ -45,13 +45,14 @@ struct Upload {
     touched_ms: u64,
 }
 
+/// The uploads whose objects' heads a shard owns.
 #[derive(Debug, Default)]
-struct Table {
+pub(super) struct Uploads {
     uploads: HashMap<UploadName, Upload>,
     parts: usize,
 }
 
-impl Table {
+impl Uploads {
     fn remove(&mut self, name: UploadName) -> Option<Upload> {
         let upload = self.uploads.remove(&name)?;
         self.parts -= upload.parts.len();
@@ -106,10 +107,6 @@ pub enum UploadAnswer {
     Parts(BTreeMap<u32, Part>),
 }
 
-/// The uploads whose objects' heads a shard owns.
-#[derive(Debug, Default)]
-pub(super) struct Uploads(Table);
-
 /// Bytes whose uploads were forgotten, to be given back.
 pub type Forgotten = Vec<Staged>;
 
@@ -150,7 +147,10 @@ impl Shard {
             return self.hear_of_upload(ask);
         }
         let (ticket, answer) = self.asks.open();
-        self.post(owner, Message::Upload(Box::new(ask), ticket));
+        self.post(
+            owner,
+            Message::Write(WriteNews::Upload(Box::new(ask), ticket)),
+        );
         match answer.await {
             Answer::Upload(answer) => answer,
             Answer::Fetched(_) | Answer::Published(_) | Answer::Leased(_) | Answer::Done => {
@@ -172,7 +172,7 @@ impl Shard {
                 (UploadAnswer::Known(true), forgotten)
             }
             UploadAsk::Knows(name) => {
-                let known = uploads.0.uploads.contains_key(&name);
+                let known = uploads.uploads.contains_key(&name);
                 (UploadAnswer::Known(known), Forgotten::new())
             }
             UploadAsk::Take(name) => (UploadAnswer::Parts(uploads.take(name)), Forgotten::new()),
@@ -209,13 +209,12 @@ impl Uploads {
         bytes: u64,
         now_ms: u64,
     ) -> (u64, Forgotten) {
-        let table = &mut self.0;
         let mut forgotten = Forgotten::new();
-        let full = table.uploads.len() >= UPLOADS_MAX && !table.uploads.contains_key(&name);
-        if let Some(upload) = table.expired(now_ms, full) {
+        let full = self.uploads.len() >= UPLOADS_MAX && !self.uploads.contains_key(&name);
+        if let Some(upload) = self.expired(now_ms, full) {
             forgotten.extend(staged_of(upload));
         }
-        let upload = table.uploads.entry(name).or_default();
+        let upload = self.uploads.entry(name).or_default();
         upload.touched_ms = now_ms;
         upload.part_bytes = upload.part_bytes.max(bytes);
         let start = u64::from(number - 1).saturating_mul(upload.part_bytes);
@@ -224,26 +223,25 @@ impl Uploads {
 
     /// The origin has taken a part. Gives back the bytes of one of the same number, or its own if there are too many parts.
     fn put(&mut self, name: UploadName, number: u32, part: Part, now_ms: u64) -> Forgotten {
-        let table = &mut self.0;
-        let full = table.parts >= PARTS_MAX;
-        let Some(upload) = table.uploads.get_mut(&name).filter(|_| !full) else {
+        let full = self.parts >= PARTS_MAX;
+        let Some(upload) = self.uploads.get_mut(&name).filter(|_| !full) else {
             return part.staged.into_iter().collect();
         };
         upload.touched_ms = now_ms;
         let replaced = upload.parts.insert(number, part);
-        table.parts += usize::from(replaced.is_none());
+        self.parts += usize::from(replaced.is_none());
         replaced.and_then(|part| part.staged).into_iter().collect()
     }
 
     /// An upload has ended: its parts.
     fn take(&mut self, name: UploadName) -> BTreeMap<u32, Part> {
-        let upload = self.0.remove(name);
+        let upload = self.remove(name);
         upload.map(|upload| upload.parts).unwrap_or_default()
     }
 
     /// Forgets the upload that has been idle longest, if that is too long.
     fn expire(&mut self, now_ms: u64) -> Forgotten {
-        let expired = self.0.expired(now_ms, false);
+        let expired = self.expired(now_ms, false);
         expired.map(staged_of).into_iter().flatten().collect()
     }
 }
@@ -347,10 +345,10 @@ mod tests {
         assert!(uploads.put(NAME, 1, part("a", 0, 10), 0).is_empty());
         let replaced = uploads.put(NAME, 1, part("b", 0, 10), 5);
         assert_eq!(starts(&replaced), [0]);
-        assert!(uploads.0.uploads.contains_key(&NAME));
+        assert!(uploads.uploads.contains_key(&NAME));
         assert!(uploads.expire(5 + IDLE_MS).is_empty());
         assert_eq!(uploads.expire(6 + IDLE_MS).len(), 1);
-        assert!(!uploads.0.uploads.contains_key(&NAME) && uploads.take(NAME).is_empty());
+        assert!(!uploads.uploads.contains_key(&NAME) && uploads.take(NAME).is_empty());
         // An upload that nobody began here.
         assert_eq!(uploads.put(NAME, 1, part("a", 0, 10), 0).len(), 1);
     }

@@ -81,40 +81,11 @@ pub(super) fn is_safe(method: Method) -> bool {
 }
 
 impl Upstream {
-    /// Sends `request`, a whole head with its blank line, and waits for the final response head; interim ones are skipped.
-    /// `method` is the one in `request`.
+    /// Sends a request and waits for the final response head, as long as the answer is worth waiting for; asked once more beside the first time
+    /// after `hedge_after_ms` without an answer (0: not).
     ///
     /// # Errors
-    /// That of the last try. Nothing of a response was given to the caller.
-    pub async fn fetch(
-        self: &Rc<Self>,
-        endpoint: &Arc<Endpoint>,
-        request: &[u8],
-        method: Method,
-    ) -> Result<Response, UpstreamError> {
-        self.ask(endpoint, request, method, Patience::Full).await
-    }
-
-    /// The same, as long as the answer is worth waiting for.
-    ///
-    /// # Errors
-    /// As [`Upstream::fetch`]; [`UpstreamError::Out`] if the origin is not to be asked now.
-    pub async fn ask(
-        self: &Rc<Self>,
-        endpoint: &Arc<Endpoint>,
-        request: &[u8],
-        method: Method,
-        patience: Patience,
-    ) -> Result<Response, UpstreamError> {
-        let asked = Asked {
-            request,
-            method,
-            interim: None,
-        };
-        self.ask_hedged(endpoint, asked, patience, 0).await
-    }
-
-    /// The same, asked once more beside the first time after `hedge_after_ms` without an answer (0: not).
+    /// That of the last try, and nothing of a response was given to the caller; [`UpstreamError::Out`] if the origin is not to be asked now.
     pub(super) async fn ask_hedged(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
@@ -145,7 +116,7 @@ impl Upstream {
     }
 
     /// Who has something else to answer with does not wait any more once the origin has failed for somebody who waited longer.
-    pub(super) async fn fetch_or_leave(
+    async fn fetch_or_leave(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
         what: Asked<'_>,

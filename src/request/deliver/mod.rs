@@ -270,7 +270,10 @@ impl<L: Future<Output = ()>> Progressing<'_, '_, L> {
                 // What begins with a gap is not sent before its answer anyway.
                 _ if at == start => return Ok(()),
                 None if self.fill.as_ref().is_some_and(|fill| fill.brings(at)) => return Ok(()),
-                Some(extent) => drop(self.begins(&extent, &window).await?),
+                // Looked at again, whether or not it has.
+                Some(extent) => {
+                    self.begins(&extent, &window).await?;
+                }
                 None => match on_disk() {
                     Some(extent) => at = base + u64::from(extent.window.end),
                     None => return self.confirm(&window, &asking).await,

@@ -25,6 +25,7 @@ use crate::io::watchdog::{SWEEP_MS, Watchdog};
 use crate::io::{sleep_ms, spawn};
 use crate::metrics::HedgeResult;
 
+use super::exchange::{Asked, Patience};
 use super::{
     Endpoint, Response, TlsConfig, TlsRoots, Upstream, UpstreamConfig, UpstreamError,
     UpstreamEvents,
@@ -161,6 +162,23 @@ async fn until(mut condition: impl FnMut() -> bool) {
         sleep_ms(2).await;
     }
     panic!("the condition has not come true");
+}
+
+impl Upstream {
+    /// Asks one place, as long as the settings say.
+    async fn fetch(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        request: &[u8],
+        method: Method,
+    ) -> Result<Response, UpstreamError> {
+        let asked = Asked {
+            request,
+            method,
+            interim: None,
+        };
+        self.ask_hedged(endpoint, asked, Patience::Full, 0).await
+    }
 }
 
 impl Shard {
