@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::config::{ObjectPolicy, Rules};
 use crate::disk::Dated;
 use crate::http::parse_http_date;
+use crate::io::prefetch::{LINE_BYTES, prefetch, prefetch_bytes};
 use crate::ram::extent::FREQUENCY_MAX;
 use crate::s3::{ObjectKeyRef, Validators};
 
@@ -49,31 +50,39 @@ pub struct HeadParts {
 }
 
 /// The head of one version of an object. All its bytes are in one block, those that an answer copies next to each other.
+/// What a hit needs is on its first two cache lines, away from the pins of the `Arc`.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Head {
-    total: u64,
-    confirmed_ms: i64,
     /// Key, ETag, stored lines, the line of the whole object's length, checksum lines.
     bytes: Box<[u8]>,
     ends: Ends,
-    checksums_known: bool,
-    sketch: bool,
-    lacks: u8,
-    frequency: AtomicU8,
+    total: u64,
+    confirmed_ms: i64,
+    age_before_ms: u64,
     /// Generation of the rules that were asked last, and the number of the policy that they gave.
     class: AtomicU64,
     version: u128,
     object: u128,
+    /// Of a head that was asked for by `versionId`: the stamp with which it was stored.
+    stored: Option<Stamp>,
+    checksums_known: bool,
+    sketch: bool,
+    lacks: u8,
+    frequency: AtomicU8,
+    by_fallback: bool,
     asked_ms: i64,
     terms: Terms,
     dated: Option<Dated>,
-    age_before_ms: u64,
-    by_fallback: bool,
     part: Option<Arc<Part>>,
-    /// Of a head that was asked for by `versionId`: the stamp with which it was stored.
-    stored: Option<Stamp>,
 }
+
+const _: () = assert!(
+    std::mem::offset_of!(Head, by_fallback) < 2 * LINE_BYTES,
+    "what a hit needs is on two lines"
+);
+/// Bytes of key and lines worth asking for in advance.
+const PREFETCH_BYTES: usize = 512;
 
 /// Where the parts of a head's bytes end; the last one ends with them.
 #[derive(Debug, Clone, Copy)]
@@ -234,6 +243,15 @@ impl Head {
 
     fn between(&self, start: u32, end: u32) -> &[u8] {
         &self.bytes[start as usize..end as usize]
+    }
+
+    /// Whether it is the head of this key. What an answer copies from it comes from memory meanwhile.
+    #[must_use]
+    pub fn is(&self, key: &[u8]) -> bool {
+        prefetch(&raw const self.by_fallback);
+        let ahead = (self.ends.length_line as usize).min(PREFETCH_BYTES);
+        prefetch_bytes(&self.bytes[..ahead]);
+        self.key() == key
     }
 
     /// Encoded object key.

@@ -80,8 +80,10 @@ impl Index {
             digest as u64,
             |k| *k == digest,
             |head| {
-                (head.key() == key && !head.is_sketch() && head.holds(&self.stamps))
-                    .then(|| read(head))
+                self.stripes.peek(StripeId::chain_of(digest, 0), |extents| {
+                    extents.first().inspect(|extent| extent.prefetch());
+                });
+                (head.is(key) && !head.is_sketch() && head.holds(&self.stamps)).then(|| read(head))
             },
         );
         found.flatten()
@@ -98,9 +100,16 @@ impl Index {
         found.flatten()
     }
 
-    /// Says that this object will be looked up.
-    pub fn expect_head(&self, digest: u128) {
+    /// Says that this object will be looked up, with its beginning: what leads to them comes from memory meanwhile.
+    pub fn expect(&self, digest: u128) {
         self.heads.prefetch(digest as u64);
+        self.stripes.prefetch(StripeId::chain_of(digest, 0));
+    }
+
+    /// The next step of what [`Index::expect`] began.
+    pub fn approach(&self, digest: u128) {
+        self.heads.prefetch_first(digest as u64);
+        self.stripes.prefetch_first(StripeId::chain_of(digest, 0));
     }
 
     /// The head of an object, compared by its whole key.
@@ -116,7 +125,7 @@ impl Index {
         read: impl FnOnce(&[Arc<Extent>]) -> R,
     ) -> Option<R> {
         self.stripes
-            .get(id.hash(), |k| k == id, |extents| read(extents))
+            .get(id.chain(), |k| k == id, |extents| read(extents))
     }
 
     /// The extent that holds, or will hold, the byte at `at` of a stripe; of several the one that reaches furthest.
@@ -130,7 +139,9 @@ impl Index {
                 .max_by_key(|extent| extent.promised_end())
                 .cloned()
         };
-        self.stripes.get(id.hash(), |k| k == id, covering).flatten()
+        self.stripes
+            .get(id.chain(), |k| k == id, covering)
+            .flatten()
     }
 
     /// The start of the next extent behind `at`, or `end` if none begins before it: the end of the gap at `at`.
@@ -143,7 +154,7 @@ impl Index {
             later.map(|extent| extent.start()).min()
         };
         self.stripes
-            .get(id.hash(), |k| k == id, next)
+            .get(id.chain(), |k| k == id, next)
             .flatten()
             .map_or(end, |start| start.min(end))
     }
@@ -174,7 +185,7 @@ impl Index {
             reach
         };
         self.stripes
-            .get(id.hash(), |k| k == id, look)
+            .get(id.chain(), |k| k == id, look)
             .unwrap_or(Reach {
                 end: start,
                 any: false,

@@ -369,7 +369,7 @@ impl Partition {
         let id = extent.id();
         let mut extents: Vec<_> = self
             .stripes
-            .get(id.hash(), &id, |known| known.to_vec())
+            .get(id.chain(), &id, |known| known.to_vec())
             .unwrap_or_default();
         self.extents -= extents.len();
         extents.retain(|known| known.promised_end() > known.start());
@@ -383,13 +383,13 @@ impl Partition {
         extents.insert(at, extent);
         self.extents += extents.len();
         self.stripes
-            .insert(id.hash(), id, extents.into_boxed_slice());
+            .insert(id.chain(), id, extents.into_boxed_slice());
     }
 
     /// True if it was there.
     fn unlink(&mut self, extent: &Arc<Extent>) -> bool {
         let id = extent.id();
-        let Some(mut extents) = self.stripes.get(id.hash(), &id, |known| known.to_vec()) else {
+        let Some(mut extents) = self.stripes.get(id.chain(), &id, |known| known.to_vec()) else {
             return false;
         };
         let before = extents.len();
@@ -397,10 +397,10 @@ impl Partition {
         let found = extents.len() < before;
         self.extents -= before - extents.len();
         if extents.is_empty() {
-            self.stripes.remove(id.hash(), &id);
+            self.stripes.remove(id.chain(), &id);
         } else {
             self.stripes
-                .insert(id.hash(), id, extents.into_boxed_slice());
+                .insert(id.chain(), id, extents.into_boxed_slice());
         }
         found
     }
@@ -446,7 +446,7 @@ impl Partition {
                 && known.progress().state() != FillState::Filling
         };
         let look = |known: &Extents| known.iter().filter(inside).cloned().collect::<Vec<_>>();
-        let inside = self.stripes.get(id.hash(), &id, look).unwrap_or_default();
+        let inside = self.stripes.get(id.chain(), &id, look).unwrap_or_default();
         for known in inside {
             self.unlink(&known);
         }
@@ -480,7 +480,7 @@ impl Partition {
 
     /// Drops the bytes of a stripe; gives how many there were. A fill that brings some goes on for its readers.
     pub fn drop_stripe(&mut self, id: &StripeId) -> u64 {
-        let found = self.stripes.get(id.hash(), id, |known| {
+        let found = self.stripes.get(id.chain(), id, |known| {
             let bytes = |extent: &Arc<Extent>| u64::from(extent.promised_end() - extent.start());
             (known.len(), known.iter().map(bytes).sum())
         });
@@ -488,7 +488,7 @@ impl Partition {
             return 0;
         };
         self.extents -= extents;
-        self.stripes.remove(id.hash(), id);
+        self.stripes.remove(id.chain(), id);
         bytes
     }
 

@@ -13,6 +13,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::io::prefetch::prefetch;
+
 #[cfg(loom)]
 use super::epoch::{self, Atomic, Guard, Owned, Shared};
 #[cfg(not(loom))]
@@ -38,11 +40,23 @@ impl<K, V> ReadMap<K, V> {
 
     /// Says that a key of this `hash` will be looked up: its chain's beginning comes from memory meanwhile.
     pub fn prefetch(&self, hash: u64) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a hint; it touches no memory that anybody could notice.
-            unsafe { _mm_prefetch((&raw const *self.bucket(hash)).cast(), _MM_HINT_T0) };
+        prefetch(self.bucket(hash));
+    }
+
+    /// The same of the first node of that chain, whose beginning is here by now.
+    pub fn prefetch_first(&self, hash: u64) {
+        // SAFETY: nothing is read through the pointer, so that nothing has to stay alive.
+        let guard = unsafe { epoch::unprotected() };
+        prefetch(self.bucket(hash).load(Ordering::Relaxed, guard).as_raw());
+    }
+
+    /// Calls `read` with the first value of the chain of `hash`, which need not be the one that is looked for.
+    pub fn peek(&self, hash: u64, read: impl FnOnce(&V)) {
+        let guard = epoch::pin();
+        let first = self.bucket(hash).load(Ordering::Acquire, &guard);
+        // SAFETY: as in `get`: the pinned guard keeps every node that can be reached from here.
+        if let Some(node) = unsafe { first.as_ref() } {
+            read(&node.value);
         }
     }
 

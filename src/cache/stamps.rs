@@ -27,6 +27,11 @@ impl Stamps {
         &self.0[(object >> 64) as usize & (GROUPS - 1)]
     }
 
+    /// Says that [`Stamps::now`] will be asked for.
+    pub fn prefetch(&self, object: u128) {
+        crate::io::prefetch::prefetch(self.cell(object));
+    }
+
     /// The current stamp of an object.
     #[must_use]
     pub fn now(&self, object: u128) -> Stamp {

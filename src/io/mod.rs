@@ -17,6 +17,7 @@ pub mod lend;
 pub mod listen;
 pub mod mapped;
 pub mod memory;
+pub mod prefetch;
 pub mod probe;
 pub mod runtime;
 pub mod socket;

@@ -12,6 +12,7 @@ use super::progress::{FillState, Progress};
 use super::readers::Readers;
 use super::slab::{Arena, PAGE_BYTES, Slot};
 use crate::io::lend::Lent;
+use crate::io::prefetch::{prefetch, prefetch_bytes};
 
 /// The most a hit counter says; S3-FIFO needs two bits.
 pub const FREQUENCY_MAX: u8 = 3;
@@ -78,12 +79,8 @@ impl<'e> Piece<'e> {
 
     /// Says that its first bytes will be sent by copy: they come from memory while the head is written.
     pub fn prefetch(self) {
-        #[cfg(target_arch = "x86_64")]
-        for line in self.bytes().chunks(64).take(PREFETCH_BYTES / 64) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a hint; it touches no memory that anybody could notice.
-            unsafe { _mm_prefetch(line.as_ptr().cast(), _MM_HINT_T0) };
-        }
+        let bytes = self.bytes();
+        prefetch_bytes(&bytes[..bytes.len().min(PREFETCH_BYTES)]);
     }
 
     /// The bytes.
@@ -154,6 +151,11 @@ impl Extent {
             settled: false,
         };
         (extent, writer)
+    }
+
+    /// Says that it will be looked at.
+    pub fn prefetch(&self) {
+        prefetch(self);
     }
 
     /// Which stripe it belongs to.

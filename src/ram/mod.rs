@@ -40,6 +40,19 @@ impl StripeId {
         crate::base::prng::mix64(low ^ u64::from(self.index).wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 
+    /// The same of any version's stripe: what a look-up can go by before the version is known.
+    #[must_use]
+    pub fn chain(&self) -> u64 {
+        Self::chain_of(self.object, self.index)
+    }
+
+    /// [`StripeId::chain`] of this window of an object.
+    #[must_use]
+    pub fn chain_of(object: u128, index: u32) -> u64 {
+        let low = object as u64;
+        crate::base::prng::mix64(low ^ u64::from(index).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
     /// Absolute offset of the stripe's first byte in the object.
     #[must_use]
     pub fn base(&self) -> u64 {

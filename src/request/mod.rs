@@ -33,7 +33,7 @@ use std::rc::Rc;
 use crate::base::clock::Moment;
 use crate::http::{RequestError, RequestHead, parse_request};
 use crate::metrics::{self, Counter};
-use crate::s3::{Classified, HostRoute, Operation, classify};
+use crate::s3::{Classified, HostRoute, Operation, classify_with};
 use crate::shard::Shard;
 
 use answer::CacheStatus;
@@ -235,7 +235,7 @@ async fn serve_head(
         .resolve_request(head.authority, head.host);
     let (end, consumed, overread) = match &route {
         Ok(route) => {
-            let request = classify(head, route, &mut key);
+            let request = classify_with(head, route, &mut key, |object| shard.expect(object));
             let exchange = Exchange {
                 shard,
                 client: &connection.client,

@@ -46,11 +46,12 @@ pub(super) enum Found {
 
 /// Serves one GET or HEAD of an object.
 pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mut Vec<u8>) -> End {
-    let Some(object) = exchange.request.target.object_key() else {
+    let request = exchange.request;
+    let (Some(object), Some(digest)) = (request.target.object_key(), request.digest) else {
         return Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await;
     };
-    let digest = object.digest().0;
-    exchange.shard.index_of(digest, 0).expect_head(digest);
+    let digest = digest.0;
+    exchange.shard.index_of(digest, 0).approach(digest);
     // The stamp comes first: a head found after it was not beaten by an invalidation before it.
     let stamp = exchange.shard.world.stamps.now(digest);
     let read = Read {

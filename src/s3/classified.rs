@@ -7,6 +7,7 @@
 use super::auth::Auth;
 use super::conditional::Conditions;
 use super::error_xml::ErrorCode;
+use super::object_key::ObjectDigest;
 use super::overrides::Overrides;
 use super::range::RangeSpec;
 use super::reason::PassReason;
@@ -98,6 +99,8 @@ pub struct Classified<'b, 'k> {
     pub body: Body,
     /// What it names.
     pub target: Target<'k>,
+    /// Digest of the object that it names.
+    pub digest: Option<ObjectDigest>,
     /// How it is signed.
     pub auth: Auth<'b>,
     /// The range it asks for, if that is a single one that can be read.

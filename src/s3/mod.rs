@@ -56,7 +56,7 @@ pub use name_pattern::{NameError, NamePattern, covers};
 pub use object_key::{
     BUCKET_BYTES_MAX, BucketDigest, KEY_BYTES_MAX, ObjectDigest, ObjectKey, ObjectKeyRef, digest,
 };
-pub use operation::classify;
+pub use operation::{classify, classify_with};
 pub use origin_config::{
     CustomOrigin, ORIGIN_NAME_BYTES_MAX, OriginMapConfig, OriginMapError, SingleOrigin,
 };

@@ -14,6 +14,7 @@ use super::auth::{Auth, Scheme};
 use super::classified::{Body, Classified, Operation, Refusal, Touches};
 use super::conditional::Conditions;
 use super::facts::Facts;
+use super::object_key::ObjectDigest;
 use super::query::Query;
 use super::reason::PassReason;
 use super::request_headers::RequestHeaders;
@@ -114,14 +115,28 @@ pub fn classify<'b, 'k>(
     route: &HostRoute<'_>,
     key_buf: &'k mut Vec<u8>,
 ) -> Classified<'b, 'k> {
+    classify_with(head, route, key_buf, |_| ())
+}
+
+/// The same; calls `named` with the digest of the object, if one is named, as soon as that is known.
+pub fn classify_with<'b, 'k>(
+    head: &RequestHead<'b>,
+    route: &HostRoute<'_>,
+    key_buf: &'k mut Vec<u8>,
+    named: impl FnOnce(ObjectDigest),
+) -> Classified<'b, 'k> {
     let query = Query::parse(head.query);
+    let version = version_of(head.method, &query);
+    let (target, refusal) = target_of(head, route, version, key_buf);
+    let digest = target.object_key().map(|object| object.digest());
+    if let Some(digest) = digest {
+        named(digest);
+    }
     let headers = RequestHeaders::parse(head.headers.iter());
     let auth = match headers.authorizations {
         true => Auth::MALFORMED,
         false => Auth::parse(headers.authorization, &query.presign),
     };
-    let version = version_of(head.method, &query);
-    let (target, refusal) = target_of(head, route, version, key_buf);
     let mut facts = query.facts | headers.facts | facts_of(&target, route, &auth);
     if facts.has(Facts::RESPONSE_OVERRIDE) && !may_override(&auth, facts) {
         facts.insert(Facts::OVERRIDE_ODD);
@@ -145,6 +160,7 @@ pub fn classify<'b, 'k>(
         touches,
         body: body_of(head.method, operation, facts),
         target,
+        digest,
         auth,
         range: headers
             .range

@@ -41,7 +41,7 @@ use crate::http::{HTTP_DATE_BYTES, HeadLimits, http_date};
 use crate::io::lend::Lender;
 use crate::io::watchdog::Watchdog;
 use crate::metrics::{Counter, Registry, ShardMetrics};
-use crate::s3::{ObjectKeyRef, OriginMap};
+use crate::s3::{ObjectDigest, ObjectKeyRef, OriginMap};
 use crate::upstream::{Origin, Upstream};
 
 use asks::{Asks, Ticket};
@@ -279,6 +279,12 @@ impl Shard {
     #[must_use]
     pub fn index_of(&self, object: u128, stripe: u32) -> &Index {
         &self.world.shards[routing::owner_of(object, stripe, self.world.shards.len())].index
+    }
+
+    /// Says that this object will be looked up.
+    pub fn expect(&self, object: ObjectDigest) {
+        self.world.stamps.prefetch(object.0);
+        self.index_of(object.0, 0).expect(object.0);
     }
 
     /// What is known of a part of a head's version.

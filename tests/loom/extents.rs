@@ -11,6 +11,7 @@ use super::progress::FillState;
 use super::slab::{Arena, PAGE_BYTES, Slot};
 use crate::explore;
 
+const ID: StripeId = StripeId { version: 1 };
 const START: u32 = 10;
 const CAPACITY: u32 = 2 * PAGE_BYTES as u32;
 
@@ -79,7 +80,7 @@ fn fill(upto: u32, end: fn(ExtentWriter, &Sleeper)) {
         let sleeper = Arc::new(Sleeper::default());
         let window = START..START + CAPACITY;
         let slots = vec![Slot(1), Slot(0)];
-        let (extent, mut writer) = Extent::create(StripeId, window, slots, &arena, &Arc::default());
+        let (extent, mut writer) = Extent::create(ID, window, slots, &arena, &Arc::default());
         let waker = Arc::clone(&sleeper);
         let thread = thread::spawn(move || {
             write(&mut writer, upto, &waker);
@@ -117,7 +118,7 @@ fn bytes_wake_their_reader_also_when_no_more_come() {
         let arena = Arc::new(Arena::new(2));
         let sleeper = Arc::new(Sleeper::default());
         let (extent, mut writer) = Extent::create(
-            StripeId,
+            ID,
             START..START + CAPACITY,
             vec![Slot(0), Slot(1)],
             &arena,

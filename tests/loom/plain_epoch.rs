@@ -171,6 +171,10 @@ impl<'g, T> Shared<'g, T> {
         self.node.is_null()
     }
 
+    pub fn as_raw(&self) -> *const T {
+        self.node
+    }
+
     /// # Safety
     /// As crossbeam's.
     pub unsafe fn as_ref(&self) -> Option<&'g T> {

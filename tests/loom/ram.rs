@@ -38,7 +38,9 @@ pub mod lent {
 
 /// As `ram::StripeId`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StripeId;
+pub struct StripeId {
+    pub version: u128,
+}
 
 impl StripeId {
     pub fn base(&self) -> u64 {

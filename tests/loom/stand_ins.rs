@@ -94,6 +94,13 @@ pub mod io {
         }
     }
 
+    pub mod prefetch {
+        //! As `io::prefetch`: hints, which order nothing.
+
+        pub fn prefetch<T>(_at: *const T) {}
+        pub fn prefetch_bytes(_bytes: &[u8]) {}
+    }
+
     pub mod eventfd {
         //! The kernel's counter: a write adds to it, the one waiter sleeps while it is zero and clears it.
 
