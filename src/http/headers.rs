@@ -163,6 +163,11 @@ impl<'b> Headers<'b> {
         }
     }
 
+    /// The same with names as bytes: nobody has to look whether they are text.
+    pub fn iter_bytes(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
+        (0..self.len()).map(|index| (self.name_bytes(index), self.value(index)))
+    }
+
     /// Every line with its raw bytes, in order: what a forwarder copies.
     pub fn lines(&self) -> HeaderLines<'_, 'b> {
         HeaderLines {

@@ -13,6 +13,7 @@
 
 use super::amz_date::parse_amz_date;
 use super::query::Presign;
+use memchr::{memchr, memchr2};
 use std::fmt;
 
 /// The longest life S3 gives a SigV4 presigned URL: seven days.
@@ -119,7 +120,8 @@ impl<'b> Auth<'b> {
 
     fn header(value: &'b [u8]) -> Option<Self> {
         let value = std::str::from_utf8(value).ok()?;
-        let (algorithm, parameters) = value.split_once(|c: char| c.is_ascii_whitespace())?;
+        let end = value.bytes().position(|byte| byte.is_ascii_whitespace())?;
+        let (algorithm, parameters) = (&value[..end], &value[end + 1..]);
         let scheme = match algorithm {
             HMAC => Scheme::SigV4,
             ECDSA => Scheme::SigV4a,
@@ -127,8 +129,10 @@ impl<'b> Auth<'b> {
             _ => return None,
         };
         let [mut credential, mut signed_headers, mut signature] = [None; 3];
-        for parameter in parameters.split(',') {
-            let (name, value) = parameter.trim_ascii().split_once('=')?;
+        for parameter in pieces(parameters, b',') {
+            let parameter = parameter.trim_ascii();
+            let equals = memchr(b'=', parameter.as_bytes())?;
+            let (name, value) = (&parameter[..equals], &parameter[equals + 1..]);
             let slot = match name {
                 "Credential" => &mut credential,
                 "SignedHeaders" => &mut signed_headers,
@@ -141,7 +145,7 @@ impl<'b> Auth<'b> {
         }
         signature.filter(|signature| !signature.is_empty())?;
         let access_key_id = access_key_id(credential?)?;
-        let list = signed_headers.filter(|list| list.split(';').all(is_token))?;
+        let list = signed_headers.filter(|list| pieces(list, b';').all(is_token))?;
         Some(Self {
             scheme,
             signed: Signed::List(list),
@@ -210,9 +214,9 @@ impl<'b> Auth<'b> {
         match self.signed {
             Signed::None => false,
             Signed::All => true,
-            Signed::List(list) => list
-                .split(';')
-                .any(|signed| signed.eq_ignore_ascii_case(name)),
+            Signed::List(list) => {
+                pieces(list, b';').any(|signed| signed.eq_ignore_ascii_case(name))
+            }
             Signed::QueryList(list) => listed(list).any(|signed| signed.eq_ignore_ascii_case(name)),
             Signed::V2 => {
                 let fixed = ["content-md5", "content-type", "date"];
@@ -296,9 +300,20 @@ fn is_amz(name: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(b"x-amz-"))
 }
 
+/// What stands between `separator`s, which are ASCII.
+fn pieces(text: &str, separator: u8) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let end = memchr(separator, text.as_bytes());
+        rest = end.map(|end| &text[end + 1..]);
+        Some(end.map_or(text, |end| &text[..end]))
+    })
+}
+
 /// The access key id in front of a credential's scope; the slash is `%2F` in a query.
 fn access_key_id(credential: &str) -> Option<&str> {
-    let end = credential.find(['/', '%'])?;
+    let end = memchr2(b'/', b'%', credential.as_bytes())?;
     (end > 0).then(|| &credential[..end])
 }
 

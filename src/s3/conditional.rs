@@ -66,8 +66,8 @@ pub enum Verdict {
 
 impl<'b> Conditions<'b> {
     /// Takes a header whose name begins with `If-`; false if it is none of these, or the second of its name.
-    pub(super) fn take(&mut self, name: &str, value: &'b [u8]) -> bool {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
+    pub(super) fn take(&mut self, name: impl AsRef<[u8]>, value: &'b [u8]) -> bool {
+        let is = |known: &str| name.as_ref().eq_ignore_ascii_case(known.as_bytes());
         let slot = if is("if-match") {
             &mut self.if_match
         } else if is("if-none-match") {

@@ -132,7 +132,7 @@ pub fn classify_with<'b, 'k>(
     if let Some(digest) = digest {
         named(digest);
     }
-    let headers = RequestHeaders::parse(head.headers.iter());
+    let headers = RequestHeaders::parse(head.headers.iter_bytes());
     let auth = match headers.authorizations {
         true => Auth::MALFORMED,
         false => Auth::parse(headers.authorization, &query.presign),

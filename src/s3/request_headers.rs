@@ -53,6 +53,7 @@ const OVERRIDES: [&str; 6] = [
 
 /// Whether a header of an upload lets something else be stored than its body, or only for those with its key.
 pub(super) fn changes_what_is_stored(name: &str) -> bool {
+    let name = name.as_bytes();
     let is_one_of = |prefixes: &[&str]| prefixes.iter().any(|p| strip_prefix(name, p).is_some());
     let amz = [
         "x-amz-copy-source",
@@ -60,16 +61,12 @@ pub(super) fn changes_what_is_stored(name: &str) -> bool {
         "x-amz-server-side-encryption-customer-",
         "x-amz-write-offset-bytes",
     ];
-    is_one_of(&amz)
-        || is_one_of(&OTHER_STORES)
-        || OVERRIDES
-            .iter()
-            .any(|known| name.eq_ignore_ascii_case(known))
+    is_one_of(&amz) || is_one_of(&OTHER_STORES) || is_override(name)
 }
 
 impl<'b> RequestHeaders<'b> {
     /// Reads all headers.
-    pub(super) fn parse(headers: impl Iterator<Item = (&'b str, &'b [u8])>) -> Self {
+    pub(super) fn parse(headers: impl Iterator<Item = (&'b [u8], &'b [u8])>) -> Self {
         let mut seen = Self::default();
         for (name, value) in headers {
             seen.observe(name, value);
@@ -77,9 +74,9 @@ impl<'b> RequestHeaders<'b> {
         seen
     }
 
-    fn observe(&mut self, name: &str, value: &'b [u8]) {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        match name.as_bytes().first().map(u8::to_ascii_lowercase) {
+    fn observe(&mut self, name: &[u8], value: &'b [u8]) {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        match name.first().map(u8::to_ascii_lowercase) {
             Some(b'x') => self.vendor(name, value),
             Some(b'i') => self.condition(name, value),
             Some(b'r') if is("range") => self.range(value),
@@ -97,21 +94,17 @@ impl<'b> RequestHeaders<'b> {
         }
     }
 
-    fn vendor(&mut self, name: &str, value: &[u8]) {
+    fn vendor(&mut self, name: &[u8], value: &[u8]) {
         let Some(rest) = strip_prefix(name, "x-amz-") else {
             let other = OTHER_STORES
                 .iter()
                 .any(|prefix| strip_prefix(name, prefix).is_some());
-            if other
-                || OVERRIDES
-                    .iter()
-                    .any(|known| name.eq_ignore_ascii_case(known))
-            {
+            if other || is_override(name) {
                 self.facts.insert(Facts::UNKNOWN_HEADER);
             }
             return;
         };
-        let is = |known: &str| rest.eq_ignore_ascii_case(known);
+        let is = |known: &str| rest.eq_ignore_ascii_case(known.as_bytes());
         if HARMLESS_AMZ.iter().any(|known| is(known)) {
             return;
         }
@@ -130,7 +123,7 @@ impl<'b> RequestHeaders<'b> {
         );
     }
 
-    fn condition(&mut self, name: &str, value: &'b [u8]) {
+    fn condition(&mut self, name: &[u8], value: &'b [u8]) {
         if strip_prefix(name, "if-").is_none() {
             return;
         }
@@ -157,9 +150,17 @@ impl<'b> RequestHeaders<'b> {
     }
 }
 
-fn strip_prefix<'n>(name: &'n str, prefix: &str) -> Option<&'n str> {
+fn strip_prefix<'n>(name: &'n [u8], prefix: &str) -> Option<&'n [u8]> {
     let (start, rest) = name.split_at_checked(prefix.len())?;
-    start.eq_ignore_ascii_case(prefix).then_some(rest)
+    start
+        .eq_ignore_ascii_case(prefix.as_bytes())
+        .then_some(rest)
+}
+
+fn is_override(name: &[u8]) -> bool {
+    OVERRIDES
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 #[cfg(test)]
@@ -167,7 +168,12 @@ mod tests {
     use super::*;
 
     fn facts(lines: &[(&'static str, &'static str)]) -> Facts {
-        RequestHeaders::parse(lines.iter().map(|(name, value)| (*name, value.as_bytes()))).facts
+        RequestHeaders::parse(
+            lines
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+        )
+        .facts
     }
 
     /// Reference 2B.39 and 4.26.
@@ -234,7 +240,10 @@ mod tests {
         assert!(twice.has(Facts::RANGES));
         assert!(facts(&[("range", "x"), ("Range", "bytes=0-1")]).has(Facts::RANGES));
         assert!(facts(&[("If-Match", "\"a\""), ("if-match", "\"b\"")]).has(Facts::CONDITIONAL));
-        let lines = [("Authorization", b"a".as_slice()), ("authorization", b"b")];
+        let lines = [
+            (b"Authorization".as_slice(), b"a".as_slice()),
+            (b"authorization", b"b"),
+        ];
         assert!(RequestHeaders::parse(lines.into_iter()).authorizations);
     }
 }
