@@ -7,3 +7,4 @@ pub mod clock;
 pub mod pattern;
 pub mod places;
 pub mod prng;
+pub mod reach;

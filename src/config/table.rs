@@ -8,6 +8,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
 use super::shape::Shape;
 use super::url::OriginUrl;
 use super::value::{AccessLog, Kind, Value};
@@ -120,6 +122,7 @@ macro_rules! from_value {
 
 from_value! {
     bool: Value::Bool(value) => value;
+    u16: Value::Int(value) => u16::try_from(value).expect("bounds of the row fit 16 bits");
     u32: Value::Int(value) => u32::try_from(value).expect("bounds of the row fit 32 bits");
     u64: Value::Int(value) | Value::Bytes(value) | Value::Millis(value) => value;
     usize: Value::Int(value) | Value::Bytes(value) => usize::try_from(value).expect("64-bit only");
@@ -131,6 +134,9 @@ from_value! {
     Option<u64>: Value::Bytes(value) | Value::Millis(value) => Some(value), Value::Unset => None;
     Option<Vec<Tier>>: Value::List(items) => Some(items.into_iter().map(FromValue::from_value).collect()), Value::Unset => None;
     Option<PathBuf>: Value::Path(path) | Value::DiskDir(path) => path;
+    IpNet: Value::Network(network) => network;
+    Vec<IpNet>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
+    Vec<u16>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<usize>: Value::Cores(cores) => cores;
     Vec<SocketAddr>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<OriginUrl>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
@@ -378,6 +384,8 @@ settings! {
     listener: Listener = "The doors that clients come to." {
         http: Vec<SocketAddr> = "http" (Kind::List(Shape::Address, 1, 64), "127.0.0.1:8080", "--listen")
             "Addresses of the HTTP doors. On an address that other hosts reach, whoever reaches it may read what is cached (see `cache.access`).";
+        tunnel: Vec<SocketAddr> = "tunnel" (Kind::list(Shape::AddressOr(443)), "")
+            "Addresses of the HTTPS tunnels, `ip[:port]`, port 443 where none is given. A TLS connection is led, as it is, to the host that its first message (SNI) names, if that is a destination: Amazon S3 where `routing.aws` says so, a configured origin, or one of `destinations.allow`. Nothing of it is cached. Empty: none; `CONNECT` on an HTTP door is a tunnel under the same rules.";
         backlog: u32 = "backlog" (int(1, 65_535), "4096")
             "Connections the kernel keeps waiting for each door; it may cut this to net.core.somaxconn.";
         connections_max: usize = "connections_max" (int(1, 1_000_000), "16384")
@@ -392,6 +400,22 @@ settings! {
             "How long a client's connection may rest between two requests before it is closed.";
         send_timeout_ms: u64 = "send_timeout" (duration(100, HOUR), "60s")
             "How long a client may take no byte of its answer before it is cut.";
+    }
+    tunnel: Tunnel = "Tunnels: TLS through `listener.tunnel`, and `CONNECT`." {
+        hello_timeout_ms: u64 = "hello_timeout" (duration(100, 5 * MINUTE), "10s")
+            "Time for a client's whole first TLS message, which says where it wants to go.";
+        idle_timeout_ms: u64 = "idle_timeout" (duration(100, DAY), "5m")
+            "How long no byte may move either way before a tunnel is cut.";
+        tunnels_max: usize = "tunnels_max" (int(1, 1_000_000), "4096")
+            "Tunnels at a time, for each shard. They do not count against `upstream.connections_max`, but against `listener.connections_max`, and each takes two descriptors. One more is refused.";
+    }
+    destinations: Destinations = "Where clients may be led." {
+        allow: Vec<String> = "allow" (Kind::list(Shape::HostPattern), "")
+            "Hosts that tunnels may lead to besides Amazon S3 and configured origins: names, addresses, or \"*.suffix\" for all names below one. Requests that are cached never go there.";
+        ports: Vec<u16> = "ports" (Kind::List(Shape::Int { min: 1, max: 65_535 }, 1, 64), "443")
+            "Ports that tunnels to the hosts of `allow` may lead to. Amazon S3 is at 443, a configured origin where its URL says.";
+        networks: Vec<IpNet> = "networks" (Kind::list(Shape::Network), "")
+            "Networks, such as \"10.0.0.0/8\", that may be dialled although they are not public: for tunnels those of RFC 1918 and fc00::/7, and for every host that clients name also loopback, link-local, shared (100.64.0.0/10), translated (NAT64, 6to4, Teredo), multicast and reserved ones. Origins and endpoints that the settings name may be anywhere; millrace's own doors are never dialled.";
     }
     tcp: Tcp = "Sockets." {
         congestion: Option<String> = "congestion" (one(Shape::Congestion), "")

@@ -288,6 +288,11 @@ impl Socket {
         self.watch.forgive();
     }
 
+    /// Waits until the deadline has passed that was armed with [`OnExpiry::Tell`].
+    pub async fn expiry(&self) {
+        std::future::poll_fn(|context| self.watch.poll_expiry(context)).await;
+    }
+
     /// Whether a deadline has passed and shut this socket down.
     #[must_use]
     pub fn expired(&self) -> bool {

@@ -4,3 +4,5 @@
 
 pub mod acceptor;
 pub mod connection;
+mod tls_hello;
+mod tunnel;

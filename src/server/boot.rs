@@ -28,20 +28,22 @@ use crate::listener::acceptor;
 use crate::metrics::{Gauge, Registry};
 use crate::ram::selftest;
 use crate::request::chain::NAME_PREFIX;
-use crate::s3::{CustomOrigin, OriginMap, OriginMapConfig, SingleOrigin};
+use crate::s3::{CustomOrigin, Destinations, OriginMap, OriginMapConfig, SingleOrigin};
 use crate::shard::mailbox::Mailbox;
+use crate::shard::message::Door;
 use crate::shard::staging::Share;
 use crate::shard::{Routes, ShardShared, World};
 use crate::upstream::dns::{Resolver, ResolverConfig};
 use crate::upstream::{
-    AddressRule, BreakerConfig, Endpoint, Origin, Outages, TlsConfig, TlsRoots, UpstreamConfig,
+    BreakerConfig, Endpoint, Origin, Outages, TlsConfig, TlsRoots, UpstreamConfig,
 };
 
 use super::disk::DiskThreads;
+use super::guard::Guard;
 use super::limits::{self, Limits};
 use super::reload::Reloader;
 use super::threads::{self, Seat};
-use super::{Running, ServerError, control, guard};
+use super::{Running, ServerError, control};
 
 /// Names that may wait for the resolver.
 const NAMES_MAX: usize = 1024;
@@ -77,6 +79,7 @@ fn probe_kernel(settings: &Settings) -> Result<(), ServerError> {
         probe::raise_nofile().map_err(resource("the limit of open descriptors cannot be read"))?;
     let wanted = settings.listener.connections_max as u64
         + settings.upstream.connections_max as u64
+        + settings.tunnel.tunnels_max as u64
         + SPARE_DESCRIPTORS;
     if descriptors < wanted {
         tracing::warn!(
@@ -161,6 +164,10 @@ fn routes(settings: &Settings) -> Result<Routes, ServerError> {
         custom: named
             .map(|named| origin(&named.url, &named.fallback))
             .collect(),
+        destinations: Destinations {
+            allow: settings.destinations.allow.clone(),
+            ports: settings.destinations.ports.clone(),
+        },
     })
 }
 
@@ -198,7 +205,7 @@ fn upstream_config(
     settings: &Settings,
     seed: u64,
     outages: Arc<Outages>,
-    allow: AddressRule,
+    guard: &Arc<Guard>,
 ) -> UpstreamConfig {
     let upstream = &settings.upstream;
     UpstreamConfig {
@@ -215,19 +222,24 @@ fn upstream_config(
         congestion: settings.tcp.congestion.clone().unwrap_or_default(),
         seed,
         outages,
-        allow,
+        allow: guard.of_requests(),
+        allow_tunnel: guard.of_tunnels(),
         ..UpstreamConfig::default()
     }
 }
 
-fn bind(settings: &Settings) -> Result<(Vec<Arc<Listener>>, TcpListener), ServerError> {
+type Doors = Vec<(Door, Arc<Listener>)>;
+
+fn bind(settings: &Settings) -> Result<(Doors, TcpListener), ServerError> {
     let congestion = settings.tcp.congestion.as_deref().unwrap_or_default();
+    let listener = &settings.listener;
+    let http = listener.http.iter().map(|address| (Door::Http, *address));
+    let tunnel = listener.tunnel.iter().map(|address| (Door::Tunnel, *address));
     let mut doors = Vec::new();
-    for &address in &settings.listener.http {
-        let door = Listener::bind(address, settings.listener.backlog, congestion);
-        doors.push(Arc::new(
-            door.map_err(|source| ServerError::Bind { address, source })?,
-        ));
+    for (kind, address) in http.chain(tunnel) {
+        let door = Listener::bind(address, listener.backlog, congestion)
+            .map_err(|source| ServerError::Bind { address, source })?;
+        doors.push((kind, Arc::new(door)));
     }
     let address = settings.admin.listen;
     let admin =
@@ -305,9 +317,13 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let named = world.routes.single.iter().chain(&world.routes.custom);
     let named = named.flat_map(|origin| std::iter::once(&origin.first).chain(&origin.fallbacks));
     let named = named.map(Arc::clone).collect();
-    let mut own: Vec<_> = doors.iter().map(|door| door.address()).collect();
+    let mut own: Vec<_> = doors.iter().map(|(_, door)| door.address()).collect();
     own.push(settings.admin.listen);
-    let allow = guard::address_rule(own, named);
+    let guard = Arc::new(Guard {
+        doors: own,
+        named,
+        networks: settings.destinations.networks.clone(),
+    });
     let mut disk = DiskThreads::open(settings, &limits, contact.text())?;
     let seats = Seats {
         disk: disk.as_ref(),
@@ -317,19 +333,19 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
         tls: &tls,
         names: &names,
         outages: &outages,
-        allow: &allow,
+        guard: &guard,
     };
     seats.start(partitions, shard_logs)?;
     if let Some(disk) = &mut disk {
         disk.start(&world)?;
     }
-    for door in &doors {
-        open(door, &world)?;
+    for (kind, door) in &doors {
+        open(*kind, door, &world)?;
     }
     readiness.set(State::Ready);
     let addresses: Vec<String> = doors
         .iter()
-        .map(|door| door.address().to_string())
+        .map(|(_, door)| door.address().to_string())
         .collect();
     tracing::info!(
         doors = addresses.join(","),
@@ -340,7 +356,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     Ok(Running {
         world,
         readiness,
-        doors,
+        doors: doors.into_iter().map(|(_, door)| door).collect(),
         events,
         log,
     })
@@ -468,7 +484,7 @@ struct Seats<'a> {
     tls: &'a Arc<TlsConfig>,
     names: &'a tokio::sync::mpsc::Sender<Box<str>>,
     outages: &'a Arc<Outages>,
-    allow: &'a AddressRule,
+    guard: &'a Arc<Guard>,
 }
 
 impl Seats<'_> {
@@ -488,7 +504,7 @@ impl Seats<'_> {
                     self.settings,
                     seed,
                     Arc::clone(self.outages),
-                    Arc::clone(self.allow),
+                    self.guard,
                 )),
                 tls: Arc::clone(self.tls),
                 names: self.names.clone(),
@@ -518,11 +534,11 @@ impl Seats<'_> {
     }
 }
 
-fn open(door: &Arc<Listener>, world: &Arc<World>) -> Result<(), ServerError> {
+fn open(kind: Door, door: &Arc<Listener>, world: &Arc<World>) -> Result<(), ServerError> {
     let (door, world) = (Arc::clone(door), Arc::clone(world));
     let thread = std::thread::Builder::new().name("acceptor".to_owned());
     thread
-        .spawn(move || acceptor::run(&door, &world))
+        .spawn(move || acceptor::run(&door, kind, &world))
         .map_err(resource("no thread for a door"))?;
     Ok(())
 }

@@ -51,6 +51,8 @@ pub struct UpstreamConfig {
     pub outages: Arc<Outages>,
     /// Which addresses may be dialled.
     pub allow: AddressRule,
+    /// Which addresses may be dialled for tunnels.
+    pub allow_tunnel: AddressRule,
 }
 
 impl Default for UpstreamConfig {
@@ -72,6 +74,7 @@ impl Default for UpstreamConfig {
             seed: 0,
             outages: Arc::default(),
             allow: Arc::new(|_, _| true),
+            allow_tunnel: Arc::new(|_, _| true),
         }
     }
 }

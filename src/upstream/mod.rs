@@ -29,6 +29,7 @@ mod heads;
 mod hedge;
 mod names;
 mod outages;
+mod passage;
 mod permits;
 mod pool;
 mod response;
@@ -55,6 +56,7 @@ pub use exchange::Patience;
 pub use fallback::{Origin, Query};
 pub use heads::{FinalHead, HeadRead};
 pub use outages::{Admitted, Health, Outages, is_outage};
+pub use passage::Passage;
 pub use response::{DetachedResponse, Response};
 pub use tls::{TlsConfig, TlsError, TlsRoots, TlsSetupError};
 

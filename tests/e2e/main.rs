@@ -62,6 +62,7 @@ mod rules;
 mod shards;
 mod signed_range;
 mod tls_origin;
+mod tunnel;
 mod versions;
 mod wishes;
 mod writes_in_doubt;
