@@ -4,6 +4,7 @@
 
 pub mod checksum;
 pub mod clock;
+pub mod hosts;
 pub mod pattern;
 pub mod places;
 pub mod prng;

@@ -27,8 +27,8 @@ pub use error::{ConfigError, Contradiction, Fault, Place};
 pub use load::{Again, Effective, Flags, Loaded, Sources};
 pub use rules::{ObjectPolicy, Rules};
 pub use table::{
-    Access, Admin, Cache, ClientControl, Compress, Destinations, Disk, Expiry, Fill, Freshness, HugePages, Level,
-    Listener, Log, Origin, Ram, Routing, Rule, STRIPE_BYTES, Server, Settings, Tcp, Tier, Tunnel, Upstream,
+    Access, Admin, Cache, ClientControl, Compress, Destinations, Disk, EndpointOverride, Expiry, Fill, Freshness, HugePages, Level,
+    Listener, Log, Origin, Ram, Routing, Rule, STRIPE_BYTES, Server, Settings, Tcp, Tier, TlsVersion, Tunnel, Upstream,
     ZeroCopy,
 };
 pub use url::{OriginUrl, Scheme};

@@ -70,6 +70,10 @@ pub enum Shape {
     Host,
     /// A domain with its buckets below it.
     Domain,
+    /// The same, or nothing.
+    DomainOrNone,
+    /// An IP address.
+    Ip,
     /// Lower-case letters, digits and `-`: a name that we put into metrics and logs.
     Name,
     /// A congestion control algorithm of the kernel, or nothing.
@@ -102,7 +106,8 @@ impl Shape {
             Self::HostPattern => "host",
             Self::Url | Self::UrlOrNone => "URL",
             Self::Host => "host",
-            Self::Domain => "domain",
+            Self::Domain | Self::DomainOrNone => "domain",
+            Self::Ip => "address",
             Self::Name | Self::Congestion => "name",
             Self::Glob => "glob",
             Self::Cores => "core list",
@@ -125,7 +130,8 @@ impl Shape {
             Self::Network => "NETWORK",
             Self::Url | Self::UrlOrNone => "URL",
             Self::Host | Self::HostPattern => "HOST",
-            Self::Domain => "DOMAIN",
+            Self::Domain | Self::DomainOrNone => "DOMAIN",
+            Self::Ip => "IP",
             Self::Name | Self::Congestion => "NAME",
             Self::Glob => "GLOB",
             Self::Cores => "LIST",
@@ -168,7 +174,8 @@ impl Shape {
             Self::HostPattern => "a host such as \"sts.example.com\" or \"*.example.com\"",
             Self::Url | Self::UrlOrNone => "a URL such as \"https://s3.example.com\"",
             Self::Host => "a host such as \"s3.example.com\" or \"127.0.0.1:9000\"",
-            Self::Domain => "a domain such as \"s3.example.com\"",
+            Self::Domain | Self::DomainOrNone => "a domain such as \"s3.example.com\"",
+            Self::Ip => "an IP address such as \"10.0.0.2\"",
             Self::Name => "a name of 1 to 63 lower-case letters, digits and '-'",
             Self::Congestion => "the name of a congestion control such as \"cubic\"",
             Self::Glob => "a glob such as \"bucket/prefix/**\"",
@@ -237,7 +244,13 @@ impl Shape {
             Self::UrlOrNone if text.is_empty() => Ok(Value::Url(None)),
             Self::Url | Self::UrlOrNone => Ok(Value::Url(Some(parse_url(text)?))),
             Self::Host => Ok(Value::Text(parse_host(text)?)),
+            Self::DomainOrNone if text.is_empty() => Ok(Value::TextOrNone(None)),
+            Self::DomainOrNone => Ok(Value::TextOrNone(Some(parse_domain(text)?))),
             Self::Domain => Ok(Value::Text(parse_domain(text)?)),
+            Self::Ip => match text.parse::<IpAddr>() {
+                Ok(ip) => Ok(Value::Text(ip.to_canonical().to_string())),
+                Err(_) => Err(self.malformed(text)),
+            },
             Self::Name if is_name(text) => Ok(Value::Text(text.to_owned())),
             Self::Name => Err(self.malformed(text)),
             Self::Congestion if text.is_empty() => Ok(Value::TextOrNone(None)),

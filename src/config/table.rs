@@ -5,7 +5,7 @@
 //! row and run the tests with `MILLRACE_BLESS=1`. A key carries no unit, since its value does (`"10s"`); the Rust
 //! field carries it last (`head_timeout_ms`). Relations between keys are in `check.rs`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -137,6 +137,8 @@ from_value! {
     IpNet: Value::Network(network) => network;
     Vec<IpNet>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<u16>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
+    Vec<IpAddr>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
+    IpAddr: Value::Text(text) => text.parse().expect("the row's shape is an address");
     Vec<usize>: Value::Cores(cores) => cores;
     Vec<SocketAddr>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<OriginUrl>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
@@ -157,12 +159,12 @@ macro_rules! perhaps {
     )+};
 }
 
-perhaps!(Compress, Access, Freshness, ClientControl, bool);
+perhaps!(Compress, Access, Freshness, ClientControl, TlsVersion, bool);
 
 macro_rules! words {
     ($($(#[doc = $text:literal])+ $name:ident { $($(#[doc = $word_text:literal])+ $variant:ident = $word:literal,)+ })+) => {$(
         $(#[doc = $text])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name { $($(#[doc = $word_text])+ $variant,)+ }
 
         impl $name {
@@ -247,6 +249,13 @@ words! {
         Unsigned = "unsigned",
         /// Everybody's.
         All = "all",
+    }
+    /// A version of TLS.
+    TlsVersion {
+        /// 1.2.
+        Tls12 = "1.2",
+        /// 1.3.
+        Tls13 = "1.3",
     }
     /// The least severe message that is logged.
     Level {
@@ -434,12 +443,18 @@ settings! {
             "Single-origin mode: domains below which a host name is a bucket: with \"s3.example.com\", `photos.s3.example.com` is bucket `photos`.";
         fallback: Vec<OriginUrl> = "fallback" (Kind::list(Shape::Url), "")
             "Single-origin mode: where else a GET or HEAD goes, in this order, while the origin cannot be reached, does not answer in time, or answers 500, 502, 503 or 504. The request goes there as the client signed it, `Host` included: a parent proxy, the store behind one, or a replica under the same name. Writes never go there.";
+        verify_name: Option<String> = "verify_name" (one(Shape::DomainOrNone), "")
+            "Single-origin mode: the name that the origin's certificate has to hold, sent as SNI, where it is another than that of the URL. Empty: the URL's.";
         aws: bool = "aws" (one(Shape::Bool), "true")
             "Whether the hosts of Amazon S3 lead to Amazon S3, where no single origin is set.";
     }
     upstream: Upstream = "Connections to origins." {
         ca_file: Option<PathBuf> = "ca_file" (one(Shape::Path), "")
             "PEM file of the certificate authorities that origins are verified against. Empty: the system's.";
+        tls_min: TlsVersion = "tls_min" (one(Shape::OneOf(TlsVersion::WORDS)), "1.2")
+            "Oldest version of TLS that is spoken with origins.";
+        tls_max: TlsVersion = "tls_max" (one(Shape::OneOf(TlsVersion::WORDS)), "1.3")
+            "Newest one.";
         connect_timeout_ms: u64 = "connect_timeout" (duration(10, 5 * MINUTE), "3s")
             "Time for a connection to one address, TLS handshake included.";
         first_byte_timeout_ms: u64 = "first_byte_timeout" (duration(10, HOUR), "15s")
@@ -568,6 +583,28 @@ settings! {
             "Domains below which a host name is a bucket of it.";
         fallback: Vec<OriginUrl> = "fallback" (Kind::list(Shape::Url), Initial::Given(""))
             "As `routing.fallback`.";
+        ca_file: Option<PathBuf> = "ca_file" (one(Shape::Path), Initial::Given(""))
+            "As `upstream.ca_file`, for `url` and `fallback`. Empty: as that says.";
+        verify_name: Option<String> = "verify_name" (one(Shape::DomainOrNone), Initial::Given(""))
+            "The name that its certificate has to hold, sent as SNI, where it is another than that of the URL.";
+        tls_min: Option<TlsVersion> = "tls_min" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.3"))
+            "As `upstream.tls_min`.";
+        tls_max: Option<TlsVersion> = "tls_max" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.2"))
+            "As `upstream.tls_max`.";
+    }
+    @repeated endpoints: EndpointOverride = "endpoint" "Where hosts are, whatever the name servers say: a VPC interface endpoint (PrivateLink), say. Holds for requests and tunnels, of origins and of Amazon S3. May be given many times; the longest `host` that fits counts." {
+        host: String = "host" (one(Shape::HostPattern), Initial::Required("*.s3.us-east-1.amazonaws.com"))
+            "The host that is dialled, or \"*.suffix\" for all names below one.";
+        addresses: Vec<IpAddr> = "addresses" (Kind::list(Shape::Ip), Initial::Given(""))
+            "Its addresses, used as those of a name server are: the ones that fail rest. They may be private. Empty: the name servers are asked, and only what follows holds.";
+        ca_file: Option<PathBuf> = "ca_file" (one(Shape::Path), Initial::Given(""))
+            "As `upstream.ca_file`. Empty: as that says.";
+        verify_name: Option<String> = "verify_name" (one(Shape::DomainOrNone), Initial::Given(""))
+            "The name that its certificate has to hold, sent as SNI, where it is another than that of `host`.";
+        tls_min: Option<TlsVersion> = "tls_min" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.3"))
+            "As `upstream.tls_min`.";
+        tls_max: Option<TlsVersion> = "tls_max" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.2"))
+            "As `upstream.tls_max`.";
     }
     @repeated rules: Rule = "rule" "What holds for objects of some names. Of all rules that match, the first that says something about a field decides it; what none says is as `[cache]` and `[disk]` say. May be given many times." {
         glob: String = "match" (one(Shape::Glob), Initial::Required("bucket/prefix/**"))

@@ -3,6 +3,8 @@
 //! Called by `request::tunnel` with the host of a TLS hello or of a `CONNECT`. Built once from the settings. Pure: the check of the address that
 //! is dialled is `server::guard`'s. Invariant: nothing here is a guess; a host that nobody named leads nowhere.
 
+use crate::base::hosts::covers;
+
 use super::aws;
 use super::host::OriginMap;
 use super::host_name::{HostName, NameKind};
@@ -62,26 +64,18 @@ impl Destinations {
             return Ok(Destination::Origin(origin));
         }
         let aws = map.has_aws() && parsed.kind == NameKind::Dns && aws::parse(&parsed.name).is_some();
-        let allowed = self.allow.iter().any(|allowed| covers(allowed, &parsed.name));
+        let name = parsed.name.trim_matches(['[', ']']);
+        let allowed = self.allow.iter().any(|allowed| covers(allowed, name));
         let port = port.unwrap_or(HTTPS_PORT);
         let to_aws = aws && port == HTTPS_PORT;
         match to_aws || allowed && self.ports.contains(&port) {
             true => Ok(Destination::Host {
-                name: parsed.name.trim_matches(['[', ']']).into(),
+                name: name.into(),
                 port,
             }),
             false if aws || allowed => Err(NoDestination::Port),
             false => Err(NoDestination::Host),
         }
-    }
-}
-
-/// Whether a host is meant by an entry of the list.
-fn covers(allowed: &str, name: &str) -> bool {
-    match allowed.strip_prefix('*') {
-        // The suffix begins with its dot, and something stands before it.
-        Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
-        None => name.trim_matches(['[', ']']) == allowed,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::cache::grants::Grants;
 use crate::cache::partition::Partition;
 use crate::cache::stamps::Stamps;
 use crate::config::{
-    AccessLog as AccessLogSetting, HugePages, Level, Loaded, OriginUrl, Rules, Scheme, Settings,
+    AccessLog as AccessLogSetting, HugePages, Level, Loaded, Rules, Settings,
 };
 use crate::io::listen::Listener;
 use crate::io::probe;
@@ -28,14 +28,13 @@ use crate::listener::acceptor;
 use crate::metrics::{Gauge, Registry};
 use crate::ram::selftest;
 use crate::request::chain::NAME_PREFIX;
-use crate::s3::{CustomOrigin, Destinations, OriginMap, OriginMapConfig, SingleOrigin};
 use crate::shard::mailbox::Mailbox;
 use crate::shard::message::Door;
 use crate::shard::staging::Share;
-use crate::shard::{Routes, ShardShared, World};
+use crate::shard::{ShardShared, World};
 use crate::upstream::dns::{Resolver, ResolverConfig};
 use crate::upstream::{
-    BreakerConfig, Endpoint, Origin, Outages, TlsConfig, TlsRoots, UpstreamConfig,
+    BreakerConfig, Outages, TlsConfig, UpstreamConfig,
 };
 
 use super::disk::DiskThreads;
@@ -43,7 +42,7 @@ use super::guard::Guard;
 use super::limits::{self, Limits};
 use super::reload::Reloader;
 use super::threads::{self, Seat};
-use super::{Running, ServerError, control};
+use super::{Running, ServerError, control, origins};
 
 /// Names that may wait for the resolver.
 const NAMES_MAX: usize = 1024;
@@ -146,52 +145,6 @@ fn name() -> Result<Box<str>, ServerError> {
     Ok(format!("{NAME_PREFIX}{digits}").into())
 }
 
-fn routes(settings: &Settings) -> Result<Routes, ServerError> {
-    let single = settings.routing.origin.as_ref();
-    let map = OriginMap::new(OriginMapConfig {
-        single_origin: single.map(|url| SingleOrigin {
-            authority: url.authority(),
-            hosts: settings.routing.hosts.clone(),
-            domains: settings.routing.domains.clone(),
-        }),
-        aws: settings.routing.aws,
-        custom: settings.origins.iter().map(custom_origin).collect(),
-    })?;
-    let named = settings.origins.iter();
-    Ok(Routes {
-        map,
-        single: single.map(|url| origin(url, &settings.routing.fallback)),
-        custom: named
-            .map(|named| origin(&named.url, &named.fallback))
-            .collect(),
-        destinations: Destinations {
-            allow: settings.destinations.allow.clone(),
-            ports: settings.destinations.ports.clone(),
-        },
-    })
-}
-
-fn origin(first: &OriginUrl, fallbacks: &[OriginUrl]) -> Arc<Origin> {
-    let endpoint =
-        |url: &OriginUrl| Endpoint::new(url.scheme == Scheme::Https, &url.host, url.port);
-    Arc::new(Origin {
-        first: endpoint(first),
-        fallbacks: fallbacks.iter().map(endpoint).collect(),
-    })
-}
-
-fn custom_origin(origin: &crate::config::Origin) -> CustomOrigin {
-    let mut hosts = origin.hosts.clone();
-    if hosts.is_empty() && origin.domains.is_empty() {
-        hosts.push(origin.url.authority());
-    }
-    CustomOrigin {
-        name: origin.name.clone(),
-        hosts,
-        domains: origin.domains.clone(),
-    }
-}
-
 fn outages(settings: &Settings) -> Arc<Outages> {
     let outage = &settings.outage;
     Outages::new(BreakerConfig {
@@ -222,6 +175,7 @@ fn upstream_config(
         congestion: settings.tcp.congestion.clone().unwrap_or_default(),
         seed,
         outages,
+        overrides: Arc::clone(&guard.overrides),
         allow: guard.of_requests(),
         allow_tunnel: guard.of_tunnels(),
         ..UpstreamConfig::default()
@@ -284,7 +238,7 @@ fn world(
         registry: Arc::clone(registry),
         policy: limits::policy(settings, by_reference),
         rules: Arc::new(Rules::of(settings, 1)),
-        routes: routes(settings)?,
+        routes: origins::routes(settings)?,
         name: name()?,
         draining: AtomicBool::new(false),
     };
@@ -297,13 +251,8 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     probe_kernel(settings)?;
     let by_reference = proves_by_reference();
     let limits = Limits::derive(settings, &usable_cores())?;
-    let tls = TlsConfig::new(
-        &settings
-            .upstream
-            .ca_file
-            .clone()
-            .map_or(TlsRoots::System, TlsRoots::File),
-    )?;
+    let tls = origins::tls(settings)?;
+    let overrides = origins::overrides(settings);
     let (doors, admin_listener) = bind(settings)?;
     let registry = Registry::new(limits.cores.len());
     let (world, partitions) = world(settings, &limits, by_reference, &registry)?;
@@ -322,6 +271,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let guard = Arc::new(Guard {
         doors: own,
         named,
+        overrides: Arc::clone(&overrides),
         networks: settings.destinations.networks.clone(),
     });
     let mut disk = DiskThreads::open(settings, &limits, contact.text())?;

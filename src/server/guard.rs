@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::base::reach::{Reach, reach};
 use crate::io::probe;
-use crate::upstream::{AddressRule, Endpoint};
+use crate::upstream::{AddressRule, Endpoint, Overrides};
 
 /// What the rules are made of.
 pub(super) struct Guard {
@@ -20,6 +20,8 @@ pub(super) struct Guard {
     pub doors: Vec<SocketAddr>,
     /// The operator's own origins.
     pub named: Vec<Arc<Endpoint>>,
+    /// Addresses that the operator gives to hosts.
+    pub overrides: Arc<Overrides>,
     /// Networks that are allowed although they are not public.
     pub networks: Vec<IpNet>,
 }
@@ -46,7 +48,9 @@ impl Guard {
         if self.doors.iter().any(|door| leads_to(*door, ip, address.port())) {
             return false;
         }
+        let given = self.overrides.addresses(&endpoint.host);
         self.named.iter().any(|origin| **origin == *endpoint)
+            || given.is_some_and(|given| given.contains(&address.ip()))
             || may(reach(ip))
             || self.networks.iter().any(|network| network.contains(&ip))
     }
@@ -72,6 +76,10 @@ mod tests {
         Arc::new(Guard {
             doors: doors.iter().map(|door| at(door)).collect(),
             named: named.iter().map(|&origin| Arc::clone(origin)).collect(),
+            overrides: Arc::new(Overrides::new([(
+                "*.endpoint.test".to_owned(),
+                vec![at("127.0.0.9:0").ip()],
+            )])),
             networks: networks.iter().map(|net| net.parse().unwrap()).collect(),
         })
     }
@@ -145,6 +153,19 @@ mod tests {
         }
         for refused in ["172.16.0.1:443", "127.0.0.1:443", "[64:ff9b:1::1]:443"] {
             assert!(!guard.of_tunnels()(&aws, at(refused)), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_the_operator_gives_is_that_hosts_alone() {
+        let guard = guard(&["127.0.0.9:8080"], &[], &[]);
+        for rule in [guard.of_requests(), guard.of_tunnels()] {
+            let given = Endpoint::new(true, "s3.endpoint.test", 443);
+            assert!(rule(&given, at("127.0.0.9:443")));
+            assert!(!rule(&given, at("127.0.0.8:443")));
+            assert!(!rule(&given, at("127.0.0.9:8080")));
+            let other = Endpoint::new(true, "s3.amazonaws.com", 443);
+            assert!(!rule(&other, at("127.0.0.9:443")));
         }
     }
 

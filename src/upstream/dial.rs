@@ -236,7 +236,7 @@ impl Upstream {
         if !endpoint.tls {
             return Ok((socket, None));
         }
-        let session = self.tls.session(&endpoint.server_name);
+        let session = self.tls.session(endpoint);
         let mut session =
             Box::new(session.map_err(|source| UpstreamError::Tls { address, source })?);
         session

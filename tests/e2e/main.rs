@@ -63,6 +63,7 @@ mod shards;
 mod signed_range;
 mod tls_origin;
 mod tunnel;
+mod tunnel_refused;
 mod versions;
 mod wishes;
 mod writes_in_doubt;
