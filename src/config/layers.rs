@@ -160,10 +160,13 @@ impl Layers {
         let origins = self.origins.into_iter().enumerate();
         let endpoints = self.endpoints.into_iter().enumerate();
         let rules = self.rules.into_iter().enumerate();
-        let repeated = origins.chain(endpoints).chain(rules).flat_map(|(index, table)| {
-            let slots = table.slots.into_iter();
-            slots.map(move |slot| effective(slot, Some(index)))
-        });
+        let repeated = origins
+            .chain(endpoints)
+            .chain(rules)
+            .flat_map(|(index, table)| {
+                let slots = table.slots.into_iter();
+                slots.map(move |slot| effective(slot, Some(index)))
+            });
         once.chain(repeated).collect()
     }
 }

@@ -136,4 +136,3 @@ pub fn is_own_address(ip: IpAddr) -> bool {
     });
     source.is_ok_and(|source| source.ip() == ip)
 }
-

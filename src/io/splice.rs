@@ -159,7 +159,10 @@ impl Pipe {
     /// # Errors
     /// The connection's: reset, timed out.
     pub fn pull(&mut self, from: &Socket, bytes_max: usize) -> io::Result<Option<usize>> {
-        assert!(self.held == 0, "a full pipe would look like an empty socket");
+        assert!(
+            self.held == 0,
+            "a full pipe would look like an empty socket"
+        );
         let ends = self.ends.as_ref().expect("taken only when dropped");
         let pulled = outcome(splice(
             from.as_raw_fd(),

@@ -63,7 +63,8 @@ impl Destinations {
         if let Some(origin) = map.named_origin(&parsed, port) {
             return Ok(Destination::Origin(origin));
         }
-        let aws = map.has_aws() && parsed.kind == NameKind::Dns && aws::parse(&parsed.name).is_some();
+        let aws =
+            map.has_aws() && parsed.kind == NameKind::Dns && aws::parse(&parsed.name).is_some();
         let name = parsed.name.trim_matches(['[', ']']);
         let allowed = self.allow.iter().any(|allowed| covers(allowed, name));
         let port = port.unwrap_or(HTTPS_PORT);
@@ -103,9 +104,14 @@ mod tests {
 
     fn destinations() -> Destinations {
         Destinations {
-            allow: ["sts.amazonaws.com", "*.allowed.test", "192.0.2.9", "2001:db8::9"]
-                .map(str::to_owned)
-                .to_vec(),
+            allow: [
+                "sts.amazonaws.com",
+                "*.allowed.test",
+                "192.0.2.9",
+                "2001:db8::9",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             ports: vec![443, 8443],
         }
     }
@@ -121,7 +127,11 @@ mod tests {
         };
         let origin = |index| Ok(Destination::Origin(OriginSel::Custom(index)));
         let table = [
-            ("bucket.s3.us-east-1.amazonaws.com", None, to("bucket.s3.us-east-1.amazonaws.com", 443)),
+            (
+                "bucket.s3.us-east-1.amazonaws.com",
+                None,
+                to("bucket.s3.us-east-1.amazonaws.com", 443),
+            ),
             ("S3.Amazonaws.COM.", Some(443), to("s3.amazonaws.com", 443)),
             ("s3.amazonaws.com", Some(80), Err(Port)),
             ("s3.amazonaws.com", Some(8443), Err(Port)),
@@ -139,7 +149,11 @@ mod tests {
             ("10.0.0.7", Some(9000), origin(1)),
             ("10.0.0.7", Some(443), Err(Host)),
             ("sts.amazonaws.com", None, to("sts.amazonaws.com", 443)),
-            ("sts.amazonaws.com", Some(8443), to("sts.amazonaws.com", 8443)),
+            (
+                "sts.amazonaws.com",
+                Some(8443),
+                to("sts.amazonaws.com", 8443),
+            ),
             ("sts.amazonaws.com", Some(22), Err(Port)),
             ("x.allowed.test", Some(443), to("x.allowed.test", 443)),
             ("x.y.allowed.test", Some(443), to("x.y.allowed.test", 443)),

@@ -149,11 +149,7 @@ impl OriginMap {
     }
 
     /// The configured store that a tunnel to `host` leads to; `port` is none where the client names the host alone.
-    pub(super) fn named_origin(
-        &self,
-        host: &HostName<'_>,
-        port: Option<u16>,
-    ) -> Option<OriginSel> {
+    pub(super) fn named_origin(&self, host: &HostName<'_>, port: Option<u16>) -> Option<OriginSel> {
         let at = |port| {
             let host = HostName {
                 port,

@@ -19,9 +19,7 @@ use crate::cache::forbidden::Forbidden;
 use crate::cache::grants::Grants;
 use crate::cache::partition::Partition;
 use crate::cache::stamps::Stamps;
-use crate::config::{
-    AccessLog as AccessLogSetting, HugePages, Level, Loaded, Rules, Settings,
-};
+use crate::config::{AccessLog as AccessLogSetting, HugePages, Level, Loaded, Rules, Settings};
 use crate::io::listen::Listener;
 use crate::io::probe;
 use crate::listener::acceptor;
@@ -33,9 +31,7 @@ use crate::shard::message::Door;
 use crate::shard::staging::Share;
 use crate::shard::{ShardShared, World};
 use crate::upstream::dns::{Resolver, ResolverConfig};
-use crate::upstream::{
-    BreakerConfig, Outages, TlsConfig, UpstreamConfig,
-};
+use crate::upstream::{BreakerConfig, Outages, TlsConfig, UpstreamConfig};
 
 use super::disk::DiskThreads;
 use super::guard::Guard;
@@ -189,7 +185,10 @@ fn bind(settings: &Settings) -> Result<(Doors, TcpListener), ServerError> {
     let congestion = settings.tcp.congestion.as_deref().unwrap_or_default();
     let listener = &settings.listener;
     let http = listener.http.iter().map(|address| (Door::Http, *address));
-    let tunnel = listener.tunnel.iter().map(|address| (Door::Tunnel, *address));
+    let tunnel = listener
+        .tunnel
+        .iter()
+        .map(|address| (Door::Tunnel, *address));
     let mut doors = Vec::new();
     for (kind, address) in http.chain(tunnel) {
         let door = Listener::bind(address, listener.backlog, congestion)

@@ -45,7 +45,11 @@ impl Guard {
 
     fn may(&self, endpoint: &Endpoint, address: SocketAddr, may: fn(Reach) -> bool) -> bool {
         let ip = address.ip().to_canonical();
-        if self.doors.iter().any(|door| leads_to(*door, ip, address.port())) {
+        if self
+            .doors
+            .iter()
+            .any(|door| leads_to(*door, ip, address.port()))
+        {
             return false;
         }
         let given = self.overrides.addresses(&endpoint.host);

@@ -72,7 +72,10 @@ pub(super) fn tls(settings: &Settings) -> Result<Arc<TlsConfig>, ServerError> {
     let upstream = &settings.upstream;
     let profile = |ca_file: &Option<_>, name: &Option<String>, min: Option<_>, max: Option<_>| {
         let roots = ca_file.as_ref().or(upstream.ca_file.as_ref());
-        let (min, max) = (min.unwrap_or(upstream.tls_min), max.unwrap_or(upstream.tls_max));
+        let (min, max) = (
+            min.unwrap_or(upstream.tls_min),
+            max.unwrap_or(upstream.tls_max),
+        );
         let speaks = |version| (min..=max).contains(&version);
         TlsProfile {
             roots: roots.cloned().map_or(TlsRoots::System, TlsRoots::File),
@@ -105,7 +108,10 @@ pub(super) fn tls(settings: &Settings) -> Result<Arc<TlsConfig>, ServerError> {
         (one.host.as_str(), own)
     });
     let hosts: Vec<_> = hosts.collect();
-    let places: Vec<_> = places.iter().map(|(place, own)| (&**place, own.clone())).collect();
+    let places: Vec<_> = places
+        .iter()
+        .map(|(place, own)| (&**place, own.clone()))
+        .collect();
     let usual = profile(&None, &None, None, None);
     Ok(TlsConfig::with_profiles(&usual, &places, &hosts)?)
 }

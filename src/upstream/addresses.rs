@@ -282,7 +282,9 @@ mod tests {
     #[test]
     fn connections_spread_over_all_addresses() {
         let (set, prng) = (set(4), Prng::new(1));
-        let leases: Vec<_> = (0..40).filter_map(|_| set.choose(&[], &prng, |_| true)).collect();
+        let leases: Vec<_> = (0..40)
+            .filter_map(|_| set.choose(&[], &prng, |_| true))
+            .collect();
         for last in 1..=4 {
             assert_eq!(
                 leases
@@ -307,7 +309,9 @@ mod tests {
             );
         }
         assert_eq!(
-            set(1).choose(&[ip(1)], &prng, |_| true).map(|chosen| chosen.0),
+            set(1)
+                .choose(&[ip(1)], &prng, |_| true)
+                .map(|chosen| chosen.0),
             Some(ip(1))
         );
         assert!(AddressSet::default().choose(&[], &prng, |_| true).is_none());
@@ -322,7 +326,10 @@ mod tests {
         assert!(fail(&mut set, 1, 1, 1000));
         assert_eq!(set.counts(), (2, 1));
         for _ in 0..20 {
-            assert_eq!(set.choose(&[], &prng, |_| true).map(|chosen| chosen.0), Some(ip(2)));
+            assert_eq!(
+                set.choose(&[], &prng, |_| true).map(|chosen| chosen.0),
+                Some(ip(2))
+            );
         }
     }
 
@@ -334,7 +341,10 @@ mod tests {
         let probe = set.take_due_probe(1100);
         assert_eq!(probe.as_ref().map(|probe| probe.0), Some(ip(1)));
         assert!(set.take_due_probe(1100).is_none(), "only one");
-        assert_eq!(set.choose(&[], &prng, |_| true).map(|chosen| chosen.0), Some(ip(2)));
+        assert_eq!(
+            set.choose(&[], &prng, |_| true).map(|chosen| chosen.0),
+            Some(ip(2))
+        );
         assert!(set.connected(ip(1), &POLICY));
         assert_eq!(set.counts(), (2, 0));
         assert!(fail(&mut set, 1, 1, 1200), "it is on trial");
@@ -373,7 +383,10 @@ mod tests {
         for (last, now_ms) in [(1, 1000), (2, 900), (3, 1100)] {
             fail(&mut set, last, 3, now_ms);
         }
-        assert_eq!(set.choose(&[], &prng, |_| true).map(|chosen| chosen.0), Some(ip(2)));
+        assert_eq!(
+            set.choose(&[], &prng, |_| true).map(|chosen| chosen.0),
+            Some(ip(2))
+        );
         assert_eq!(
             set.choose(&[ip(2)], &prng, |_| true).map(|chosen| chosen.0),
             Some(ip(1))
@@ -393,7 +406,10 @@ mod tests {
         assert!(!set.is_listed(ip(1)));
         set.replace(&[ip(1), ip(3)]);
         for _ in 0..20 {
-            assert_eq!(set.choose(&[], &prng, |_| true).map(|chosen| chosen.0), Some(ip(3)));
+            assert_eq!(
+                set.choose(&[], &prng, |_| true).map(|chosen| chosen.0),
+                Some(ip(3))
+            );
         }
     }
 

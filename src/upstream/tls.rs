@@ -177,9 +177,9 @@ impl TlsConfig {
         places: &[(&Endpoint, TlsProfile)],
         hosts: &[(&str, TlsProfile)],
     ) -> Result<Arc<Self>, TlsSetupError> {
-        let places = places.iter().map(|(place, profile)| {
-            Ok((place.host.clone(), place.port, Speaker::new(profile)?))
-        });
+        let places = places
+            .iter()
+            .map(|(place, profile)| Ok((place.host.clone(), place.port, Speaker::new(profile)?)));
         let hosts = hosts
             .iter()
             .map(|(host, profile)| Ok(((*host).into(), Speaker::new(profile)?)));
@@ -209,10 +209,8 @@ impl TlsConfig {
         let speaker = self.speaker(endpoint);
         let name = speaker.verify_name.as_ref();
         let name = name.unwrap_or(&endpoint.server_name);
-        let server_name =
-            ServerName::try_from(name.to_string()).map_err(|_| TlsError::ServerName {
-                name: name.clone(),
-            })?;
+        let server_name = ServerName::try_from(name.to_string())
+            .map_err(|_| TlsError::ServerName { name: name.clone() })?;
         TlsSession::new(Arc::clone(&speaker.client), server_name).map_err(TlsError::Refused)
     }
 }

@@ -34,9 +34,16 @@ fn semantics_180_a_tls_connection_goes_unaltered_to_the_host_that_its_hello_name
     }
     wait_until("three ends", PATIENCE, || {
         let closed = [("end", "closed")];
-        server.metrics().sum("millrace_tunnels_closed_total", &closed) == 3.0
+        server
+            .metrics()
+            .sum("millrace_tunnels_closed_total", &closed)
+            == 3.0
     });
-    let bytes = |way| server.metrics().sum("millrace_tunnel_bytes_total", &[("way", way)]);
+    let bytes = |way| {
+        server
+            .metrics()
+            .sum("millrace_tunnel_bytes_total", &[("way", way)])
+    };
     assert_eq!(bytes("to_client"), 3.0 * 23.0);
     assert_eq!(bytes("to_origin"), (3 * hello.len() + 10_000 + 12) as f64);
     server.finish();
@@ -45,7 +52,9 @@ fn semantics_180_a_tls_connection_goes_unaltered_to_the_host_that_its_hello_name
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
 fn ask_connect(target: &str) -> String {
-    format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic c2VjcmV0\r\n\r\n")
+    format!(
+        "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic c2VjcmV0\r\n\r\n"
+    )
 }
 
 #[test]
@@ -74,7 +83,9 @@ fn semantics_181_connect_is_a_tunnel_to_the_host_that_it_names() {
     }
     let opened = [("door", "connect")];
     assert_eq!(
-        server.metrics().sum("millrace_tunnels_opened_total", &opened),
+        server
+            .metrics()
+            .sum("millrace_tunnels_opened_total", &opened),
         3.0
     );
     server.finish();
@@ -130,13 +141,18 @@ fn semantics_182_a_reset_of_one_side_is_a_reset_of_the_other() {
     let (client, mut origin) = open();
     origin.set_nonblocking(true).expect("non-blocking");
     wait_until("the way is full", PATIENCE, || {
-        origin.write(&[7; 65_536]).is_err() && server.metrics().sum("millrace_tunnel_pipes", &[]) == 1.0
+        origin.write(&[7; 65_536]).is_err()
+            && server.metrics().sum("millrace_tunnel_pipes", &[]) == 1.0
     });
     origin.set_nonblocking(false).expect("blocking");
     reset_on_close(&client);
     drop(client);
     is_reset(&mut origin);
-    let closed = |end| server.metrics().sum("millrace_tunnels_closed_total", &[("end", end)]);
+    let closed = |end| {
+        server
+            .metrics()
+            .sum("millrace_tunnels_closed_total", &[("end", end)])
+    };
     wait_until("three ends", PATIENCE, || {
         closed("client_reset") == 2.0 && closed("origin_reset") == 1.0
     });
@@ -212,10 +228,14 @@ fn semantics_190_each_tunnel_has_a_line_in_the_access_log() {
     assert_eq!(read_all(&mut client).len(), 100_000);
     drop(client);
     let mut refused = connect(door);
-    refused.write_all(&crafted(b"elsewhere.test")).expect("a hello");
+    refused
+        .write_all(&crafted(b"elsewhere.test"))
+        .expect("a hello");
     read_all(&mut refused);
     drop(refused);
-    wait_until("two lines", PATIENCE, || server.access_log_lines().len() == 2);
+    wait_until("two lines", PATIENCE, || {
+        server.access_log_lines().len() == 2
+    });
     let lines = server.access_log_lines();
     let lines: Vec<serde_json::Value> = lines
         .iter()

@@ -20,7 +20,10 @@ fn alert(description: u8) -> Vec<u8> {
 
 /// A hello of these extensions and the usual ones, in one record.
 fn with(extensions: &[u8]) -> Vec<u8> {
-    records(&message(&[extensions, &usual_extensions()].concat()), 16_384)
+    records(
+        &message(&[extensions, &usual_extensions()].concat()),
+        16_384,
+    )
 }
 
 fn patched(mut bytes: Vec<u8>, at: usize, value: &[u8]) -> Vec<u8> {
@@ -38,28 +41,61 @@ fn hostile() -> Vec<Case> {
     let nameless = |what, bytes| (what, bytes, HANDSHAKE_FAILURE, "no_name");
     let overlong = [&[0, 0, 40, 0, 0, 200][..], name].concat();
     vec![
-        not_tls("plain HTTP", b"GET / HTTP/1.1\r\nHost: store.test\r\n\r\n".to_vec()),
-        not_tls("CONNECT", b"CONNECT store.test:443 HTTP/1.1\r\n\r\n".to_vec()),
+        not_tls(
+            "plain HTTP",
+            b"GET / HTTP/1.1\r\nHost: store.test\r\n\r\n".to_vec(),
+        ),
+        not_tls(
+            "CONNECT",
+            b"CONNECT store.test:443 HTTP/1.1\r\n\r\n".to_vec(),
+        ),
         not_tls("SSH", b"SSH-2.0-OpenSSH_9.6\r\n".to_vec()),
         not_tls("zeros", vec![0; 64]),
         not_tls("ones", vec![0xff; 64]),
-        not_tls("an SSL 2 hello", b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10".repeat(4)),
+        not_tls(
+            "an SSL 2 hello",
+            b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10".repeat(4),
+        ),
         not_tls("an alert", vec![0x15, 3, 1, 0, 2, 2, 40]),
         not_tls("application data", vec![0x17, 3, 3, 0, 5, 1, 2, 3, 4, 5]),
         not_tls("a change of ciphers", vec![0x14, 3, 3, 0, 1, 1]),
         not_tls("a server's hello", patched(crafted(name), 5, &[2])),
         not_tls("a hello request", patched(crafted(name), 5, &[0])),
-        not_tls("a record longer than any", vec![0x16, 3, 1, 0xff, 0xff, 1, 0, 0, 1]),
-        not_tls("a message longer than any", patched(crafted(name), 6, &[0xff])),
-        not_tls("a record of another protocol", patched(crafted(name), 1, &[9, 9])),
-        not_tls("a message shorter than its parts", patched(crafted(name), 6, &[0, 0, 40])),
+        not_tls(
+            "a record longer than any",
+            vec![0x16, 3, 1, 0xff, 0xff, 1, 0, 0, 1],
+        ),
+        not_tls(
+            "a message longer than any",
+            patched(crafted(name), 6, &[0xff]),
+        ),
+        not_tls(
+            "a record of another protocol",
+            patched(crafted(name), 1, &[9, 9]),
+        ),
+        not_tls(
+            "a message shorter than its parts",
+            patched(crafted(name), 6, &[0, 0, 40]),
+        ),
         not_tls("an empty message", vec![0x16, 3, 1, 0, 4, 1, 0, 0, 0]),
-        not_tls("the name twice", with(&[server_name(&[(0, name)]), server_name(&[(0, name)])].concat())),
-        not_tls("another name behind it", with(&[server_name(&[(0, name)]), server_name(&[(0, b"b.test")])].concat())),
-        not_tls("two names in one", with(&server_name(&[(0, name), (0, b"b.test")]))),
+        not_tls(
+            "the name twice",
+            with(&[server_name(&[(0, name)]), server_name(&[(0, name)])].concat()),
+        ),
+        not_tls(
+            "another name behind it",
+            with(&[server_name(&[(0, name)]), server_name(&[(0, b"b.test")])].concat()),
+        ),
+        not_tls(
+            "two names in one",
+            with(&server_name(&[(0, name), (0, b"b.test")])),
+        ),
         not_tls("an empty list of names", with(&server_name(&[]))),
         not_tls("an empty name", with(&server_name(&[(0, b"")]))),
-        not_tls("a name longer than its list", with(&extension(0, &overlong))),
+        not_tls(
+            "a name longer than its list",
+            with(&extension(0, &overlong)),
+        ),
         not_tls("an extension cut short", with(&[0, 0, 0, 90])),
         not_tls("a name with a zero byte", crafted(b"store\0test")),
         not_tls("a name with a space", crafted(b"store test")),
@@ -78,11 +114,19 @@ fn hostile() -> Vec<Case> {
         nowhere("this machine", b"localhost"),
         nowhere("this machine, in full", b"localhost.localdomain"),
         nowhere("a metadata service", b"metadata.google.internal"),
-        nowhere("an endpoint that single-origin mode does not lead to", b"s3.amazonaws.com"),
+        nowhere(
+            "an endpoint that single-origin mode does not lead to",
+            b"s3.amazonaws.com",
+        ),
         not_tls("an address as a number", crafted(b"2130706433")),
         not_tls("an address in octal", crafted(b"0177.0.0.01")),
         nowhere("one label", b"store"),
-        ("padding without end", records(&message(&extension(21, &[0; 60_000])), 16_384), DECODE_ERROR, "hello_too_large"),
+        (
+            "padding without end",
+            records(&message(&extension(21, &[0; 60_000])), 16_384),
+            DECODE_ERROR,
+            "hello_too_large",
+        ),
     ]
 }
 
@@ -90,7 +134,11 @@ fn hostile() -> Vec<Case> {
 fn semantics_185_a_hello_that_leads_nowhere_is_answered_by_a_tls_alert() {
     let far = Far::listen();
     let (server, door) = tunnelling(far.address, "hello_timeout = \"700ms\"");
-    let refused = |reason| server.metrics().sum("millrace_tunnels_refused_total", &[("reason", reason)]);
+    let refused = |reason| {
+        server
+            .metrics()
+            .sum("millrace_tunnels_refused_total", &[("reason", reason)])
+    };
     for (what, bytes, description, reason) in hostile() {
         let before = refused(reason);
         let mut client = connect(door);
@@ -108,7 +156,10 @@ fn semantics_185_a_hello_that_leads_nowhere_is_answered_by_a_tls_alert() {
     assert_eq!(read_all(&mut gone), b"");
     let mut silent = connect(door);
     assert_eq!(read_all(&mut silent), alert(DECODE_ERROR));
-    assert_eq!((refused("hello_timeout"), refused("client_gone")), (2.0, 1.0));
+    assert_eq!(
+        (refused("hello_timeout"), refused("client_gone")),
+        (2.0, 1.0)
+    );
     assert!(far.is_alone(), "somebody was dialled");
     server.finish();
 }
@@ -243,7 +294,11 @@ fn semantics_187_a_destination_that_is_not_allowed_is_403_and_is_not_dialled() {
         let answer = server.fetch(&connect_to(&format!("{}:443", named(ip))));
         assert_eq!(answer.status(), 403, "{ip}: {}", answer.text());
     }
-    let refused = |reason| server.metrics().sum("millrace_tunnels_refused_total", &[("reason", reason)]);
+    let refused = |reason| {
+        server
+            .metrics()
+            .sum("millrace_tunnels_refused_total", &[("reason", reason)])
+    };
     assert_eq!(refused("address"), ADDRESSES.len() as f64);
     assert!(far.is_alone(), "somebody was dialled");
     // A name that nobody has, and a port at which nobody is.
@@ -259,7 +314,13 @@ fn semantics_188_allowed_networks_and_ports_are_dialled_in_turn() {
     let far = Far::listen();
     let (ip, port) = (far.address.ip(), far.address.port());
     let more = format!("ports = [443, {port}]\nnetworks = [\"127.0.0.0/8\"]");
-    let dns = name_server(move |_| vec!["127.0.0.7".parse().expect("an address"), "10.0.0.1".parse().expect("an address"), ip]);
+    let dns = name_server(move |_| {
+        vec![
+            "127.0.0.7".parse().expect("an address"),
+            "10.0.0.1".parse().expect("an address"),
+            ip,
+        ]
+    });
     let server = Millrace::setup()
         .origin("")
         .settings(&format!(
@@ -303,7 +364,9 @@ fn semantics_189_a_tunnel_never_leads_back_here() {
         answer.assert_s3_error(403, "AccessDenied");
     }
     let mut client = connect(tunnel);
-    client.write_all(&crafted(b"v4-7f000001.allowed.test")).expect("the hello");
+    client
+        .write_all(&crafted(b"v4-7f000001.allowed.test"))
+        .expect("the hello");
     let answer = read_all(&mut client);
     assert_eq!(answer, alert(INTERNAL_ERROR), "nobody is at its port 443");
     wait_until("nothing is held", PATIENCE + Duration::from_secs(1), || {

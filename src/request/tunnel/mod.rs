@@ -125,7 +125,14 @@ impl Tunnel {
             match race(expiry.as_mut(), moving.as_mut()).await {
                 Either::Second(Ok(())) => TunnelEnd::Closed,
                 Either::Second(Err(end)) => end,
-                Either::First(()) if shard.world.draining.load(std::sync::atomic::Ordering::Relaxed) => TunnelEnd::Drain,
+                Either::First(())
+                    if shard
+                        .world
+                        .draining
+                        .load(std::sync::atomic::Ordering::Relaxed) =>
+                {
+                    TunnelEnd::Drain
+                }
                 Either::First(()) => TunnelEnd::Idle,
             }
         };
@@ -185,9 +192,7 @@ impl Tunnel {
     fn moved(&self, shard: &Shard, client: &Socket, way: TunnelWay, bytes: usize) {
         let sent = &self.sent[way as usize];
         sent.set(sent.get() + bytes as u64);
-        shard
-            .metrics()
-            .add(Counter::TunnelBytes(way), bytes as u64);
+        shard.metrics().add(Counter::TunnelBytes(way), bytes as u64);
         self.touch(shard, client);
     }
 

@@ -171,7 +171,10 @@ pub fn name_server(known: impl Fn(&str) -> Vec<std::net::IpAddr> + Send + 'stati
                 Some(("v6", digits)) => vec![std::net::Ipv6Addr::from(hex(digits)).into()],
                 _ => known(&labels.join(".")),
             };
-            let found: Vec<IpAddr> = found.into_iter().filter(|ip| ip.is_ipv6() == is_v6).collect();
+            let found: Vec<IpAddr> = found
+                .into_iter()
+                .filter(|ip| ip.is_ipv6() == is_v6)
+                .collect();
             let mut answer = question[..at + 5].to_vec();
             answer[2..12].copy_from_slice(&[0x85, 0x80, 0, 1, 0, found.len() as u8, 0, 0, 0, 0]);
             for ip in found {
