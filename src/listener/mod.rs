@@ -4,5 +4,5 @@
 
 pub mod acceptor;
 pub mod connection;
-mod tls_hello;
+pub mod tls_hello;
 mod tunnel;
