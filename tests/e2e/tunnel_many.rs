@@ -43,10 +43,11 @@ fn echo(hello_bytes: usize, stop: Arc<AtomicBool>) -> SocketAddr {
 
 fn serve_echo(mut stream: TcpStream, hello_bytes: usize, stop: &AtomicBool) {
     let mut hello = vec![0; hello_bytes];
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+    let _ = stream.set_read_timeout(Some(PATIENCE));
     if stream.read_exact(&mut hello).is_err() {
         return;
     }
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
     let mut buffer = vec![0; 64 << 10];
     while !stop.load(Ordering::Relaxed) {
         match stream.read(&mut buffer) {
