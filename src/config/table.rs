@@ -587,9 +587,9 @@ settings! {
             "As `upstream.ca_file`, for `url` and `fallback`. Empty: as that says.";
         verify_name: Option<String> = "verify_name" (one(Shape::DomainOrNone), Initial::Given(""))
             "The name that its certificate has to hold, sent as SNI, where it is another than that of the URL.";
-        tls_min: Option<TlsVersion> = "tls_min" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.3"))
+        tls_min: Option<TlsVersion> = "tls_min" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.2"))
             "As `upstream.tls_min`.";
-        tls_max: Option<TlsVersion> = "tls_max" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.2"))
+        tls_max: Option<TlsVersion> = "tls_max" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.3"))
             "As `upstream.tls_max`.";
     }
     @repeated endpoints: EndpointOverride = "endpoint" "Where hosts are, whatever the name servers say: a VPC interface endpoint (PrivateLink), say. Holds for requests and tunnels, of origins and of Amazon S3. May be given many times; the longest `host` that fits counts." {
@@ -601,9 +601,9 @@ settings! {
             "As `upstream.ca_file`. Empty: as that says.";
         verify_name: Option<String> = "verify_name" (one(Shape::DomainOrNone), Initial::Given(""))
             "The name that its certificate has to hold, sent as SNI, where it is another than that of `host`.";
-        tls_min: Option<TlsVersion> = "tls_min" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.3"))
+        tls_min: Option<TlsVersion> = "tls_min" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.2"))
             "As `upstream.tls_min`.";
-        tls_max: Option<TlsVersion> = "tls_max" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.2"))
+        tls_max: Option<TlsVersion> = "tls_max" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.3"))
             "As `upstream.tls_max`.";
     }
     @repeated rules: Rule = "rule" "What holds for objects of some names. Of all rules that match, the first that says something about a field decides it; what none says is as `[cache]` and `[disk]` say. May be given many times." {
