@@ -273,6 +273,22 @@ impl Socket {
         };
     }
 
+    /// Urgent bytes (`MSG_OOB`) come in their place among the others.
+    pub fn take_urgent_inline(&self) {
+        let on: libc::c_int = 1;
+        let size = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: `on` is readable for `size` bytes during the call.
+        unsafe {
+            libc::setsockopt(
+                self.fd(),
+                libc::SOL_SOCKET,
+                libc::SO_OOBINLINE,
+                (&raw const on).cast(),
+                size,
+            )
+        };
+    }
+
     /// Arms this socket's deadline at `deadline_ms` of `base::clock::now_ms`; replaces an earlier one.
     pub fn arm(&self, deadline_ms: u64, action: OnExpiry) {
         self.watch.arm(deadline_ms, action);

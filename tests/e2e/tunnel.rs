@@ -2,7 +2,7 @@
 
 use crate::harness::far::{Far, NAME, connect, crafted, hello, read, read_all, tunnelling};
 use crate::harness::store::Object;
-use crate::harness::wire::reset_on_close;
+use crate::harness::wire::{reset_on_close, send_urgent};
 use crate::harness::{Ask, Millrace, PATIENCE, Store, wait_until};
 use std::io::Write;
 use std::net::Shutdown;
@@ -297,5 +297,27 @@ fn semantics_194_an_absolute_https_target_is_answered_from_the_cache() {
         assert_eq!((answer.status(), answer.cache_word()), (200, word));
         assert_eq!(answer.body, b"bytes");
     }
+    server.finish();
+}
+
+/// The kernel does not splice past an urgent byte: such bytes, and what stands behind them, come through all the same, and the shard rests after.
+#[test]
+fn urgent_bytes_come_through_in_their_place() {
+    let far = Far::listen();
+    let (server, door) = tunnelling(far.address, "");
+    let hello = hello(NAME);
+    let mut client = connect(door);
+    client.write_all(&hello).expect("the hello");
+    let mut origin = far.accept();
+    assert_eq!(read(&mut origin, hello.len()), hello);
+    for round in 0..20 {
+        client.write_all(b"before").expect("a send");
+        send_urgent(&client, b'!');
+        client.write_all(b"behind").expect("a send");
+        assert_eq!(read(&mut origin, 13), b"before!behind", "round {round}");
+    }
+    client.write_all(&[7; 300_000]).expect("a send");
+    assert_eq!(read(&mut origin, 300_000), [7; 300_000]);
+    drop((client, origin));
     server.finish();
 }

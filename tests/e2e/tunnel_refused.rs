@@ -31,103 +31,118 @@ fn patched(mut bytes: Vec<u8>, at: usize, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// What, its bytes, the alert, the reason in the metric.
 type Case = (&'static str, Vec<u8>, u8, &'static str);
 
-/// What, its bytes, the alert, the reason in the metric.
-fn hostile() -> Vec<Case> {
-    let name = NAME.as_bytes();
-    let not_tls = |what, bytes| (what, bytes, DECODE_ERROR, "not_tls");
-    let nowhere = |what, name: &[u8]| (what, crafted(name), UNRECOGNIZED_NAME, "host");
-    let nameless = |what, bytes| (what, bytes, HANDSHAKE_FAILURE, "no_name");
-    let overlong = [&[0, 0, 40, 0, 0, 200][..], name].concat();
-    vec![
-        not_tls(
+fn not_tls(what: &'static str, bytes: Vec<u8>) -> Case {
+    (what, bytes, DECODE_ERROR, "not_tls")
+}
+
+/// Bytes that are no TLS hello.
+fn not_hellos() -> Vec<Case> {
+    let hello = crafted(NAME.as_bytes());
+    let at = |place, value: &[u8]| patched(hello.clone(), place, value);
+    let cases = [
+        (
             "plain HTTP",
             b"GET / HTTP/1.1\r\nHost: store.test\r\n\r\n".to_vec(),
         ),
-        not_tls(
+        (
             "CONNECT",
             b"CONNECT store.test:443 HTTP/1.1\r\n\r\n".to_vec(),
         ),
-        not_tls("SSH", b"SSH-2.0-OpenSSH_9.6\r\n".to_vec()),
-        not_tls("zeros", vec![0; 64]),
-        not_tls("ones", vec![0xff; 64]),
-        not_tls(
+        ("SSH", b"SSH-2.0-OpenSSH_9.6\r\n".to_vec()),
+        ("zeros", vec![0; 64]),
+        ("ones", vec![0xff; 64]),
+        (
             "an SSL 2 hello",
             b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10".repeat(4),
         ),
-        not_tls("an alert", vec![0x15, 3, 1, 0, 2, 2, 40]),
-        not_tls("application data", vec![0x17, 3, 3, 0, 5, 1, 2, 3, 4, 5]),
-        not_tls("a change of ciphers", vec![0x14, 3, 3, 0, 1, 1]),
-        not_tls("a server's hello", patched(crafted(name), 5, &[2])),
-        not_tls("a hello request", patched(crafted(name), 5, &[0])),
-        not_tls(
+        ("an alert", vec![0x15, 3, 1, 0, 2, 2, 40]),
+        ("application data", vec![0x17, 3, 3, 0, 5, 1, 2, 3, 4, 5]),
+        ("a change of ciphers", vec![0x14, 3, 3, 0, 1, 1]),
+        ("a server's hello", at(5, &[2])),
+        ("a hello request", at(5, &[0])),
+        (
             "a record longer than any",
             vec![0x16, 3, 1, 0xff, 0xff, 1, 0, 0, 1],
         ),
-        not_tls(
-            "a message longer than any",
-            patched(crafted(name), 6, &[0xff]),
-        ),
-        not_tls(
-            "a record of another protocol",
-            patched(crafted(name), 1, &[9, 9]),
-        ),
-        not_tls(
-            "a message shorter than its parts",
-            patched(crafted(name), 6, &[0, 0, 40]),
-        ),
-        not_tls("an empty message", vec![0x16, 3, 1, 0, 4, 1, 0, 0, 0]),
-        not_tls(
-            "the name twice",
-            with(&[server_name(&[(0, name)]), server_name(&[(0, name)])].concat()),
-        ),
-        not_tls(
+        ("a message longer than any", at(6, &[0xff])),
+        ("a record of another protocol", at(1, &[9, 9])),
+        ("a message shorter than its parts", at(6, &[0, 0, 40])),
+        ("an empty message", vec![0x16, 3, 1, 0, 4, 1, 0, 0, 0]),
+    ];
+    cases.map(|(what, bytes)| not_tls(what, bytes)).to_vec()
+}
+
+/// Hellos whose names could be read in two ways, or by nobody.
+fn misnamed() -> Vec<Case> {
+    let name = NAME.as_bytes();
+    let named = |name: &[u8]| server_name(&[(0, name)]);
+    let overlong = [&[0, 0, 40, 0, 0, 200][..], name].concat();
+    let extensions = [
+        ("the name twice", [named(name), named(name)].concat()),
+        (
             "another name behind it",
-            with(&[server_name(&[(0, name)]), server_name(&[(0, b"b.test")])].concat()),
+            [named(name), named(b"b.test")].concat(),
         ),
-        not_tls(
+        (
             "two names in one",
-            with(&server_name(&[(0, name), (0, b"b.test")])),
+            server_name(&[(0, name), (0, b"b.test")]),
         ),
-        not_tls("an empty list of names", with(&server_name(&[]))),
-        not_tls("an empty name", with(&server_name(&[(0, b"")]))),
-        not_tls(
-            "a name longer than its list",
-            with(&extension(0, &overlong)),
-        ),
-        not_tls("an extension cut short", with(&[0, 0, 0, 90])),
-        not_tls("a name with a zero byte", crafted(b"store\0test")),
-        not_tls("a name with a space", crafted(b"store test")),
-        not_tls("a name that is not ASCII", crafted("störe.test".as_bytes())),
-        not_tls("a name with a slash", crafted(b"store.test/x")),
-        not_tls("a name with a port", crafted(b"store.test:443")),
-        not_tls("a name longer than any", crafted(&[b'a'; 300])),
-        not_tls("labels that are empty", crafted(b"store..test")),
-        nameless("no name", with(b"")),
-        nameless("an IPv4 address for a name", crafted(b"127.0.0.1")),
-        nameless("a hello for an address", hello("127.0.0.1")),
-        nowhere("another host", b"elsewhere.test"),
-        nowhere("a host that begins like it", b"store.test.evil.test"),
-        nowhere("a host that ends like it", b"xstore.test"),
-        nowhere("a host below it", b"bucket.store.test"),
-        nowhere("this machine", b"localhost"),
-        nowhere("this machine, in full", b"localhost.localdomain"),
-        nowhere("a metadata service", b"metadata.google.internal"),
-        nowhere(
-            "an endpoint that single-origin mode does not lead to",
+        ("an empty list of names", server_name(&[])),
+        ("an empty name", named(b"")),
+        ("a name longer than its list", extension(0, &overlong)),
+        ("an extension cut short", vec![0, 0, 0, 90]),
+    ];
+    let names: [(&str, &[u8]); 10] = [
+        ("a name with a zero byte", b"store\0test"),
+        ("a name with a space", b"store test"),
+        ("a name that is not ASCII", "störe.test".as_bytes()),
+        ("a name with a slash", b"store.test/x"),
+        ("a name with a port", b"store.test:443"),
+        ("a name longer than any", &[b'a'; 300]),
+        ("labels that are empty", b"store..test"),
+        ("an address as a number", b"2130706433"),
+        ("an address in octal", b"0177.0.0.01"),
+        ("an address that is a name too", b"1.2.3"),
+    ];
+    let odd = extensions.map(|(what, extensions)| not_tls(what, with(&extensions)));
+    let names = names.map(|(what, name)| not_tls(what, crafted(name)));
+    odd.into_iter().chain(names).collect()
+}
+
+/// Hellos that name nobody, or somebody else.
+fn nowhere() -> Vec<Case> {
+    let nameless = [
+        ("no name", with(b"")),
+        ("an IPv4 address for a name", crafted(b"127.0.0.1")),
+        ("a hello for an address", hello("127.0.0.1")),
+    ];
+    let nameless = nameless.map(|(what, bytes)| (what, bytes, HANDSHAKE_FAILURE, "no_name"));
+    let names: [(&str, &[u8]); 9] = [
+        ("another host", b"elsewhere.test"),
+        ("a host that begins like it", b"store.test.evil.test"),
+        ("a host that ends like it", b"xstore.test"),
+        ("a host below it", b"bucket.store.test"),
+        ("this machine", b"localhost"),
+        ("this machine, in full", b"localhost.localdomain"),
+        ("a metadata service", b"metadata.google.internal"),
+        (
+            "what single-origin mode does not lead to",
             b"s3.amazonaws.com",
         ),
-        not_tls("an address as a number", crafted(b"2130706433")),
-        not_tls("an address in octal", crafted(b"0177.0.0.01")),
-        nowhere("one label", b"store"),
-        (
-            "padding without end",
-            records(&message(&extension(21, &[0; 60_000])), 16_384),
-            DECODE_ERROR,
-            "hello_too_large",
-        ),
-    ]
+        ("one label", b"store"),
+    ];
+    let names = names.map(|(what, name)| (what, crafted(name), UNRECOGNIZED_NAME, "host"));
+    let endless = records(&message(&extension(21, &[0; 60_000])), 16_384);
+    let endless = (
+        "padding without end",
+        endless,
+        DECODE_ERROR,
+        "hello_too_large",
+    );
+    nameless.into_iter().chain(names).chain([endless]).collect()
 }
 
 #[test]
@@ -139,7 +154,8 @@ fn semantics_185_a_hello_that_leads_nowhere_is_answered_by_a_tls_alert() {
             .metrics()
             .sum("millrace_tunnels_refused_total", &[("reason", reason)])
     };
-    for (what, bytes, description, reason) in hostile() {
+    let hostile = [not_hellos(), misnamed(), nowhere()].concat();
+    for (what, bytes, description, reason) in hostile {
         let before = refused(reason);
         let mut client = connect(door);
         client.write_all(&bytes).expect("the hello");

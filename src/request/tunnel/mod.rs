@@ -119,6 +119,8 @@ impl Tunnel {
     /// Sends `first` to the destination, then everything both ways, until the tunnel has ended. The caller closes `client`.
     pub async fn run(self, shard: &Rc<Shard>, client: &Socket, first: Vec<u8>) {
         self.touch(shard, client);
+        client.take_urgent_inline();
+        self.passage.socket.take_urgent_inline();
         let end = {
             let mut expiry = std::pin::pin!(client.expiry());
             let mut moving = std::pin::pin!(self.both_ways(shard, client, first));
