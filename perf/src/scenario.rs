@@ -35,6 +35,11 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("shards-2", include_str!("../scenarios/shards-2.toml")),
     ("disk-1g", include_str!("../scenarios/disk-1g.toml")),
     ("fill-1g", include_str!("../scenarios/fill-1g.toml")),
+    ("tunnel-1g", include_str!("../scenarios/tunnel-1g.toml")),
+    (
+        "tunnel-1m-64",
+        include_str!("../scenarios/tunnel-1m-64.toml"),
+    ),
 ];
 
 /// Why a scenario cannot be used.
@@ -123,6 +128,8 @@ pub struct Load {
     pub duration_s: f64,
     /// One of so many bodies is compared.
     pub verify_every: u32,
+    /// Nothing is cached: the bytes of the origin go through a tunnel, millrace's by `CONNECT`, the peers' as they forward TCP.
+    pub tunnel: bool,
 }
 
 impl Default for Load {
@@ -138,6 +145,7 @@ impl Default for Load {
             warm_up_s: 0.5,
             duration_s: 2.5,
             verify_every: 64,
+            tunnel: false,
         }
     }
 }
@@ -261,6 +269,9 @@ impl Scenario {
         }
         if load.range.is_some() && load.method != Method::Get {
             return Some("only a GET has a range");
+        }
+        if load.tunnel && (load.state != State::Warm || self.origin.tls) {
+            return Some("a tunnel leads to a warm origin in plain text");
         }
         if load.rate.is_some_and(|rate| rate <= 0.0) || load.verify_every == 0 {
             return Some("rate and verify_every are positive");

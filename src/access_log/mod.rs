@@ -7,6 +7,7 @@
 //! kept) is left to the system's tools: they rename, then ask for [`Rotation::reopen`].
 
 mod record;
+mod tunnel;
 mod writer;
 
 use std::io;
@@ -22,6 +23,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::metrics::{Counter, Registry};
 
 pub use record::Record;
+pub use tunnel::TunnelRecord;
 pub use writer::Target;
 
 use record::LINE_BYTES_MAX;
@@ -237,6 +239,15 @@ impl Rotation {
 impl ShardLog {
     /// Records one request. When the log thread is behind by all buffers, the line is dropped and counted.
     pub fn record(&mut self, record: &Record<'_>) {
+        self.line(|shard, out| record.write(shard, out));
+    }
+
+    /// Records one tunnel, in the same way.
+    pub fn record_tunnel(&mut self, record: &TunnelRecord<'_>) {
+        self.line(|shard, out| record.write(shard, out));
+    }
+
+    fn line(&mut self, write: impl FnOnce(usize, &mut Vec<u8>)) {
         if self.thread.is_none() {
             return;
         }
@@ -248,7 +259,7 @@ impl ShardLog {
             metrics.count(Counter::AccessLogDropped);
             return;
         };
-        record.write(self.shard, &mut buffer.bytes);
+        write(self.shard, &mut buffer.bytes);
         metrics.count(Counter::AccessLogLines);
         if buffer.bytes.len() >= BUFFER_BYTES {
             self.flush();

@@ -14,8 +14,8 @@ use crate::metrics::Outcome;
 pub(super) const LINE_BYTES_MAX: usize = 24 << 10;
 
 /// Longest texts taken as they came, in bytes; S3's own limit of a key is 1024.
-const METHOD_BYTES_MAX: usize = 32;
-const NAME_BYTES_MAX: usize = 256;
+pub(super) const METHOD_BYTES_MAX: usize = 32;
+pub(super) const NAME_BYTES_MAX: usize = 256;
 const KEY_BYTES_MAX: usize = 1024;
 
 /// A byte of text becomes at most `\u0000`; what is no text is keys, numbers and one address.
@@ -120,11 +120,11 @@ impl Record<'_> {
     }
 }
 
-fn number(out: &mut Vec<u8>, value: u64) {
+pub(super) fn number(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn optional_number(out: &mut Vec<u8>, value: Option<u64>) {
+pub(super) fn optional_number(out: &mut Vec<u8>, value: Option<u64>) {
     match value {
         Some(value) => number(out, value),
         None => out.extend_from_slice(b"null"),
@@ -132,7 +132,7 @@ fn optional_number(out: &mut Vec<u8>, value: Option<u64>) {
 }
 
 /// A JSON string of what `bytes` says, cut behind `bytes_max`; `null` when it says nothing.
-fn text(out: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
+pub(super) fn text(out: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
     if bytes.is_empty() {
         out.extend_from_slice(b"null");
         return;
@@ -192,7 +192,7 @@ fn escape(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// A host without the `user:password@` that a URL may carry (RFC 3986 section 3.2.1).
-fn without_user(host: &[u8]) -> &[u8] {
+pub(super) fn without_user(host: &[u8]) -> &[u8] {
     match host.iter().rposition(|byte| *byte == b'@') {
         Some(at) => &host[at + 1..],
         None => host,
@@ -217,7 +217,7 @@ fn without_signature(key: &[u8]) -> &[u8] {
 }
 
 /// RFC 3339 in UTC with milliseconds. Gregorian date from the day number, by eras of 400 years.
-fn time(out: &mut Vec<u8>, unix_ms: u64) {
+pub(super) fn time(out: &mut Vec<u8>, unix_ms: u64) {
     let seconds = unix_ms / 1_000;
     // Days since 0000-03-01: with the leap day at its end, a year's length needs no case of its own.
     let days = seconds / 86_400 + 719_468;

@@ -4,6 +4,8 @@
 
 pub mod checksum;
 pub mod clock;
+pub mod hosts;
 pub mod pattern;
 pub mod places;
 pub mod prng;
+pub mod reach;

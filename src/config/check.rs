@@ -27,6 +27,7 @@ pub(super) fn contradictions(settings: &Settings, layers: &Layers) -> Vec<Config
     check.doors();
     check.routing();
     check.origins();
+    check.endpoints();
     check.loops();
     check.amounts();
     check.rules();
@@ -61,7 +62,8 @@ impl Check<'_> {
     /// No list holds an item twice. Port 0 is any free port, so it may.
     fn lists(&mut self) {
         let layers = self.layers;
-        let tables = layers.origins.iter().chain(&layers.rules);
+        let tables = layers.origins.iter().chain(&layers.endpoints);
+        let tables = tables.chain(&layers.rules);
         let tables = tables.flat_map(|table| &table.slots);
         for slot in layers
             .slots
@@ -86,23 +88,72 @@ impl Check<'_> {
 
     fn doors(&mut self) {
         let (layers, settings) = (self.layers, self.settings);
-        let slot = layers.slot("listener.http");
-        let doors = &settings.listener.http;
-        for (index, address) in doors.iter().copied().enumerate() {
-            let mut earlier = doors[..index].iter().copied();
-            let other = earlier.find(|other| *other != address && overlap(address, *other));
-            if let Some(other) = other.filter(|_| !slot.broken) {
+        let doors = doors(settings);
+        for (at, (key, index, address)) in doors.iter().copied().enumerate() {
+            let slot = layers.slot(key);
+            let mut earlier = doors[..at].iter();
+            let same = |other: SocketAddr, of: &str| other == address && of == key;
+            let other =
+                earlier.find(|(of, _, other)| !same(*other, of) && overlap(address, *other));
+            if let Some((_, _, other)) = other.filter(|_| !slot.broken) {
                 let place = slot.item_place(index).clone();
-                self.refuse_at(place, Contradiction::DoorsOverlap { address, other });
+                let other = *other;
+                self.refuse_at(
+                    place,
+                    Contradiction::DoorsOverlap {
+                        key,
+                        address,
+                        other,
+                    },
+                );
             }
         }
         let address = settings.admin.listen;
-        let taken = doors.iter().copied().find(|door| overlap(*door, address));
-        if let Some(door) = taken {
+        let taken = doors.iter().find(|(_, _, door)| overlap(*door, address));
+        if let Some((key, _, door)) = taken.copied() {
             self.refuse(
-                &["admin.listen", "listener.http"],
-                Contradiction::AdminIsDoor { address, door },
+                &["admin.listen", key],
+                Contradiction::AdminIsDoor { address, key, door },
             );
+        }
+    }
+
+    /// Endpoints are told apart by their hosts, and versions of TLS leave one to speak.
+    fn endpoints(&mut self) {
+        let (layers, settings) = (self.layers, self.settings);
+        let mut hosts: BTreeMap<&str, &Place> = BTreeMap::new();
+        for (endpoint, table) in settings.endpoints.iter().zip(&layers.endpoints) {
+            let slot = table.slot("host");
+            match hosts.get(endpoint.host.as_str()) {
+                Some(first) if !slot.broken => {
+                    let contradiction = Contradiction::EndpointTwice {
+                        host: endpoint.host.clone(),
+                        first: (*first).clone(),
+                    };
+                    self.refuse_at(slot.place.clone(), contradiction);
+                }
+                Some(_) => {}
+                None if slot.broken => {}
+                None => {
+                    hosts.insert(&endpoint.host, &table.place);
+                }
+            }
+        }
+        let upstream = &settings.upstream;
+        let (min, max) = (upstream.tls_min, upstream.tls_max);
+        if min > max {
+            let keys = ["upstream.tls_min", "upstream.tls_max"];
+            self.refuse(&keys, Contradiction::NoTlsVersion);
+        }
+        let origins = settings.origins.iter().zip(&layers.origins);
+        let origins = origins.map(|(origin, table)| (origin.tls_min, origin.tls_max, table));
+        let endpoints = settings.endpoints.iter().zip(&layers.endpoints);
+        let endpoints = endpoints.map(|(one, table)| (one.tls_min, one.tls_max, table));
+        for (own_min, own_max, table) in origins.chain(endpoints) {
+            let says = own_min.is_some() || own_max.is_some();
+            if says && own_min.unwrap_or(min) > own_max.unwrap_or(max) {
+                self.refuse_at(table.place.clone(), Contradiction::NoTlsVersion);
+            }
         }
     }
 
@@ -123,6 +174,7 @@ impl Check<'_> {
                     ("routing.hosts", routing.hosts.is_empty()),
                     ("routing.domains", routing.domains.is_empty()),
                     ("routing.fallback", routing.fallback.is_empty()),
+                    ("routing.verify_name", routing.verify_name.is_none()),
                 ];
                 for (key, _) in lists.into_iter().filter(|(_, is_empty)| !is_empty) {
                     self.refuse(
@@ -173,9 +225,9 @@ impl Check<'_> {
     fn loops(&mut self) {
         let (layers, settings) = (self.layers, self.settings);
         let admin = ("admin.listen", settings.admin.listen);
-        let doors = settings.listener.http.iter();
+        let doors = doors(settings).into_iter();
         let mine: Vec<_> = doors
-            .map(|a| ("listener.http", *a))
+            .map(|(key, _, address)| (key, address))
             .chain([admin])
             .collect();
         let urls = settings.origins.iter().zip(&layers.origins);
@@ -291,6 +343,19 @@ impl Check<'_> {
             self.refuse(&[low_key, high_key], contradiction);
         }
     }
+}
+
+/// All doors: key, place in its list, address.
+fn doors(settings: &Settings) -> Vec<(&'static str, usize, SocketAddr)> {
+    let lists = [
+        ("listener.http", &settings.listener.http),
+        ("listener.tunnel", &settings.listener.tunnel),
+    ];
+    let all = lists.into_iter().flat_map(|(key, list)| {
+        let places = list.iter().enumerate();
+        places.map(move |(index, address)| (key, index, *address))
+    });
+    all.collect()
 }
 
 /// The hosts and domains that lead to an origin, each with its key and place; its URL's host where it lists none.

@@ -162,18 +162,22 @@ pub enum Contradiction {
         item: String,
     },
     /// Two doors on one port.
-    #[error("`listener.http`: {address} overlaps with {other}")]
+    #[error("`{key}`: {address} overlaps with {other}")]
     DoorsOverlap {
+        /// The key of the later one.
+        key: &'static str,
         /// The later one.
         address: SocketAddr,
         /// The earlier one.
         other: SocketAddr,
     },
     /// The admin address is a door's.
-    #[error("`admin.listen`: {address} overlaps with the door {door} of `listener.http`")]
+    #[error("`admin.listen`: {address} overlaps with the door {door} of `{key}`")]
     AdminIsDoor {
         /// The admin address.
         address: SocketAddr,
+        /// The door's key.
+        key: &'static str,
         /// The door.
         door: SocketAddr,
     },
@@ -226,6 +230,17 @@ pub enum Contradiction {
         /// The name of the origin that had it.
         first: String,
     },
+    /// Two endpoints of one host.
+    #[error("`endpoint.host`: {host} is an [[endpoint]] already ({first})")]
+    EndpointTwice {
+        /// The host.
+        host: String,
+        /// Where it was first.
+        first: Place,
+    },
+    /// The oldest version of TLS is newer than the newest.
+    #[error("`tls_min` is above `tls_max`: no version of TLS is left")]
+    NoTlsVersion,
     /// More shards than cores to pin them to.
     #[error(
         "`server.shards` is {shards}, but `server.cores` lists only {cores}: each shard needs a core of its own"

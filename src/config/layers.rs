@@ -6,7 +6,7 @@
 
 use super::error::{ConfigError, Fault, Place};
 use super::load::Effective;
-use super::table::{Origin, Rule, Section, Setting, Settings, settings};
+use super::table::{EndpointOverride, Origin, Rule, Section, Setting, Settings, settings};
 use super::value::{Value, ValueError};
 
 /// A value on its way up through the layers.
@@ -38,7 +38,7 @@ impl Slot {
     }
 }
 
-/// One `[[origin]]` or `[[rule]]`.
+/// One `[[origin]]`, `[[endpoint]]` or `[[rule]]`.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     pub place: Place,
@@ -59,6 +59,7 @@ impl Table {
 pub(super) struct Layers {
     pub slots: Vec<Slot>,
     pub origins: Vec<Table>,
+    pub endpoints: Vec<Table>,
     pub rules: Vec<Table>,
     pub errors: Vec<ConfigError>,
     /// The file is not TOML: what it meant to say is unknown, so nothing is concluded from what it does not say.
@@ -70,6 +71,7 @@ impl Layers {
         Self {
             slots: settings().map(Slot::new).collect(),
             origins: Vec::new(),
+            endpoints: Vec::new(),
             rules: Vec::new(),
             errors: Vec::new(),
             syntax_broken: false,
@@ -80,6 +82,7 @@ impl Layers {
     pub fn tables(&mut self, section: &Section) -> &mut Vec<Table> {
         match section.name {
             "origin" => &mut self.origins,
+            "endpoint" => &mut self.endpoints,
             "rule" => &mut self.rules,
             name => panic!("{name} is no repeated section"),
         }
@@ -133,11 +136,14 @@ impl Layers {
         };
         let origins = self.origins.iter().map(values);
         let origins = origins.map(|values| Origin::take(&mut values.into_iter()));
+        let endpoints = self.endpoints.iter().map(values);
+        let endpoints = endpoints.map(|values| EndpointOverride::take(&mut values.into_iter()));
         let rules = self.rules.iter().map(values);
         let rules = rules.map(|values| Rule::take(&mut values.into_iter()));
         Settings::take(
             &mut self.slots.iter().map(|slot| slot.value.clone()),
             origins.collect(),
+            endpoints.collect(),
             rules.collect(),
         )
     }
@@ -152,11 +158,15 @@ impl Layers {
         };
         let once = self.slots.into_iter().map(|slot| effective(slot, None));
         let origins = self.origins.into_iter().enumerate();
+        let endpoints = self.endpoints.into_iter().enumerate();
         let rules = self.rules.into_iter().enumerate();
-        let repeated = origins.chain(rules).flat_map(|(index, table)| {
-            let slots = table.slots.into_iter();
-            slots.map(move |slot| effective(slot, Some(index)))
-        });
+        let repeated = origins
+            .chain(endpoints)
+            .chain(rules)
+            .flat_map(|(index, table)| {
+                let slots = table.slots.into_iter();
+                slots.map(move |slot| effective(slot, Some(index)))
+            });
         once.chain(repeated).collect()
     }
 }

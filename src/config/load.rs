@@ -254,6 +254,10 @@ mod tests {
             "origin.hosts",
             "origin.domains",
             "origin.fallback",
+            "origin.ca_file",
+            "origin.verify_name",
+            "origin.tls_min",
+            "origin.tls_max",
         ];
         assert_eq!(keys, [&["ram.size"], &origin[..]].concat());
         assert!(before.waiting_for_restart(&before).is_empty());

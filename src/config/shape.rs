@@ -5,9 +5,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
+
 use super::rules::parse_glob;
 use super::suggest::nearest;
-use super::url::{parse_domain, parse_host, parse_url};
+use super::url::{parse_bare_host, parse_domain, parse_host, parse_url};
 use super::value::{AccessLog, Raw, Value, ValueError};
 use super::words::{format_duration, format_size, parse_duration, parse_size};
 
@@ -54,6 +56,12 @@ pub enum Shape {
     Address,
     /// IP address with or without port: a name server.
     Server,
+    /// IP address to listen on, with a port or this one.
+    AddressOr(u16),
+    /// An IP network, `address/bits`, or one address.
+    Network,
+    /// A host name or address, or `*.` and what names end with.
+    HostPattern,
     /// URL of an origin.
     Url,
     /// URL of an origin, or nothing.
@@ -62,6 +70,10 @@ pub enum Shape {
     Host,
     /// A domain with its buckets below it.
     Domain,
+    /// The same, or nothing.
+    DomainOrNone,
+    /// An IP address.
+    Ip,
     /// Lower-case letters, digits and `-`: a name that we put into metrics and logs.
     Name,
     /// A congestion control algorithm of the kernel, or nothing.
@@ -89,10 +101,13 @@ impl Shape {
             Self::Duration { .. } => "duration",
             Self::OneOf(_) => "word",
             Self::Address => "address",
-            Self::Server => "address",
+            Self::Server | Self::AddressOr(_) => "address",
+            Self::Network => "network",
+            Self::HostPattern => "host",
             Self::Url | Self::UrlOrNone => "URL",
             Self::Host => "host",
-            Self::Domain => "domain",
+            Self::Domain | Self::DomainOrNone => "domain",
+            Self::Ip => "address",
             Self::Name | Self::Congestion => "name",
             Self::Glob => "glob",
             Self::Cores => "core list",
@@ -111,10 +126,12 @@ impl Shape {
             Self::Size { .. } => "SIZE",
             Self::Duration { .. } => "DURATION",
             Self::OneOf(_) => "WORD",
-            Self::Address | Self::Server => "ADDR",
+            Self::Address | Self::Server | Self::AddressOr(_) => "ADDR",
+            Self::Network => "NETWORK",
             Self::Url | Self::UrlOrNone => "URL",
-            Self::Host => "HOST",
-            Self::Domain => "DOMAIN",
+            Self::Host | Self::HostPattern => "HOST",
+            Self::Domain | Self::DomainOrNone => "DOMAIN",
+            Self::Ip => "IP",
             Self::Name | Self::Congestion => "NAME",
             Self::Glob => "GLOB",
             Self::Cores => "LIST",
@@ -150,10 +167,15 @@ impl Shape {
             Self::Duration { .. } => "a duration such as \"90s\"",
             Self::OneOf(_) => "a word in quotes",
             Self::Address => "an IP address with port such as \"127.0.0.1:8080\" or \"[::1]:8080\"",
-            Self::Server => "an IP address with or without port such as \"10.0.0.2\"",
+            Self::Server | Self::AddressOr(_) => {
+                "an IP address with or without port such as \"10.0.0.2\""
+            }
+            Self::Network => "a network such as \"10.0.0.0/8\" or an address",
+            Self::HostPattern => "a host such as \"sts.example.com\" or \"*.example.com\"",
             Self::Url | Self::UrlOrNone => "a URL such as \"https://s3.example.com\"",
             Self::Host => "a host such as \"s3.example.com\" or \"127.0.0.1:9000\"",
-            Self::Domain => "a domain such as \"s3.example.com\"",
+            Self::Domain | Self::DomainOrNone => "a domain such as \"s3.example.com\"",
+            Self::Ip => "an IP address such as \"10.0.0.2\"",
             Self::Name => "a name of 1 to 63 lower-case letters, digits and '-'",
             Self::Congestion => "the name of a congestion control such as \"cubic\"",
             Self::Glob => "a glob such as \"bucket/prefix/**\"",
@@ -210,11 +232,25 @@ impl Shape {
                 .parse()
                 .map(Value::Address)
                 .map_err(|_| self.malformed(text)),
-            Self::Server => self.parse_server(text),
+            Self::Server => self.parse_server(text, DNS_PORT),
+            Self::AddressOr(port) => self.parse_server(text, *port),
+            Self::Network => parse_network(text)
+                .map(Value::Network)
+                .ok_or_else(|| self.malformed(text)),
+            Self::HostPattern => match text.strip_prefix("*.") {
+                Some(suffix) => Ok(Value::Text(format!("*.{}", parse_domain(suffix)?))),
+                None => Ok(Value::Text(parse_bare_host(text)?)),
+            },
             Self::UrlOrNone if text.is_empty() => Ok(Value::Url(None)),
             Self::Url | Self::UrlOrNone => Ok(Value::Url(Some(parse_url(text)?))),
             Self::Host => Ok(Value::Text(parse_host(text)?)),
+            Self::DomainOrNone if text.is_empty() => Ok(Value::TextOrNone(None)),
+            Self::DomainOrNone => Ok(Value::TextOrNone(Some(parse_domain(text)?))),
             Self::Domain => Ok(Value::Text(parse_domain(text)?)),
+            Self::Ip => match text.parse::<IpAddr>() {
+                Ok(ip) => Ok(Value::Text(ip.to_canonical().to_string())),
+                Err(_) => Err(self.malformed(text)),
+            },
             Self::Name if is_name(text) => Ok(Value::Text(text.to_owned())),
             Self::Name => Err(self.malformed(text)),
             Self::Congestion if text.is_empty() => Ok(Value::TextOrNone(None)),
@@ -249,13 +285,13 @@ impl Shape {
         }
     }
 
-    fn parse_server(&self, text: &str) -> Result<Value, ValueError> {
+    fn parse_server(&self, text: &str, port: u16) -> Result<Value, ValueError> {
         let with_port = text.parse::<SocketAddr>().ok().filter(|a| a.port() != 0);
         let in_brackets = text
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'));
         let bare = in_brackets.unwrap_or(text);
-        let alone = || Some(SocketAddr::new(bare.parse::<IpAddr>().ok()?, DNS_PORT));
+        let alone = || Some(SocketAddr::new(bare.parse::<IpAddr>().ok()?, port));
         match with_port.or_else(alone) {
             Some(address) => Ok(Value::Address(address)),
             None => Err(self.malformed(text)),
@@ -320,6 +356,15 @@ impl Shape {
             got: raw.type_words(),
         }
     }
+}
+
+/// `address/bits` whose other bits are zero, or one address.
+fn parse_network(text: &str) -> Option<IpNet> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(IpNet::from(address));
+    }
+    let network: IpNet = text.parse().ok()?;
+    (network.trunc() == network).then_some(network)
 }
 
 fn parse_access_log(text: &str) -> Result<Value, ValueError> {

@@ -5,8 +5,10 @@
 //! row and run the tests with `MILLRACE_BLESS=1`. A key carries no unit, since its value does (`"10s"`); the Rust
 //! field carries it last (`head_timeout_ms`). Relations between keys are in `check.rs`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+
+use ipnet::IpNet;
 
 use super::shape::Shape;
 use super::url::OriginUrl;
@@ -120,6 +122,7 @@ macro_rules! from_value {
 
 from_value! {
     bool: Value::Bool(value) => value;
+    u16: Value::Int(value) => u16::try_from(value).expect("bounds of the row fit 16 bits");
     u32: Value::Int(value) => u32::try_from(value).expect("bounds of the row fit 32 bits");
     u64: Value::Int(value) | Value::Bytes(value) | Value::Millis(value) => value;
     usize: Value::Int(value) | Value::Bytes(value) => usize::try_from(value).expect("64-bit only");
@@ -131,6 +134,11 @@ from_value! {
     Option<u64>: Value::Bytes(value) | Value::Millis(value) => Some(value), Value::Unset => None;
     Option<Vec<Tier>>: Value::List(items) => Some(items.into_iter().map(FromValue::from_value).collect()), Value::Unset => None;
     Option<PathBuf>: Value::Path(path) | Value::DiskDir(path) => path;
+    IpNet: Value::Network(network) => network;
+    Vec<IpNet>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
+    Vec<u16>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
+    Vec<IpAddr>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
+    IpAddr: Value::Text(text) => text.parse().expect("the row's shape is an address");
     Vec<usize>: Value::Cores(cores) => cores;
     Vec<SocketAddr>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<OriginUrl>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
@@ -151,12 +159,12 @@ macro_rules! perhaps {
     )+};
 }
 
-perhaps!(Compress, Access, Freshness, ClientControl, bool);
+perhaps!(Compress, Access, Freshness, ClientControl, TlsVersion, bool);
 
 macro_rules! words {
     ($($(#[doc = $text:literal])+ $name:ident { $($(#[doc = $word_text:literal])+ $variant:ident = $word:literal,)+ })+) => {$(
         $(#[doc = $text])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name { $($(#[doc = $word_text])+ $variant,)+ }
 
         impl $name {
@@ -241,6 +249,13 @@ words! {
         Unsigned = "unsigned",
         /// Everybody's.
         All = "all",
+    }
+    /// A version of TLS.
+    TlsVersion {
+        /// 1.2.
+        Tls12 = "1.2",
+        /// 1.3.
+        Tls13 = "1.3",
     }
     /// The least severe message that is logged.
     Level {
@@ -378,6 +393,8 @@ settings! {
     listener: Listener = "The doors that clients come to." {
         http: Vec<SocketAddr> = "http" (Kind::List(Shape::Address, 1, 64), "127.0.0.1:8080", "--listen")
             "Addresses of the HTTP doors. On an address that other hosts reach, whoever reaches it may read what is cached (see `cache.access`).";
+        tunnel: Vec<SocketAddr> = "tunnel" (Kind::list(Shape::AddressOr(443)), "")
+            "Addresses of the HTTPS tunnels, `ip[:port]`, port 443 where none is given. A TLS connection is led, as it is, to the host that its first message (SNI) names, if that is a destination: Amazon S3 where `routing.aws` says so, a configured origin, or one of `destinations.allow`. Nothing of it is cached. Empty: none; `CONNECT` on an HTTP door is a tunnel under the same rules.";
         backlog: u32 = "backlog" (int(1, 65_535), "4096")
             "Connections the kernel keeps waiting for each door; it may cut this to net.core.somaxconn.";
         connections_max: usize = "connections_max" (int(1, 1_000_000), "16384")
@@ -392,6 +409,22 @@ settings! {
             "How long a client's connection may rest between two requests before it is closed.";
         send_timeout_ms: u64 = "send_timeout" (duration(100, HOUR), "60s")
             "How long a client may take no byte of its answer before it is cut.";
+    }
+    tunnel: Tunnel = "Tunnels: TLS through `listener.tunnel`, and `CONNECT`." {
+        hello_timeout_ms: u64 = "hello_timeout" (duration(100, 5 * MINUTE), "10s")
+            "Time for a client's whole first TLS message, which says where it wants to go.";
+        idle_timeout_ms: u64 = "idle_timeout" (duration(100, DAY), "5m")
+            "How long no byte may move either way before a tunnel is cut.";
+        tunnels_max: usize = "tunnels_max" (int(1, 1_000_000), "4096")
+            "Tunnels at a time, for each shard. They do not count against `upstream.connections_max`, but against `listener.connections_max`, and each takes two descriptors. One more is refused.";
+    }
+    destinations: Destinations = "Where clients may be led." {
+        allow: Vec<String> = "allow" (Kind::list(Shape::HostPattern), "")
+            "Hosts that tunnels may lead to besides Amazon S3 and configured origins: names, addresses, or \"*.suffix\" for all names below one. Requests that are cached never go there.";
+        ports: Vec<u16> = "ports" (Kind::List(Shape::Int { min: 1, max: 65_535 }, 1, 64), "443")
+            "Ports that tunnels to the hosts of `allow` may lead to. Amazon S3 is at 443, a configured origin where its URL says.";
+        networks: Vec<IpNet> = "networks" (Kind::list(Shape::Network), "")
+            "Networks, such as \"10.0.0.0/8\", that may be dialled although they are not public: for tunnels those of RFC 1918 and fc00::/7, and for every host that clients name also loopback, link-local, shared (100.64.0.0/10), translated (NAT64, 6to4, Teredo), multicast and reserved ones. Origins and endpoints that the settings name may be anywhere; millrace's own doors are never dialled.";
     }
     tcp: Tcp = "Sockets." {
         congestion: Option<String> = "congestion" (one(Shape::Congestion), "")
@@ -410,12 +443,18 @@ settings! {
             "Single-origin mode: domains below which a host name is a bucket: with \"s3.example.com\", `photos.s3.example.com` is bucket `photos`.";
         fallback: Vec<OriginUrl> = "fallback" (Kind::list(Shape::Url), "")
             "Single-origin mode: where else a GET or HEAD goes, in this order, while the origin cannot be reached, does not answer in time, or answers 500, 502, 503 or 504. The request goes there as the client signed it, `Host` included: a parent proxy, the store behind one, or a replica under the same name. Writes never go there.";
+        verify_name: Option<String> = "verify_name" (one(Shape::DomainOrNone), "")
+            "Single-origin mode: the name that the origin's certificate has to hold, sent as SNI, where it is another than that of the URL. Empty: the URL's.";
         aws: bool = "aws" (one(Shape::Bool), "true")
             "Whether the hosts of Amazon S3 lead to Amazon S3, where no single origin is set.";
     }
     upstream: Upstream = "Connections to origins." {
         ca_file: Option<PathBuf> = "ca_file" (one(Shape::Path), "")
             "PEM file of the certificate authorities that origins are verified against. Empty: the system's.";
+        tls_min: TlsVersion = "tls_min" (one(Shape::OneOf(TlsVersion::WORDS)), "1.2")
+            "Oldest version of TLS that is spoken with origins.";
+        tls_max: TlsVersion = "tls_max" (one(Shape::OneOf(TlsVersion::WORDS)), "1.3")
+            "Newest one.";
         connect_timeout_ms: u64 = "connect_timeout" (duration(10, 5 * MINUTE), "3s")
             "Time for a connection to one address, TLS handshake included.";
         first_byte_timeout_ms: u64 = "first_byte_timeout" (duration(10, HOUR), "15s")
@@ -544,6 +583,28 @@ settings! {
             "Domains below which a host name is a bucket of it.";
         fallback: Vec<OriginUrl> = "fallback" (Kind::list(Shape::Url), Initial::Given(""))
             "As `routing.fallback`.";
+        ca_file: Option<PathBuf> = "ca_file" (one(Shape::Path), Initial::Given(""))
+            "As `upstream.ca_file`, for `url` and `fallback`. Empty: as that says.";
+        verify_name: Option<String> = "verify_name" (one(Shape::DomainOrNone), Initial::Given(""))
+            "The name that its certificate has to hold, sent as SNI, where it is another than that of the URL.";
+        tls_min: Option<TlsVersion> = "tls_min" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.2"))
+            "As `upstream.tls_min`.";
+        tls_max: Option<TlsVersion> = "tls_max" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.3"))
+            "As `upstream.tls_max`.";
+    }
+    @repeated endpoints: EndpointOverride = "endpoint" "Where hosts are, whatever the name servers say: a VPC interface endpoint (PrivateLink), say. Holds for requests and tunnels, of origins and of Amazon S3. May be given many times; the longest `host` that fits counts." {
+        host: String = "host" (one(Shape::HostPattern), Initial::Required("*.s3.us-east-1.amazonaws.com"))
+            "The host that is dialled, or \"*.suffix\" for all names below one.";
+        addresses: Vec<IpAddr> = "addresses" (Kind::list(Shape::Ip), Initial::Given(""))
+            "Its addresses, used as those of a name server are: the ones that fail rest. They may be private. Empty: the name servers are asked, and only what follows holds.";
+        ca_file: Option<PathBuf> = "ca_file" (one(Shape::Path), Initial::Given(""))
+            "As `upstream.ca_file`. Empty: as that says.";
+        verify_name: Option<String> = "verify_name" (one(Shape::DomainOrNone), Initial::Given(""))
+            "The name that its certificate has to hold, sent as SNI, where it is another than that of `host`.";
+        tls_min: Option<TlsVersion> = "tls_min" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.2"))
+            "As `upstream.tls_min`.";
+        tls_max: Option<TlsVersion> = "tls_max" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.3"))
+            "As `upstream.tls_max`.";
     }
     @repeated rules: Rule = "rule" "What holds for objects of some names. Of all rules that match, the first that says something about a field decides it; what none says is as `[cache]` and `[disk]` say. May be given many times." {
         glob: String = "match" (one(Shape::Glob), Initial::Required("bucket/prefix/**"))

@@ -172,7 +172,7 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>), NameError> {
 }
 
 /// Checks a host without port; gives an IPv6 address without its brackets, in its canonical text (RFC 5952).
-fn parse_bare_host(host: &str) -> Result<String, NameError> {
+pub(super) fn parse_bare_host(host: &str) -> Result<String, NameError> {
     let refused = || NameError::Host(host.to_owned());
     if let Some(inside) = host
         .strip_prefix('[')

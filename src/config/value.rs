@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
 use super::shape::Shape;
 use super::url::{NameError, OriginUrl};
 use super::words::{format_duration, format_size};
@@ -139,11 +141,13 @@ pub enum Value {
     Millis(u64),
     /// See [`Shape::OneOf`].
     Word(&'static str),
-    /// See [`Shape::Address`] and [`Shape::Server`].
+    /// See [`Shape::Address`], [`Shape::AddressOr`] and [`Shape::Server`].
     Address(SocketAddr),
+    /// See [`Shape::Network`].
+    Network(IpNet),
     /// See [`Shape::Url`] and [`Shape::UrlOrNone`].
     Url(Option<OriginUrl>),
-    /// See [`Shape::Host`], [`Shape::Domain`], [`Shape::Name`].
+    /// See [`Shape::Host`], [`Shape::HostPattern`], [`Shape::Domain`], [`Shape::Name`].
     Text(String),
     /// See [`Shape::Congestion`].
     TextOrNone(Option<String>),
@@ -279,6 +283,7 @@ impl fmt::Display for Value {
                 let text = url.as_ref().map_or(String::new(), OriginUrl::to_string);
                 write!(f, "\"{text}\"")
             }
+            Self::Network(network) => write!(f, "\"{network}\""),
             Self::Text(text) => write_string(f, text),
             Self::TextOrNone(text) => write_string(f, text.as_deref().unwrap_or("")),
             Self::Cores(cores) => write!(f, "\"{}\"", format_cores(cores)),

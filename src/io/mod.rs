@@ -21,6 +21,7 @@ pub mod prefetch;
 pub mod probe;
 pub mod runtime;
 pub mod socket;
+pub mod splice;
 pub mod watchdog;
 
 pub use runtime::{Either, breathe, race, sleep_ms, spawn, timeout_ms};

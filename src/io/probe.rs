@@ -3,6 +3,7 @@
 //! Called by `server`. Each finding says what is missing and how to grant it.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// The soft limit of open descriptors after raising it to the hard one.
 ///
@@ -121,4 +122,17 @@ fn group_limits() -> impl Iterator<Item = u64> {
         let file = format!("/sys/fs/cgroup/{}/memory.max", parts.join("/"));
         std::fs::read_to_string(file).ok()?.trim().parse().ok()
     })
+}
+/// Whether `ip` is an address of this machine: then the kernel would reach it from that very address. Nothing is sent.
+#[must_use]
+pub fn is_own_address(ip: IpAddr) -> bool {
+    let any: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((ip, 9))?;
+        socket.local_addr()
+    });
+    source.is_ok_and(|source| source.ip() == ip)
 }

@@ -273,6 +273,22 @@ impl Socket {
         };
     }
 
+    /// Urgent bytes (`MSG_OOB`) come in their place among the others.
+    pub fn take_urgent_inline(&self) {
+        let on: libc::c_int = 1;
+        let size = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: `on` is readable for `size` bytes during the call.
+        unsafe {
+            libc::setsockopt(
+                self.fd(),
+                libc::SOL_SOCKET,
+                libc::SO_OOBINLINE,
+                (&raw const on).cast(),
+                size,
+            )
+        };
+    }
+
     /// Arms this socket's deadline at `deadline_ms` of `base::clock::now_ms`; replaces an earlier one.
     pub fn arm(&self, deadline_ms: u64, action: OnExpiry) {
         self.watch.arm(deadline_ms, action);
@@ -286,6 +302,11 @@ impl Socket {
     /// Forgets that a deadline has passed: bytes had come in time after all.
     pub fn forgive(&self) {
         self.watch.forgive();
+    }
+
+    /// Waits until the deadline has passed that was armed with [`OnExpiry::Tell`].
+    pub async fn expiry(&self) {
+        std::future::poll_fn(|context| self.watch.poll_expiry(context)).await;
     }
 
     /// Whether a deadline has passed and shut this socket down.

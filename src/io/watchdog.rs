@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 /// How often a shard looks for passed deadlines.
 pub const SWEEP_MS: u64 = 50;
@@ -19,6 +20,8 @@ pub enum OnExpiry {
     StopReceiving,
     /// Shut both sides: every waiter wakes with an error or end of stream.
     Cut,
+    /// Leave the socket alone and wake who waits for its deadline ([`super::Socket::expiry`]): a tunnel.
+    Tell,
 }
 
 /// One socket's deadline.
@@ -28,6 +31,7 @@ pub struct WatchEntry {
     deadline_ms: Cell<u64>,
     action: Cell<OnExpiry>,
     expired: Cell<bool>,
+    told: RefCell<Option<Waker>>,
 }
 
 impl WatchEntry {
@@ -37,6 +41,7 @@ impl WatchEntry {
             deadline_ms: Cell::new(u64::MAX),
             action: Cell::new(OnExpiry::Cut),
             expired: Cell::new(false),
+            told: RefCell::default(),
         }
     }
 
@@ -57,6 +62,15 @@ impl WatchEntry {
         self.expired.set(false);
     }
 
+    /// Ready when the deadline has passed; wakes the last who asked.
+    pub(super) fn poll_expiry(&self, context: &Context<'_>) -> Poll<()> {
+        if self.expired.get() {
+            return Poll::Ready(());
+        }
+        *self.told.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+
     /// The socket is about to close: its number may soon name another.
     pub(super) fn forget(&self) {
         self.fd.set(-1);
@@ -68,6 +82,10 @@ impl WatchEntry {
         let how = match self.action.get() {
             OnExpiry::StopIdling | OnExpiry::StopReceiving => libc::SHUT_RD,
             OnExpiry::Cut => libc::SHUT_RDWR,
+            OnExpiry::Tell => {
+                let told = self.told.borrow_mut().take();
+                return told.into_iter().for_each(Waker::wake);
+            }
         };
         // SAFETY: plain system call; the socket that owns this number has not closed it (`forget` runs before).
         unsafe { libc::shutdown(self.fd.get(), how) };
@@ -95,9 +113,18 @@ impl Watchdog {
 
     /// Fires every socket that waits idle, whatever its deadline; the server drains.
     pub fn end_idling(&self) {
+        self.end(OnExpiry::StopIdling);
+    }
+
+    /// Fires every tunnel, whatever its deadline; the time to drain is over.
+    pub fn end_tunnels(&self) {
+        self.end(OnExpiry::Tell);
+    }
+
+    fn end(&self, action: OnExpiry) {
         for entry in self.entries.borrow().iter() {
             let waits = entry.fd.get() >= 0 && entry.deadline_ms.get() != u64::MAX;
-            if waits && entry.action.get() == OnExpiry::StopIdling {
+            if waits && entry.action.get() == action {
                 entry.fire();
             }
         }

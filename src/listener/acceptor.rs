@@ -14,8 +14,10 @@ use std::time::Duration;
 use crate::io::listen::{AcceptError, Listener, ReserveFd};
 use crate::metrics::{Counter, Refusal};
 use crate::s3::{ErrorCode, write_xml};
-use crate::shard::message::Accepted;
+use crate::shard::message::{Accepted, Door};
 use crate::shard::{World, hand_over};
+
+use super::tls_hello::Alert;
 
 /// Pause when descriptors have run out.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -23,7 +25,7 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 const SINK_READS_MAX: usize = 16;
 
 /// Accepts until the listener is shut down.
-pub fn run(listener: &Listener, world: &Arc<World>) {
+pub fn run(listener: &Listener, door: Door, world: &Arc<World>) {
     let mut reserve = ReserveFd::new();
     loop {
         match listener.accept() {
@@ -32,6 +34,7 @@ pub fn run(listener: &Listener, world: &Arc<World>) {
                 Accepted {
                     fd,
                     peer,
+                    door,
                     over_limit: false,
                 },
             ),
@@ -43,7 +46,7 @@ pub fn run(listener: &Listener, world: &Arc<World>) {
                 tracing::warn!(%error, "no descriptor for a new connection: raise the limit (ulimit -n, LimitNOFILE=)");
                 reserve.release();
                 if let Ok((fd, _)) = listener.accept() {
-                    refuse(world, fd, Refusal::Descriptors);
+                    refuse(world, fd, door, Refusal::Descriptors);
                 }
                 reserve.retake();
                 std::thread::park_timeout(BACK_OFF);
@@ -60,7 +63,7 @@ fn admit(world: &Arc<World>, mut accepted: Accepted) {
     let total: usize = counts.clone().sum();
     let most = world.policy.connections_max;
     if total >= most + most / 8 + 16 {
-        return refuse(world, accepted.fd, Refusal::Connections);
+        return refuse(world, accepted.fd, accepted.door, Refusal::Connections);
     }
     // A little over the limit there is time to tell the client properly, on a shard.
     accepted.over_limit = total >= most;
@@ -74,24 +77,31 @@ fn admit(world: &Arc<World>, mut accepted: Accepted) {
         world.shards[fewest]
             .connections
             .fetch_sub(1, Ordering::Relaxed);
-        refuse(world, back.fd, Refusal::Connections);
+        refuse(world, back.fd, back.door, Refusal::Connections);
     }
 }
 
-/// 503 `SlowDown`, which every SDK answers by trying again later.
-fn refuse(world: &World, fd: OwnedFd, reason: Refusal) {
+/// 503 `SlowDown`, which every SDK answers by trying again later; where TLS is spoken, an alert.
+fn refuse(world: &World, fd: OwnedFd, door: Door, reason: Refusal) {
     world
         .registry
         .global()
         .count(Counter::ConnectionsRefused(reason));
+    if door == Door::Tunnel {
+        return tell(fd, &Alert::InternalError.record());
+    }
     let mut body = Vec::new();
     write_xml(&mut body, ErrorCode::SlowDown, None, "", "0000000000000000");
     let head = format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nRetry-After: 5\r\nConnection: close\r\n\r\n",
         body.len()
     );
+    tell(fd, &[head.as_bytes(), &body].concat());
+}
+
+fn tell(fd: OwnedFd, answer: &[u8]) {
     let mut stream = TcpStream::from(fd);
-    let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+    let _ = stream.write_all(answer);
     let _ = stream.shutdown(std::net::Shutdown::Write);
     // What the client has sent already is taken out, or the close would reset the answer away; one that sends without end does not
     // hold up the door.

@@ -14,7 +14,9 @@ use crate::request::failure::Failure;
 use crate::request::receive::{self, Received};
 use crate::request::{self, Connection, End};
 use crate::shard::Shard;
-use crate::shard::message::Accepted;
+use crate::shard::message::{Accepted, Door};
+
+use super::tunnel;
 
 /// Bytes and time spent on taking out what a client still sends after its last answer, so that the close does not reset that answer away.
 const LINGER_BYTES: usize = 1 << 20;
@@ -26,6 +28,10 @@ pub fn start(shard: Rc<Shard>, accepted: Accepted) {
         shard.metrics().count(Counter::ConnectionsAccepted);
         shard.metrics().gauge_add(Gauge::ConnectionsOpen, 1);
         let why = match Socket::from_fd(accepted.fd, &shard.watchdog) {
+            Ok(socket) if accepted.door == Door::Tunnel => {
+                let over_limit = accepted.over_limit;
+                Box::pin(tunnel::serve(&shard, &socket, accepted.peer, over_limit)).await
+            }
             Ok(socket) => {
                 let mut connection = Connection::new(Client::new(socket, accepted.peer, &shard));
                 serve(&shard, &mut connection, accepted.over_limit).await
@@ -54,7 +60,7 @@ async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool)
             &Failure::slow_down("too many connections"),
         )
         .await;
-        linger(connection).await;
+        linger(&connection.client.socket).await;
         return Close::Client;
     }
     loop {
@@ -73,24 +79,33 @@ async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool)
             }
             Received::HeadTimeout => {
                 request::refuse(shard, connection, &Failure::head_timeout()).await;
-                linger(connection).await;
+                linger(&connection.client.socket).await;
                 return Close::HeadTimeout;
             }
             Received::Refused(error) => {
                 request::refuse_head(shard, connection, &error).await;
-                linger(connection).await;
+                linger(&connection.client.socket).await;
                 return Close::Malformed;
             }
         }
         match request::serve(shard, connection).await {
             End::KeepAlive => {}
             End::Close => {
-                linger(connection).await;
+                linger(&connection.client.socket).await;
                 return Close::Client;
             }
             End::Cut => {
                 connection.client.cut();
                 return Close::ResponseCut;
+            }
+            End::Tunnel => {
+                let Some(tunnel) = connection.tunnel.take() else {
+                    return Close::Error;
+                };
+                connection.give_buffers_back();
+                let first = std::mem::take(&mut connection.input);
+                Box::pin(tunnel.run(shard, &connection.client.socket, first)).await;
+                return Close::Client;
             }
             End::Gone(Gone::Left) => return Close::ClientGone,
             End::Gone(Gone::Slow) => {
@@ -102,8 +117,7 @@ async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool)
 }
 
 /// Ends our side and takes out, within bounds, what the client still sends.
-async fn linger(connection: &mut Connection) {
-    let socket = &connection.client.socket;
+pub(super) async fn linger(socket: &Socket) {
     socket.shutdown_send();
     socket.arm(clock::now_ms() + LINGER_MS, OnExpiry::Cut);
     let mut sink = [0u8; 4096];

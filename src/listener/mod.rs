@@ -4,3 +4,5 @@
 
 pub mod acceptor;
 pub mod connection;
+pub mod tls_hello;
+mod tunnel;

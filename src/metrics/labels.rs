@@ -149,6 +149,66 @@ labels! {
         Descriptors = "descriptors",
     }
 
+    /// How a client asked for a tunnel.
+    TunnelDoor {
+        /// By the name in its TLS hello, on a tunnel door.
+        Sni = "sni",
+        /// By `CONNECT` on an HTTP door.
+        Connect = "connect",
+    }
+
+    /// Which way bytes of a tunnel went.
+    TunnelWay {
+        /// From the client to the destination.
+        ToOrigin = "to_origin",
+        /// From the destination to the client.
+        ToClient = "to_client",
+    }
+
+    /// How a tunnel ended.
+    TunnelEnd {
+        /// Both sides said that they have no more to send.
+        Closed = "closed",
+        /// The client reset it, or could not be sent to.
+        ClientReset = "client_reset",
+        /// The destination reset it, or could not be sent to.
+        OriginReset = "origin_reset",
+        /// No byte moved for the idle time.
+        Idle = "idle",
+        /// The server is shutting down.
+        Drain = "drain",
+        /// Something failed here: descriptors or memory.
+        Error = "error",
+    }
+
+    /// Why a tunnel was refused.
+    TunnelRefusal {
+        /// What came first is no TLS hello.
+        NotTls = "not_tls",
+        /// The hello names no host, or an address.
+        NoName = "no_name",
+        /// The hello is longer than any client's.
+        HelloTooLarge = "hello_too_large",
+        /// The hello was not whole in time.
+        HelloTimeout = "hello_timeout",
+        /// The client left before its hello was whole.
+        ClientGone = "client_gone",
+        /// The host is no destination.
+        Host = "host",
+        /// The port is none of that host's.
+        Port = "port",
+        /// The host's address may not be dialled.
+        Address = "address",
+        /// The host's name has no address.
+        Dns = "dns",
+        /// No address of the host could be reached.
+        Connect = "connect",
+        /// No address of the host could be reached in time.
+        Timeout = "timeout",
+        /// There are too many tunnels, or connections.
+        Busy = "busy",
+    }
+
     /// Why a request was refused as malformed.
     Malformed {
         /// The request line cannot be read: method, target or their separators.

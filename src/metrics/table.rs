@@ -8,8 +8,8 @@
 use super::labels::{
     AccessEvent, BreakerState, Close, DiskFailure, DiskWork, DnsResult, FallbackResult, FillEnd,
     HedgeResult, Invalidation, Label, Malformed, Method, Outcome, Refusal, ReloadResult,
-    Revalidation, SendPath, Source, StatusClass, TlsSession, UpstreamFailure, UpstreamKind,
-    Written,
+    Revalidation, SendPath, Source, StatusClass, TlsSession, TunnelDoor, TunnelEnd, TunnelRefusal,
+    TunnelWay, UpstreamFailure, UpstreamKind, Written,
 };
 
 /// What a metric is, and how its cells are shown.
@@ -134,6 +134,15 @@ table! {
             "Response body bytes out of the slab, by the way they went to the kernel: copied, or by reference.";
         ReceivedBytes, Counter, "millrace_downstream_received_bytes_total",
             "Request body bytes received from clients.";
+
+        TunnelsOpened(door: TunnelDoor), Counter, "millrace_tunnels_opened_total",
+            "Tunnels opened: connections led on to the destination that they name. Each one ends in millrace_tunnels_closed_total.";
+        TunnelsClosed(end: TunnelEnd), Counter, "millrace_tunnels_closed_total",
+            "Tunnels ended, by how.";
+        TunnelsRefused(reason: TunnelRefusal), Counter, "millrace_tunnels_refused_total",
+            "Tunnels that were asked for and not opened, by why.";
+        TunnelBytes(way: TunnelWay), Counter, "millrace_tunnel_bytes_total",
+            "Bytes that went through tunnels, by direction, as they go; the first message of the client is among them.";
 
         UpstreamRequests(kind: UpstreamKind), Counter, "millrace_upstream_requests_total",
             "Requests sent to origins, each try counted.";
@@ -268,6 +277,10 @@ table! {
             "Client connections open.";
         RequestsInFlight, ShardFlow, "millrace_requests_in_flight",
             "Requests whose head was received and whose response is not finished.";
+        TunnelsOpen, Flow, "millrace_tunnels_open",
+            "Tunnels open.";
+        TunnelPipes, Flow, "millrace_tunnel_pipes",
+            "Pipes that hold bytes of tunnels: those that their receivers have yet to take. An idle tunnel has none.";
         UpstreamConnectionsActive, Flow, "millrace_upstream_connections_active",
             "Connections to origins with an exchange under way, or being opened.";
         UpstreamConnectionsIdle, Level, "millrace_upstream_connections_idle",

@@ -11,6 +11,7 @@ mod asked;
 mod body;
 pub mod chain;
 pub mod client;
+mod connect;
 mod deliver;
 pub mod failure;
 mod forward;
@@ -24,6 +25,7 @@ pub mod receive;
 mod relay;
 pub mod report;
 mod stale;
+pub mod tunnel;
 mod upload;
 mod wishes;
 
@@ -31,7 +33,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::base::clock::Moment;
-use crate::http::{RequestError, RequestHead, parse_request};
+use crate::http::{Method, RequestError, RequestHead, parse_request};
 use crate::metrics::{self, Counter};
 use crate::s3::{Classified, HostRoute, Operation, classify_with};
 use crate::shard::Shard;
@@ -52,6 +54,8 @@ pub enum End {
     Cut,
     /// The client left or was too slow.
     Gone(Gone),
+    /// What follows goes through the tunnel in [`Connection::tunnel`].
+    Tunnel,
 }
 
 impl End {
@@ -77,6 +81,8 @@ pub struct Connection {
     key: Vec<u8>,
     /// When the connection began or its last answer ended.
     quiet_since: Moment,
+    /// Opened by `CONNECT`.
+    pub tunnel: Option<Box<tunnel::Tunnel>>,
 }
 
 /// Buffers that a request has blown up beyond this are given back.
@@ -92,7 +98,14 @@ impl Connection {
             out: Vec::new(),
             key: Vec::new(),
             quiet_since: Moment::now(),
+            tunnel: None,
         }
+    }
+
+    /// No further request comes.
+    pub fn give_buffers_back(&mut self) {
+        self.out = Vec::new();
+        self.key = Vec::new();
     }
 }
 
@@ -184,6 +197,10 @@ pub async fn refuse(shard: &Rc<Shard>, connection: &mut Connection, failure: &Fa
 pub async fn serve(shard: &Rc<Shard>, connection: &mut Connection) -> End {
     let input = std::mem::take(&mut connection.input);
     let (end, consumed, overread) = match parse_request(&input, &shard.policy().head_limits) {
+        Ok(Some(head)) if head.method == Method::Connect => {
+            let end = Box::pin(connect::serve(shard, connection, &head)).await;
+            (end, head.bytes, Vec::new())
+        }
         Ok(Some(head)) => serve_head(shard, connection, &head, &input[head.bytes..]).await,
         Ok(None) => (End::Close, input.len(), Vec::new()),
         Err(error) => {

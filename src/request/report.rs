@@ -100,10 +100,19 @@ impl Report {
         request: Option<(&RequestHead<'_>, Option<&Target<'_>>)>,
         client: std::net::SocketAddr,
     ) -> Moment {
+        let ended = self.finish_quietly(shard, request.map(|(head, _)| head));
+        if shard.logs {
+            self.log(shard, request, client, ended);
+        }
+        ended
+    }
+
+    /// The request is over, and something else has its line in the log; says when.
+    pub fn finish_quietly(&self, shard: &Shard, head: Option<&RequestHead<'_>>) -> Moment {
         let metrics = shard.metrics();
         let ended = Moment::now();
         metrics.gauge_add(Gauge::RequestsInFlight, -1);
-        let method = request.map_or(metrics::Method::Other, |(head, _)| {
+        let method = head.map_or(metrics::Method::Other, |head| {
             metrics::Method::of(head.method_raw.as_bytes())
         });
         metrics.count(Counter::Requests(method, self.outcome));
@@ -118,9 +127,6 @@ impl Report {
         let first_ns = self.first_byte_ns(ended);
         if let Some(first_ns) = first_ns {
             metrics.observe(Histogram::RequestFirstByte(self.outcome), first_ns);
-        }
-        if shard.logs {
-            self.log(shard, request, client, ended);
         }
         ended
     }

@@ -12,9 +12,10 @@
 //! Left to others: DNS, the check of the dialled address, TLS (`upstream`); what a path means (`target`).
 
 use super::aws;
+use super::destinations::HTTPS_PORT;
 use super::host_name::{HostName, NameKind};
 use super::origin_config::{ORIGIN_NAME_BYTES_MAX, OriginMapConfig, OriginMapError};
-use super::route::{HostRoute, Kind, RouteError};
+use super::route::{HostRoute, Kind, OriginSel, RouteError};
 use std::collections::HashMap;
 
 /// One name may be claimed by several stores on different ports.
@@ -139,6 +140,52 @@ impl OriginMap {
             authority: excerpt(authority),
             host: excerpt(host),
         })
+    }
+
+    /// Whether Amazon's endpoints are allowed.
+    #[must_use]
+    pub fn has_aws(&self) -> bool {
+        self.aws
+    }
+
+    /// The configured store that a tunnel to `host` leads to; `port` is none where the client names the host alone.
+    pub(super) fn named_origin(&self, host: &HostName<'_>, port: Option<u16>) -> Option<OriginSel> {
+        let at = |port| {
+            let host = HostName {
+                port,
+                ..host.clone()
+            };
+            let ports = match self.single {
+                true => Ports::AnyIfUnnamed,
+                false => Ports::Exact,
+            };
+            find(&self.names, &host, ports)
+        };
+        let claim = match port {
+            Some(HTTPS_PORT) => at(None).or_else(|| at(port)),
+            Some(_) => at(port),
+            None => at(None)
+                .or_else(|| at(Some(HTTPS_PORT)))
+                .or_else(|| self.only_claim(&host.name)),
+        }?;
+        Some(match self.single {
+            true => OriginSel::Single,
+            false => OriginSel::Custom(claim.origin),
+        })
+    }
+
+    /// The claim on a name at whatever port, if there is one alone.
+    fn only_claim(&self, name: &str) -> Option<Claim> {
+        let at_host = self.names.hosts.get(name);
+        let above = memchr::memchr_iter(b'.', name.as_bytes());
+        let mut above = above.filter_map(|dot| self.names.domains.get(&name[dot + 1..]));
+        match at_host.or_else(|| above.next())?.as_slice() {
+            [(_, origin)] => Some(Claim {
+                origin: *origin,
+                bucket_len: 0,
+            }),
+            _ => None,
+        }
     }
 
     fn resolve_aws<'h>(&self, host: HostName<'h>) -> Option<HostRoute<'h>> {

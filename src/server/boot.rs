@@ -19,29 +19,26 @@ use crate::cache::forbidden::Forbidden;
 use crate::cache::grants::Grants;
 use crate::cache::partition::Partition;
 use crate::cache::stamps::Stamps;
-use crate::config::{
-    AccessLog as AccessLogSetting, HugePages, Level, Loaded, OriginUrl, Rules, Scheme, Settings,
-};
+use crate::config::{AccessLog as AccessLogSetting, HugePages, Level, Loaded, Rules, Settings};
 use crate::io::listen::Listener;
 use crate::io::probe;
 use crate::listener::acceptor;
 use crate::metrics::{Gauge, Registry};
 use crate::ram::selftest;
 use crate::request::chain::NAME_PREFIX;
-use crate::s3::{CustomOrigin, OriginMap, OriginMapConfig, SingleOrigin};
 use crate::shard::mailbox::Mailbox;
+use crate::shard::message::Door;
 use crate::shard::staging::Share;
-use crate::shard::{Routes, ShardShared, World};
+use crate::shard::{ShardShared, World};
 use crate::upstream::dns::{Resolver, ResolverConfig};
-use crate::upstream::{
-    AddressRule, BreakerConfig, Endpoint, Origin, Outages, TlsConfig, TlsRoots, UpstreamConfig,
-};
+use crate::upstream::{BreakerConfig, Outages, TlsConfig, UpstreamConfig};
 
 use super::disk::DiskThreads;
+use super::guard::Guard;
 use super::limits::{self, Limits};
 use super::reload::Reloader;
 use super::threads::{self, Seat};
-use super::{Running, ServerError, control, guard};
+use super::{Running, ServerError, control, origins};
 
 /// Names that may wait for the resolver.
 const NAMES_MAX: usize = 1024;
@@ -54,7 +51,8 @@ const PREFAULT_GIB_MS: u64 = 10_000;
 
 /// Sends our own log to standard error.
 pub(super) fn start_log(level: Level) {
-    let filter = EnvFilter::new(format!("warn,millrace={}", level.as_str()));
+    // What rustls warns of are other people's bytes, which we count: nobody fills the log by sending some.
+    let filter = EnvFilter::new(format!("warn,rustls=error,millrace={}", level.as_str()));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -77,6 +75,7 @@ fn probe_kernel(settings: &Settings) -> Result<(), ServerError> {
         probe::raise_nofile().map_err(resource("the limit of open descriptors cannot be read"))?;
     let wanted = settings.listener.connections_max as u64
         + settings.upstream.connections_max as u64
+        + settings.tunnel.tunnels_max as u64
         + SPARE_DESCRIPTORS;
     if descriptors < wanted {
         tracing::warn!(
@@ -143,48 +142,6 @@ fn name() -> Result<Box<str>, ServerError> {
     Ok(format!("{NAME_PREFIX}{digits}").into())
 }
 
-fn routes(settings: &Settings) -> Result<Routes, ServerError> {
-    let single = settings.routing.origin.as_ref();
-    let map = OriginMap::new(OriginMapConfig {
-        single_origin: single.map(|url| SingleOrigin {
-            authority: url.authority(),
-            hosts: settings.routing.hosts.clone(),
-            domains: settings.routing.domains.clone(),
-        }),
-        aws: settings.routing.aws,
-        custom: settings.origins.iter().map(custom_origin).collect(),
-    })?;
-    let named = settings.origins.iter();
-    Ok(Routes {
-        map,
-        single: single.map(|url| origin(url, &settings.routing.fallback)),
-        custom: named
-            .map(|named| origin(&named.url, &named.fallback))
-            .collect(),
-    })
-}
-
-fn origin(first: &OriginUrl, fallbacks: &[OriginUrl]) -> Arc<Origin> {
-    let endpoint =
-        |url: &OriginUrl| Endpoint::new(url.scheme == Scheme::Https, &url.host, url.port);
-    Arc::new(Origin {
-        first: endpoint(first),
-        fallbacks: fallbacks.iter().map(endpoint).collect(),
-    })
-}
-
-fn custom_origin(origin: &crate::config::Origin) -> CustomOrigin {
-    let mut hosts = origin.hosts.clone();
-    if hosts.is_empty() && origin.domains.is_empty() {
-        hosts.push(origin.url.authority());
-    }
-    CustomOrigin {
-        name: origin.name.clone(),
-        hosts,
-        domains: origin.domains.clone(),
-    }
-}
-
 fn outages(settings: &Settings) -> Arc<Outages> {
     let outage = &settings.outage;
     Outages::new(BreakerConfig {
@@ -198,7 +155,7 @@ fn upstream_config(
     settings: &Settings,
     seed: u64,
     outages: Arc<Outages>,
-    allow: AddressRule,
+    guard: &Arc<Guard>,
 ) -> UpstreamConfig {
     let upstream = &settings.upstream;
     UpstreamConfig {
@@ -215,19 +172,28 @@ fn upstream_config(
         congestion: settings.tcp.congestion.clone().unwrap_or_default(),
         seed,
         outages,
-        allow,
+        overrides: Arc::clone(&guard.overrides),
+        allow: guard.of_requests(),
+        allow_tunnel: guard.of_tunnels(),
         ..UpstreamConfig::default()
     }
 }
 
-fn bind(settings: &Settings) -> Result<(Vec<Arc<Listener>>, TcpListener), ServerError> {
+type Doors = Vec<(Door, Arc<Listener>)>;
+
+fn bind(settings: &Settings) -> Result<(Doors, TcpListener), ServerError> {
     let congestion = settings.tcp.congestion.as_deref().unwrap_or_default();
+    let listener = &settings.listener;
+    let http = listener.http.iter().map(|address| (Door::Http, *address));
+    let tunnel = listener
+        .tunnel
+        .iter()
+        .map(|address| (Door::Tunnel, *address));
     let mut doors = Vec::new();
-    for &address in &settings.listener.http {
-        let door = Listener::bind(address, settings.listener.backlog, congestion);
-        doors.push(Arc::new(
-            door.map_err(|source| ServerError::Bind { address, source })?,
-        ));
+    for (kind, address) in http.chain(tunnel) {
+        let door = Listener::bind(address, listener.backlog, congestion)
+            .map_err(|source| ServerError::Bind { address, source })?;
+        doors.push((kind, Arc::new(door)));
     }
     let address = settings.admin.listen;
     let admin =
@@ -272,7 +238,7 @@ fn world(
         registry: Arc::clone(registry),
         policy: limits::policy(settings, by_reference),
         rules: Arc::new(Rules::of(settings, 1)),
-        routes: routes(settings)?,
+        routes: origins::routes(settings)?,
         name: name()?,
         draining: AtomicBool::new(false),
     };
@@ -285,13 +251,8 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     probe_kernel(settings)?;
     let by_reference = proves_by_reference();
     let limits = Limits::derive(settings, &usable_cores())?;
-    let tls = TlsConfig::new(
-        &settings
-            .upstream
-            .ca_file
-            .clone()
-            .map_or(TlsRoots::System, TlsRoots::File),
-    )?;
+    let tls = origins::tls(settings)?;
+    let overrides = origins::overrides(settings);
     let (doors, admin_listener) = bind(settings)?;
     let registry = Registry::new(limits.cores.len());
     let (world, partitions) = world(settings, &limits, by_reference, &registry)?;
@@ -305,9 +266,14 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let named = world.routes.single.iter().chain(&world.routes.custom);
     let named = named.flat_map(|origin| std::iter::once(&origin.first).chain(&origin.fallbacks));
     let named = named.map(Arc::clone).collect();
-    let mut own: Vec<_> = doors.iter().map(|door| door.address()).collect();
+    let mut own: Vec<_> = doors.iter().map(|(_, door)| door.address()).collect();
     own.push(settings.admin.listen);
-    let allow = guard::address_rule(own, named);
+    let guard = Arc::new(Guard {
+        doors: own,
+        named,
+        overrides: Arc::clone(&overrides),
+        networks: settings.destinations.networks.clone(),
+    });
     let mut disk = DiskThreads::open(settings, &limits, contact.text())?;
     let seats = Seats {
         disk: disk.as_ref(),
@@ -317,19 +283,19 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
         tls: &tls,
         names: &names,
         outages: &outages,
-        allow: &allow,
+        guard: &guard,
     };
     seats.start(partitions, shard_logs)?;
     if let Some(disk) = &mut disk {
         disk.start(&world)?;
     }
-    for door in &doors {
-        open(door, &world)?;
+    for (kind, door) in &doors {
+        open(*kind, door, &world)?;
     }
     readiness.set(State::Ready);
     let addresses: Vec<String> = doors
         .iter()
-        .map(|door| door.address().to_string())
+        .map(|(_, door)| door.address().to_string())
         .collect();
     tracing::info!(
         doors = addresses.join(","),
@@ -340,7 +306,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     Ok(Running {
         world,
         readiness,
-        doors,
+        doors: doors.into_iter().map(|(_, door)| door).collect(),
         events,
         log,
     })
@@ -468,7 +434,7 @@ struct Seats<'a> {
     tls: &'a Arc<TlsConfig>,
     names: &'a tokio::sync::mpsc::Sender<Box<str>>,
     outages: &'a Arc<Outages>,
-    allow: &'a AddressRule,
+    guard: &'a Arc<Guard>,
 }
 
 impl Seats<'_> {
@@ -488,7 +454,7 @@ impl Seats<'_> {
                     self.settings,
                     seed,
                     Arc::clone(self.outages),
-                    Arc::clone(self.allow),
+                    self.guard,
                 )),
                 tls: Arc::clone(self.tls),
                 names: self.names.clone(),
@@ -518,11 +484,11 @@ impl Seats<'_> {
     }
 }
 
-fn open(door: &Arc<Listener>, world: &Arc<World>) -> Result<(), ServerError> {
+fn open(kind: Door, door: &Arc<Listener>, world: &Arc<World>) -> Result<(), ServerError> {
     let (door, world) = (Arc::clone(door), Arc::clone(world));
     let thread = std::thread::Builder::new().name("acceptor".to_owned());
     thread
-        .spawn(move || acceptor::run(&door, &world))
+        .spawn(move || acceptor::run(&door, kind, &world))
         .map_err(resource("no thread for a door"))?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::fill::FillConfig;
 use crate::http::HeadLimits;
 use crate::io::probe;
 use crate::ram::progress::SHARDS_MAX;
-use crate::shard::Policy;
+use crate::shard::{Policy, TunnelPolicy};
 
 use super::ServerError;
 
@@ -157,6 +157,11 @@ pub fn policy(settings: &Settings, by_reference: bool) -> Policy {
         idle_timeout_ms: settings.listener.idle_timeout_ms,
         send_timeout_ms: settings.listener.send_timeout_ms,
         connections_max: settings.listener.connections_max,
+        tunnels: TunnelPolicy {
+            hello_timeout_ms: settings.tunnel.hello_timeout_ms,
+            idle_timeout_ms: settings.tunnel.idle_timeout_ms,
+            tunnels_max: settings.tunnel.tunnels_max,
+        },
     }
 }
 

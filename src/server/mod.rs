@@ -9,6 +9,7 @@ mod disk;
 mod events;
 mod guard;
 pub mod limits;
+mod origins;
 mod reload;
 mod threads;
 

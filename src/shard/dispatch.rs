@@ -31,6 +31,9 @@ const CHORES_MS: u64 = 200;
 /// How often room is asked for again that was coming: a look at the index may last as long as its thread is without a core.
 const LEASE_TRIES_MAX: usize = 20;
 const LEASE_PAUSE_MS: u64 = 1;
+/// How often, and how long apart, it is looked whether the tunnels that were cut have ended.
+const TUNNEL_ENDS_LOOKS: usize = 100;
+const TUNNEL_ENDS_LOOK_MS: u64 = 5;
 
 /// Runs the shard until the process ends. `connect` serves one client connection; `drained` is polled when the shard is asked to stop.
 pub async fn run(shard: Rc<Shard>, connect: impl Fn(Rc<Shard>, Accepted) + 'static) {
@@ -150,14 +153,27 @@ impl Shard {
                 self.upstream.on_resolved(&host, known);
             }
             Message::Rules(rules) => drop(self.rules.replace(rules)),
-            Message::Drain => {
-                self.log.borrow_mut().flush();
-                self.upstream.close_idle();
-                self.world.shards[self.id]
-                    .drained
-                    .store(true, Ordering::Release);
-            }
+            Message::Drain => self.drain(),
         }
+    }
+
+    /// Cuts the tunnels that are left, and says when the last line of the log is written.
+    fn drain(self: &Rc<Self>) {
+        let shard = Rc::clone(self);
+        spawn(async move {
+            shard.watchdog.end_tunnels();
+            for _ in 0..TUNNEL_ENDS_LOOKS {
+                if shard.tunnels_taken() == 0 {
+                    break;
+                }
+                sleep_ms(TUNNEL_ENDS_LOOK_MS).await;
+            }
+            shard.log.borrow_mut().flush();
+            shard.upstream.close_idle();
+            shard.world.shards[shard.id]
+                .drained
+                .store(true, Ordering::Release);
+        });
     }
 
     fn reply_when_recorded(self: &Rc<Self>, mark: Option<Mark>, ticket: Ticket) {
@@ -490,6 +506,8 @@ impl Shard {
         self.copy_disk_gauges();
         let idle = self.upstream.connections_idle();
         metrics.gauge_set(Gauge::UpstreamConnectionsIdle, idle as u64);
+        metrics.gauge_set(Gauge::TunnelsOpen, self.tunnels_taken() as u64);
+        metrics.gauge_set(Gauge::TunnelPipes, self.pipes.used() as u64);
         metrics.gauge_set(
             Gauge::UpstreamConnectionsActive,
             self.upstream.connections().saturating_sub(idle) as u64,

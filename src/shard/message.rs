@@ -23,6 +23,15 @@ use super::purge::Order;
 use super::staging::WriteNews;
 use super::uploads::UploadAnswer;
 
+/// By which kind of door a client came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Requests in plain text.
+    Http,
+    /// TLS that is led on by the name in its hello.
+    Tunnel,
+}
+
 /// A client's connection on its way from an acceptor to its shard.
 #[derive(Debug)]
 pub struct Accepted {
@@ -30,6 +39,8 @@ pub struct Accepted {
     pub fd: OwnedFd,
     /// The client.
     pub peer: SocketAddr,
+    /// Where it came in.
+    pub door: Door,
     /// It is one too many: told so, and closed.
     pub over_limit: bool,
 }

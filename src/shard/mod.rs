@@ -39,9 +39,10 @@ use crate::config::{ObjectPolicy, Rules};
 use crate::fill::{Fetch, FillConfig, Outcome};
 use crate::http::{HTTP_DATE_BYTES, HeadLimits, http_date};
 use crate::io::lend::Lender;
+use crate::io::splice::Pipes;
 use crate::io::watchdog::Watchdog;
 use crate::metrics::{Counter, Registry, ShardMetrics};
-use crate::s3::{ObjectDigest, ObjectKeyRef, OriginMap};
+use crate::s3::{Destinations, ObjectDigest, ObjectKeyRef, OriginMap};
 use crate::upstream::{Origin, Upstream};
 
 use asks::{Asks, Ticket};
@@ -54,6 +55,10 @@ pub use dispatch::run;
 /// Request bodies that one shard copies beside their stream at a time; beyond it a multi-delete drops its whole bucket, and a completed
 /// upload is not kept.
 const BODY_COPIES_MAX: usize = 32;
+
+/// Pipes of 1 MiB that the tunnels of all shards may have; with those that send by reference this is what the kernel lets one user have
+/// (`fs.pipe-user-pages-soft`), and what bounds the memory of peers that do not read. Further ones are small.
+const LARGE_PIPES_MAX: usize = 48;
 
 /// What the request path needs to know of the configuration; plain numbers, computed once.
 #[derive(Debug, Clone)]
@@ -78,6 +83,19 @@ pub struct Policy {
     pub send_timeout_ms: u64,
     /// Connections that all shards together may have.
     pub connections_max: usize,
+    /// Bounds of tunnels.
+    pub tunnels: TunnelPolicy,
+}
+
+/// Bounds of tunnels.
+#[derive(Debug, Clone, Copy)]
+pub struct TunnelPolicy {
+    /// Time for a whole TLS hello.
+    pub hello_timeout_ms: u64,
+    /// Time in which a byte must move.
+    pub idle_timeout_ms: u64,
+    /// Tunnels that one shard may have.
+    pub tunnels_max: usize,
 }
 
 /// Where requests lead: hosts to origins, and whom to dial.
@@ -88,6 +106,8 @@ pub struct Routes {
     pub single: Option<Arc<Origin>>,
     /// Configured origins, by index.
     pub custom: Vec<Arc<Origin>>,
+    /// Where tunnels may lead besides.
+    pub destinations: Destinations,
 }
 
 /// One shard as the others see it.
@@ -153,6 +173,10 @@ pub struct Shard {
     pub upstream: Rc<Upstream>,
     /// Its way to send by reference.
     pub lender: Rc<Lender>,
+    /// Pipes of its tunnels.
+    pub pipes: Rc<Pipes>,
+    /// Places for its tunnels.
+    pub tunnels: Rc<Places>,
     /// Its access log.
     pub log: RefCell<ShardLog>,
     /// Readers that wait for fills.
@@ -205,6 +229,8 @@ impl Shard {
     /// Puts a shard together.
     #[must_use]
     pub fn new(parts: ShardParts) -> Rc<Self> {
+        let shards = parts.world.shards.len().min(LARGE_PIPES_MAX);
+        let tunnels_max = parts.world.policy.tunnels.tunnels_max;
         Rc::new(Self {
             id: parts.id,
             rules: RefCell::new(Arc::clone(&parts.world.rules)),
@@ -212,6 +238,8 @@ impl Shard {
             watchdog: parts.watchdog,
             upstream: parts.upstream,
             lender: Rc::new(Lender::new()),
+            pipes: Pipes::new(LARGE_PIPES_MAX / shards),
+            tunnels: Places::new(tunnels_max),
             log: RefCell::new(parts.log),
             logs: parts.logs,
             copies: Places::new(BODY_COPIES_MAX),
@@ -235,6 +263,12 @@ impl Shard {
     #[must_use]
     pub fn metrics(&self) -> &ShardMetrics {
         self.world.registry.shard(self.id)
+    }
+
+    /// Tunnels that it has, those that are being opened included.
+    #[must_use]
+    pub fn tunnels_taken(&self) -> usize {
+        self.policy().tunnels.tunnels_max - self.tunnels.free()
     }
 
     /// Numbers of the request path.

@@ -127,8 +127,14 @@ impl AddressSet {
             .any(|entry| entry.listed && entry.ip == ip)
     }
 
-    /// The address to dial: up, not in `avoid`, with the fewest connections; or else the least bad. `None` only if the name lists none.
-    pub fn choose(&self, avoid: &[IpAddr], prng: &Prng) -> Option<(IpAddr, Lease)> {
+    /// The address to dial of those that `may` be: up, not in `avoid`, with the fewest connections; or else the least bad. `None` only
+    /// if the name lists none that may.
+    pub fn choose(
+        &self,
+        avoid: &[IpAddr],
+        prng: &Prng,
+        may: impl Fn(IpAddr) -> bool,
+    ) -> Option<(IpAddr, Lease)> {
         let badness = |entry: &&Entry| {
             let rest = match entry.health {
                 Health::Up => 0,
@@ -140,9 +146,15 @@ impl AddressSet {
         let best = self
             .entries
             .iter()
-            .filter(|entry| entry.listed)
+            .filter(|entry| entry.listed && may(entry.ip))
             .min_by_key(badness)?;
         Some((best.ip, Lease::new(&best.open)))
+    }
+
+    /// One of the addresses that the name lists.
+    pub fn first(&self) -> Option<IpAddr> {
+        let mut listed = self.entries.iter().filter(|entry| entry.listed);
+        listed.next().map(|entry| entry.ip)
     }
 
     /// The address whose rest is over and that should be probed now; it counts as being probed from here on.
@@ -270,7 +282,9 @@ mod tests {
     #[test]
     fn connections_spread_over_all_addresses() {
         let (set, prng) = (set(4), Prng::new(1));
-        let leases: Vec<_> = (0..40).filter_map(|_| set.choose(&[], &prng)).collect();
+        let leases: Vec<_> = (0..40)
+            .filter_map(|_| set.choose(&[], &prng, |_| true))
+            .collect();
         for last in 1..=4 {
             assert_eq!(
                 leases
@@ -290,15 +304,17 @@ mod tests {
         let two = set(2);
         for _ in 0..20 {
             assert_eq!(
-                two.choose(&[ip(1)], &prng).map(|chosen| chosen.0),
+                two.choose(&[ip(1)], &prng, |_| true).map(|chosen| chosen.0),
                 Some(ip(2))
             );
         }
         assert_eq!(
-            set(1).choose(&[ip(1)], &prng).map(|chosen| chosen.0),
+            set(1)
+                .choose(&[ip(1)], &prng, |_| true)
+                .map(|chosen| chosen.0),
             Some(ip(1))
         );
-        assert!(AddressSet::default().choose(&[], &prng).is_none());
+        assert!(AddressSet::default().choose(&[], &prng, |_| true).is_none());
     }
 
     #[test]
@@ -310,7 +326,10 @@ mod tests {
         assert!(fail(&mut set, 1, 1, 1000));
         assert_eq!(set.counts(), (2, 1));
         for _ in 0..20 {
-            assert_eq!(set.choose(&[], &prng).map(|chosen| chosen.0), Some(ip(2)));
+            assert_eq!(
+                set.choose(&[], &prng, |_| true).map(|chosen| chosen.0),
+                Some(ip(2))
+            );
         }
     }
 
@@ -322,7 +341,10 @@ mod tests {
         let probe = set.take_due_probe(1100);
         assert_eq!(probe.as_ref().map(|probe| probe.0), Some(ip(1)));
         assert!(set.take_due_probe(1100).is_none(), "only one");
-        assert_eq!(set.choose(&[], &prng).map(|chosen| chosen.0), Some(ip(2)));
+        assert_eq!(
+            set.choose(&[], &prng, |_| true).map(|chosen| chosen.0),
+            Some(ip(2))
+        );
         assert!(set.connected(ip(1), &POLICY));
         assert_eq!(set.counts(), (2, 0));
         assert!(fail(&mut set, 1, 1, 1200), "it is on trial");
@@ -361,9 +383,12 @@ mod tests {
         for (last, now_ms) in [(1, 1000), (2, 900), (3, 1100)] {
             fail(&mut set, last, 3, now_ms);
         }
-        assert_eq!(set.choose(&[], &prng).map(|chosen| chosen.0), Some(ip(2)));
         assert_eq!(
-            set.choose(&[ip(2)], &prng).map(|chosen| chosen.0),
+            set.choose(&[], &prng, |_| true).map(|chosen| chosen.0),
+            Some(ip(2))
+        );
+        assert_eq!(
+            set.choose(&[ip(2)], &prng, |_| true).map(|chosen| chosen.0),
             Some(ip(1))
         );
         assert!(
@@ -381,7 +406,10 @@ mod tests {
         assert!(!set.is_listed(ip(1)));
         set.replace(&[ip(1), ip(3)]);
         for _ in 0..20 {
-            assert_eq!(set.choose(&[], &prng).map(|chosen| chosen.0), Some(ip(3)));
+            assert_eq!(
+                set.choose(&[], &prng, |_| true).map(|chosen| chosen.0),
+                Some(ip(3))
+            );
         }
     }
 

@@ -13,6 +13,7 @@ use super::breaker::Phase;
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
 use super::outages::Outages;
+use super::overrides::Overrides;
 
 /// Decides about the very address that is about to be dialled. Called on the shard's thread: it must not block.
 pub type AddressRule = Arc<dyn Fn(&Endpoint, SocketAddr) -> bool + Send + Sync>;
@@ -47,10 +48,14 @@ pub struct UpstreamConfig {
     pub head_limits: HeadLimits,
     /// Spreads connections over addresses; another one for each shard.
     pub seed: u64,
+    /// Addresses that no name server is asked for.
+    pub overrides: Arc<Overrides>,
     /// Which origins fail; shared by all shards.
     pub outages: Arc<Outages>,
     /// Which addresses may be dialled.
     pub allow: AddressRule,
+    /// Which addresses may be dialled for tunnels.
+    pub allow_tunnel: AddressRule,
 }
 
 impl Default for UpstreamConfig {
@@ -70,8 +75,10 @@ impl Default for UpstreamConfig {
             congestion: String::new(),
             head_limits: HeadLimits::default(),
             seed: 0,
+            overrides: Arc::default(),
             outages: Arc::default(),
             allow: Arc::new(|_, _| true),
+            allow_tunnel: Arc::new(|_, _| true),
         }
     }
 }

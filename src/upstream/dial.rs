@@ -12,6 +12,7 @@ use crate::base::clock::{now_ms, now_ns};
 use crate::io::{Socket, spawn, timeout_ms};
 
 use super::addresses::Lease;
+use super::config::AddressRule;
 use super::conn::{Conn, DetachedConn, Holding};
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
@@ -165,13 +166,31 @@ impl Upstream {
             .resolved(endpoint, self.shared.config.connect_timeout_ms)
             .await?;
         self.probe_if_due(endpoint, &name);
-        let chosen = name.with(endpoint.port, |set| set.choose(avoid, &self.prng));
-        let Some((ip, lease)) = chosen else {
-            return Err(UpstreamError::Resolve {
-                host: endpoint.host.clone(),
-            });
-        };
+        let (ip, lease) = self.choose(endpoint, &name, avoid, &self.shared.config.allow)?;
         self.dial(endpoint, ip, Holding { lease, permit }).await
+    }
+
+    /// The best of the addresses that may be dialled.
+    pub(super) fn choose(
+        &self,
+        endpoint: &Endpoint,
+        name: &Name,
+        avoid: &[IpAddr],
+        allow: &AddressRule,
+    ) -> Result<(IpAddr, Lease), UpstreamError> {
+        let may = |ip| allow(endpoint, SocketAddr::new(ip, endpoint.port));
+        let chosen = name.with(endpoint.port, |set| {
+            set.choose(avoid, &self.prng, may)
+                .ok_or_else(|| set.first())
+        });
+        chosen.map_err(|refused| match refused {
+            Some(ip) => UpstreamError::AddressRefused {
+                address: SocketAddr::new(ip, endpoint.port),
+            },
+            None => UpstreamError::Resolve {
+                host: endpoint.host.clone(),
+            },
+        })
     }
 
     /// Connects, within the time that the settings give for it.
@@ -217,7 +236,7 @@ impl Upstream {
         if !endpoint.tls {
             return Ok((socket, None));
         }
-        let session = self.tls.session(&endpoint.server_name);
+        let session = self.tls.session(endpoint);
         let mut session =
             Box::new(session.map_err(|source| UpstreamError::Tls { address, source })?);
         session

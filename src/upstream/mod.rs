@@ -29,6 +29,8 @@ mod heads;
 mod hedge;
 mod names;
 mod outages;
+mod overrides;
+mod passage;
 mod permits;
 mod pool;
 mod response;
@@ -55,8 +57,10 @@ pub use exchange::Patience;
 pub use fallback::{Origin, Query};
 pub use heads::{FinalHead, HeadRead};
 pub use outages::{Admitted, Health, Outages, is_outage};
+pub use overrides::Overrides;
+pub use passage::Passage;
 pub use response::{DetachedResponse, Response};
-pub use tls::{TlsConfig, TlsError, TlsRoots, TlsSetupError};
+pub use tls::{TlsConfig, TlsError, TlsProfile, TlsRoots, TlsSetupError, TlsVersions};
 
 use addresses::RestPolicy;
 use hedge::InFlight;
@@ -116,7 +120,7 @@ impl Upstream {
         };
         Rc::new(Self {
             tls,
-            names: Names::new(resolve, policy),
+            names: Names::new(resolve, policy, Arc::clone(&config.overrides)),
             pool: RefCell::new(IdlePool::new(config.pool_idle_max, config.keepalive_ms)),
             prng: Prng::new(config.seed),
             in_flight: InFlight::default(),

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
@@ -16,6 +17,7 @@ use crate::io::timeout_ms;
 use super::addresses::{AddressSet, RestPolicy};
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
+use super::overrides::Overrides;
 use super::wait::WaitList;
 
 /// Names kept; the one not used for the longest time goes first. Names can come from clients' `Host`.
@@ -38,12 +40,15 @@ pub(super) struct Name {
     /// When the control thread was last told that the name is in use.
     kept_ms: Cell<u64>,
     used_ms: Cell<u64>,
+    /// Its addresses are an IP literal's or the operator's: no name server is asked.
+    is_fixed: bool,
 }
 
 impl Name {
-    fn new(literal: Option<IpAddr>) -> Rc<Self> {
+    fn new(fixed: Vec<IpAddr>) -> Rc<Self> {
         Rc::new(Self {
-            addresses: RefCell::new(literal.into_iter().collect()),
+            is_fixed: !fixed.is_empty(),
+            addresses: RefCell::new(fixed),
             ports: RefCell::default(),
             waiting: Rc::default(),
             answers: Cell::new(0),
@@ -91,14 +96,16 @@ pub(super) struct Names {
     table: RefCell<HashMap<Box<str>, Rc<Name>>>,
     ask: Rc<dyn Fn(&str)>,
     pub policy: RestPolicy,
+    overrides: Arc<Overrides>,
 }
 
 impl Names {
-    pub fn new(ask: Rc<dyn Fn(&str)>, policy: RestPolicy) -> Self {
+    pub fn new(ask: Rc<dyn Fn(&str)>, policy: RestPolicy, overrides: Arc<Overrides>) -> Self {
         Self {
             table: RefCell::default(),
             ask,
             policy,
+            overrides,
         }
     }
 
@@ -110,7 +117,7 @@ impl Names {
     ) -> Result<Rc<Name>, UpstreamError> {
         let name = self.entry(endpoint);
         if name.is_known() {
-            if endpoint.ip().is_none() {
+            if !name.is_fixed {
                 self.keep(&name, &endpoint.host);
             }
             return Ok(name);
@@ -156,7 +163,7 @@ impl Names {
     /// What the control thread found; a failure keeps what was known. Names that nobody asked for are ignored.
     pub fn answer(&self, host: &str, result: Result<&[IpAddr], ()>) {
         let name = self.table.borrow().get(host).map(Rc::clone);
-        if let Some(name) = name {
+        if let Some(name) = name.filter(|name| !name.is_fixed) {
             name.answer(result);
         }
     }
@@ -184,6 +191,14 @@ impl Names {
         table.values().map(ports).sum()
     }
 
+    /// The addresses that no name server is asked for.
+    fn fixed(&self, endpoint: &Endpoint) -> Vec<IpAddr> {
+        match self.overrides.addresses(&endpoint.host) {
+            Some(addresses) => addresses.to_vec(),
+            None => endpoint.ip().into_iter().collect(),
+        }
+    }
+
     fn entry(&self, endpoint: &Endpoint) -> Rc<Name> {
         let mut table = self.table.borrow_mut();
         let now = now_ms();
@@ -194,7 +209,7 @@ impl Names {
         if table.len() >= NAMES_MAX {
             forget_oldest(&mut table);
         }
-        let name = Name::new(endpoint.ip());
+        let name = Name::new(self.fixed(endpoint));
         name.used_ms.set(now);
         table.insert(endpoint.host.clone(), Rc::clone(&name));
         name
@@ -227,7 +242,7 @@ mod tests {
         let asked = Rc::new(RefCell::new(Vec::new()));
         let log = Rc::clone(&asked);
         let ask = Rc::new(move |host: &str| log.borrow_mut().push(host.to_owned()));
-        (Rc::new(Names::new(ask, POLICY)), asked)
+        (Rc::new(Names::new(ask, POLICY, Arc::default())), asked)
     }
 
     fn run<F: Future>(main: F) -> F::Output {

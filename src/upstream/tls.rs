@@ -12,6 +12,9 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 
+use crate::base::hosts::covers;
+
+use super::endpoint::Endpoint;
 use super::tls_session::TlsSession;
 
 /// Server names whose sessions are remembered.
@@ -97,10 +100,62 @@ fn certificate_hint(error: &CertificateError) -> &'static str {
     }
 }
 
-/// How this process speaks TLS to origins: TLS 1.2 and 1.3, `http/1.1`, sessions resumed.
+/// The versions of TLS that are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TlsVersions {
+    /// TLS 1.2.
+    pub tls12: bool,
+    /// TLS 1.3.
+    pub tls13: bool,
+}
+
+impl Default for TlsVersions {
+    fn default() -> Self {
+        Self {
+            tls12: true,
+            tls13: true,
+        }
+    }
+}
+
+/// How TLS with one origin, or with all, is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsProfile {
+    /// Whom to trust.
+    pub roots: TlsRoots,
+    /// The versions spoken.
+    pub versions: TlsVersions,
+    /// The name to send and verify in the place of the endpoint's.
+    pub verify_name: Option<Box<str>>,
+}
+
+impl TlsProfile {
+    /// All versions, the endpoint's name.
+    #[must_use]
+    pub fn of(roots: TlsRoots) -> Self {
+        Self {
+            roots,
+            versions: TlsVersions::default(),
+            verify_name: None,
+        }
+    }
+}
+
+/// A profile with what its files held.
+#[derive(Debug)]
+struct Speaker {
+    client: Arc<ClientConfig>,
+    verify_name: Option<Box<str>>,
+}
+
+/// How this process speaks TLS to origins: `http/1.1`, sessions resumed.
 #[derive(Debug)]
 pub struct TlsConfig {
-    client: Arc<ClientConfig>,
+    usual: Speaker,
+    /// Of these hosts and ports.
+    places: Vec<(Box<str>, u16, Speaker)>,
+    /// Of hosts that these patterns mean, the longest first.
+    hosts: Vec<(Box<str>, Speaker)>,
 }
 
 impl TlsConfig {
@@ -109,30 +164,82 @@ impl TlsConfig {
     /// # Errors
     /// [`TlsSetupError`]. System roots that cannot be read leave the compiled-in ones.
     pub fn new(roots: &TlsRoots) -> Result<Arc<Self>, TlsSetupError> {
-        let store = match roots {
+        Self::with_profiles(&TlsProfile::of(roots.clone()), &[], &[])
+    }
+
+    /// Profiles for all, for endpoints by host and port, and for hosts by pattern. What is said of an endpoint goes before what is said of
+    /// a host.
+    ///
+    /// # Errors
+    /// [`TlsSetupError`].
+    pub fn with_profiles(
+        usual: &TlsProfile,
+        places: &[(&Endpoint, TlsProfile)],
+        hosts: &[(&str, TlsProfile)],
+    ) -> Result<Arc<Self>, TlsSetupError> {
+        let places = places
+            .iter()
+            .map(|(place, profile)| Ok((place.host.clone(), place.port, Speaker::new(profile)?)));
+        let hosts = hosts
+            .iter()
+            .map(|(host, profile)| Ok(((*host).into(), Speaker::new(profile)?)));
+        let mut config = Self {
+            usual: Speaker::new(usual)?,
+            places: places.collect::<Result<_, TlsSetupError>>()?,
+            hosts: hosts.collect::<Result<_, TlsSetupError>>()?,
+        };
+        let length = |(host, _): &(Box<str>, _)| std::cmp::Reverse(host.len());
+        config.hosts.sort_by_key(length);
+        Ok(Arc::new(config))
+    }
+
+    fn speaker(&self, endpoint: &Endpoint) -> &Speaker {
+        let mut places = self.places.iter();
+        let place = places.find(|(host, port, _)| *host == endpoint.host && *port == endpoint.port);
+        if let Some((_, _, speaker)) = place {
+            return speaker;
+        }
+        let mut hosts = self.hosts.iter();
+        let host = hosts.find(|(pattern, _)| covers(pattern, &endpoint.host));
+        host.map_or(&self.usual, |(_, speaker)| speaker)
+    }
+
+    /// A session with nothing sent yet.
+    pub(super) fn session(&self, endpoint: &Endpoint) -> Result<TlsSession, TlsError> {
+        let speaker = self.speaker(endpoint);
+        let name = speaker.verify_name.as_ref();
+        let name = name.unwrap_or(&endpoint.server_name);
+        let server_name = ServerName::try_from(name.to_string())
+            .map_err(|_| TlsError::ServerName { name: name.clone() })?;
+        TlsSession::new(Arc::clone(&speaker.client), server_name).map_err(TlsError::Refused)
+    }
+}
+
+impl Speaker {
+    fn new(profile: &TlsProfile) -> Result<Self, TlsSetupError> {
+        let store = match &profile.roots {
             TlsRoots::System => system_roots(),
             TlsRoots::File(path) => file_roots(path)?,
         };
+        let mut versions = Vec::new();
+        if profile.versions.tls13 {
+            versions.push(&rustls::version::TLS13);
+        }
+        if profile.versions.tls12 {
+            versions.push(&rustls::version::TLS12);
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(&versions)
             .map_err(TlsSetupError::Provider)?
             .with_root_certificates(store)
             .with_no_client_auth();
         client.alpn_protocols = vec![b"http/1.1".to_vec()];
         client.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
-        Ok(Arc::new(Self {
+        Ok(Self {
             client: Arc::new(client),
-        }))
-    }
-
-    /// A session with nothing sent yet.
-    pub(super) fn session(&self, server_name: &str) -> Result<TlsSession, TlsError> {
-        let name =
-            ServerName::try_from(server_name.to_owned()).map_err(|_| TlsError::ServerName {
-                name: server_name.into(),
-            })?;
-        TlsSession::new(Arc::clone(&self.client), name).map_err(TlsError::Refused)
+            verify_name: profile.verify_name.clone(),
+        })
     }
 }
 
@@ -174,6 +281,10 @@ fn file_roots(path: &Path) -> Result<RootCertStore, TlsSetupError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn session(config: &TlsConfig, host: &str) -> Result<TlsSession, TlsError> {
+        config.session(&Endpoint::new(true, host, 443))
+    }
 
     fn file(name: &str, text: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("millrace-tls-{}-{name}", std::process::id()));
@@ -217,9 +328,9 @@ mod tests {
     fn a_name_that_no_certificate_has_is_an_error() {
         let config = TlsConfig::new(&TlsRoots::System).expect("roots");
         assert!(matches!(
-            config.session("a b"),
+            session(&config, "a b"),
             Err(TlsError::ServerName { .. })
         ));
-        assert!(config.session("127.0.0.1").is_ok() && config.session("a.example").is_ok());
+        assert!(session(&config, "127.0.0.1").is_ok() && session(&config, "a.example").is_ok());
     }
 }

@@ -181,7 +181,8 @@ impl Round<'_> {
 
     fn judge_warmth(&mut self, asked: Option<Counted>) {
         let scenario = self.asker.scenario;
-        let warm = !scenario.is_cold() && scenario.load.method != Method::Put;
+        let keeps = !scenario.load.tunnel && scenario.load.method != Method::Put;
+        let warm = !scenario.is_cold() && keeps;
         let own_origin = self.asker.party == "direct";
         if let Some(asked) = asked.filter(|asked| asked.requests > 0)
             && warm

@@ -99,7 +99,7 @@ impl<'a> Session<'a> {
 
     /// Runs all rounds.
     pub fn measure(mut self, results: &mut Results) -> Result<(), BenchError> {
-        if !self.scenario.is_cold() {
+        if !self.scenario.is_cold() && !self.scenario.load.tunnel {
             for at in 0..self.peers.len() {
                 self.warm(at, results)?;
             }
@@ -130,7 +130,11 @@ impl<'a> Session<'a> {
 
     fn asker(&self, at: usize, results: &Results) -> Result<Asker<'_>, BenchError> {
         let peer = &self.peers[at];
+        let is_ours = at < self.scenario.millrace.len();
         let target = match (peer.addr, &self.origin.ca) {
+            (Some(addr), _) if is_ours && self.scenario.load.tunnel => {
+                Target::through(addr, self.origin.addr)
+            }
             (Some(addr), _) => Target::plain(addr),
             (None, None) => Target::plain(self.origin.addr),
             (None, Some(ca)) => Target::parse(&format!("https://{}", self.origin.addr), Some(ca))?,

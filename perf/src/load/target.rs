@@ -54,6 +54,8 @@ pub struct Target {
     pub host: String,
     /// TLS, if the server speaks it.
     pub tls: Option<Tls>,
+    /// Where the server is asked by `CONNECT` to lead each connection.
+    pub through: Option<SocketAddr>,
 }
 
 impl Target {
@@ -63,6 +65,16 @@ impl Target {
             addr,
             host: addr.to_string(),
             tls: None,
+            through: None,
+        }
+    }
+
+    /// The server at `addr`, reached through the proxy at `proxy`.
+    pub fn through(proxy: SocketAddr, addr: SocketAddr) -> Target {
+        Target {
+            addr: proxy,
+            through: Some(addr),
+            ..Target::plain(addr)
         }
     }
 
@@ -99,6 +111,7 @@ impl Target {
             addr,
             host: host.to_string(),
             tls,
+            through: None,
         })
     }
 }
@@ -129,6 +142,21 @@ fn tls(name: &str, ca: Option<&Path>) -> Result<Tls, TargetError> {
     })
 }
 
+/// Asks for a tunnel; reads no byte behind the head of the answer.
+fn open_tunnel(socket: &mut TcpStream, to: SocketAddr) -> io::Result<()> {
+    socket.write_all(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes())?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    match head.starts_with(b"HTTP/1.1 200 ") {
+        true => Ok(()),
+        false => Err(io::Error::other("the tunnel was refused")),
+    }
+}
+
 /// A connected socket that does not block.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -146,6 +174,10 @@ impl Wire {
         socket.connect_timeout(&target.addr.into(), CONNECT_TIMEOUT)?;
         socket.set_tcp_nodelay(true)?;
         let mut socket = TcpStream::from(socket);
+        if let Some(to) = target.through {
+            socket.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+            open_tunnel(&mut socket, to)?;
+        }
         let tls = match &target.tls {
             None => None,
             Some(tls) => {

@@ -5,6 +5,8 @@
 //! one fetch of many misses.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 
 use super::{CACHE_GIB, PeerError, Plan, Setup, failed, free_addr, program, version};
@@ -12,7 +14,7 @@ use super::{CACHE_GIB, PeerError, Plan, Setup, failed, free_addr, program, versi
 pub(super) const NAME: &str = "nginx";
 
 /// The blocks that an nginx needs besides its `http` content, all paths below `dir`.
-pub(super) fn wrap(dir: &std::path::Path, http: &str) -> String {
+pub(super) fn wrap(dir: &Path, http: &str) -> String {
     let dir = dir.display();
     let user = if rustix::process::geteuid().is_root() {
         "user root;\n"
@@ -33,7 +35,7 @@ pub(super) fn wrap(dir: &std::path::Path, http: &str) -> String {
 }
 
 /// The command that runs a configuration.
-pub(super) fn command(dir: &std::path::Path) -> Result<Command, PeerError> {
+pub(super) fn command(dir: &Path) -> Result<Command, PeerError> {
     let mut command = Command::new(program(NAME)?);
     command.arg("-p").arg(dir);
     command.arg("-c").arg(dir.join("nginx.conf"));
@@ -41,10 +43,28 @@ pub(super) fn command(dir: &std::path::Path) -> Result<Command, PeerError> {
     Ok(command)
 }
 
+/// Bytes of a connection, as they are.
+fn forwarding(dir: &Path, addr: SocketAddr, upstream: SocketAddr) -> String {
+    let module = Path::new("/usr/lib/nginx/modules/ngx_stream_module.so");
+    let load = match module.exists() {
+        true => format!("load_module {};\n", module.display()),
+        false => String::new(),
+    };
+    // Its default is 16 KiB, far less than a socket has when it is looked at.
+    let stream = format!(
+        "stream {{\ntcp_nodelay on;\nproxy_buffer_size 1m;\nserver {{\nlisten {addr} backlog=4096;\n\
+         proxy_pass {upstream};\nproxy_timeout 10m;\n}}\n}}\n"
+    );
+    format!("{load}{}{stream}", wrap(dir, ""))
+}
+
 pub(super) fn plan(setup: &Setup<'_>) -> Result<Plan, PeerError> {
     let dir = setup.folder(NAME).map_err(failed(NAME))?;
     let addr = free_addr(NAME)?;
     let upstream = setup.origin.addr;
+    if setup.scenario.load.tunnel {
+        return finish(&dir, addr, forwarding(&dir, addr, upstream));
+    }
     let (scheme, tls) = match &setup.origin.ca {
         None => ("http", String::new()),
         Some(ca) => (
@@ -70,10 +90,13 @@ pub(super) fn plan(setup: &Setup<'_>) -> Result<Plan, PeerError> {
          proxy_busy_buffers_size 1m;\nproxy_read_timeout 10m;\n}}\n}}\n",
         dir = dir.display()
     );
-    let config = wrap(&dir, &http);
+    finish(&dir, addr, wrap(&dir, &http))
+}
+
+fn finish(dir: &Path, addr: SocketAddr, config: String) -> Result<Plan, PeerError> {
     fs::write(dir.join("nginx.conf"), &config).map_err(failed(NAME))?;
     Ok(Plan {
-        command: command(&dir)?,
+        command: command(dir)?,
         version: version(&program(NAME)?, "-v"),
         config,
         addr,

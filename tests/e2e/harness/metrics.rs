@@ -11,6 +11,8 @@ pub const HELD: &[&str] = &[
     "millrace_fill_waiters",
     "millrace_ram_leases",
     "millrace_mailbox_depth",
+    "millrace_tunnels_open",
+    "millrace_tunnel_pipes",
 ];
 
 /// One scrape.

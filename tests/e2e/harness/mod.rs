@@ -5,6 +5,7 @@
 pub mod client;
 pub mod conditions;
 pub mod data;
+pub mod far;
 pub mod faultfs;
 pub mod metrics;
 pub mod millrace;

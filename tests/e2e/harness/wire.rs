@@ -296,6 +296,16 @@ pub fn reset_on_close(stream: &TcpStream) {
     assert_eq!(outcome, 0, "SO_LINGER");
 }
 
+/// Sends one byte as urgent data.
+#[expect(unsafe_code, reason = "std has no call for MSG_OOB")]
+pub fn send_urgent(stream: &TcpStream, byte: u8) {
+    use std::os::fd::AsRawFd;
+    let bytes = [byte];
+    // SAFETY: the descriptor is open for as long as `stream` is borrowed and the one byte is readable.
+    let sent = unsafe { libc::send(stream.as_raw_fd(), bytes.as_ptr().cast(), 1, libc::MSG_OOB) };
+    assert_eq!(sent, 1, "MSG_OOB");
+}
+
 /// Sets the kernel's receive buffer of `stream`.
 #[expect(unsafe_code, reason = "std has no call for SO_RCVBUF")]
 pub fn set_receive_buffer(stream: &TcpStream, bytes: i32) {
