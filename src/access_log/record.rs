@@ -32,6 +32,10 @@ pub struct Record<'a> {
     pub time_unix_ms: u64,
     /// The client's end of the connection.
     pub client: SocketAddr,
+    /// The door that the client came by.
+    pub door: &'static str,
+    /// The version of TLS it spoke; empty for none.
+    pub tls: &'static str,
     /// As in the request line.
     pub method: &'a [u8],
     /// As in `Host`, or the authority of the request target.
@@ -76,7 +80,11 @@ impl Record<'_> {
         number(out, shard as u64);
         out.extend_from_slice(b",\"client\":\"");
         write!(out, "{}", self.client).expect("a Vec takes every byte");
-        out.extend_from_slice(b"\",\"method\":");
+        out.extend_from_slice(b"\",\"door\":");
+        text(out, self.door.as_bytes(), NAME_BYTES_MAX);
+        out.extend_from_slice(b",\"tls\":");
+        text(out, self.tls.as_bytes(), NAME_BYTES_MAX);
+        out.extend_from_slice(b",\"method\":");
         text(out, self.method, METHOD_BYTES_MAX);
         out.extend_from_slice(b",\"host\":");
         text(out, without_user(self.host), NAME_BYTES_MAX);

@@ -33,6 +33,20 @@ pub(super) fn contradictions(settings: &Settings, layers: &Layers) -> Vec<Config
     check.errors
 }
 
+/// Every door: its list, its place in it, its address.
+fn doors(settings: &Settings) -> Vec<(&'static str, usize, SocketAddr)> {
+    let listener = &settings.listener;
+    let lists = [
+        ("listener.http", &listener.http),
+        ("listener.tls", &listener.tls),
+    ];
+    let doors = lists.into_iter().flat_map(|(key, list)| {
+        let numbered = list.iter().copied().enumerate();
+        numbered.map(move |(index, address)| (key, index, address))
+    });
+    doors.collect()
+}
+
 struct Check<'a> {
     settings: &'a Settings,
     layers: &'a Layers,
@@ -86,23 +100,37 @@ impl Check<'_> {
 
     fn doors(&mut self) {
         let (layers, settings) = (self.layers, self.settings);
-        let slot = layers.slot("listener.http");
-        let doors = &settings.listener.http;
-        for (index, address) in doors.iter().copied().enumerate() {
-            let mut earlier = doors[..index].iter().copied();
-            let other = earlier.find(|other| *other != address && overlap(address, *other));
-            if let Some(other) = other.filter(|_| !slot.broken) {
+        let doors = doors(settings);
+        for (at, (key, index, address)) in doors.iter().copied().enumerate() {
+            let mut earlier = doors[..at].iter();
+            let other = earlier.find(|(other_key, _, other)| {
+                (*other != address || *other_key != key) && overlap(address, *other)
+            });
+            let slot = layers.slot(key);
+            if let Some((_, _, other)) = other.copied().filter(|_| !slot.broken) {
                 let place = slot.item_place(index).clone();
-                self.refuse_at(place, Contradiction::DoorsOverlap { address, other });
+                let contradiction = Contradiction::DoorsOverlap {
+                    key,
+                    address,
+                    other,
+                };
+                self.refuse_at(place, contradiction);
             }
         }
         let address = settings.admin.listen;
-        let taken = doors.iter().copied().find(|door| overlap(*door, address));
-        if let Some(door) = taken {
-            self.refuse(
-                &["admin.listen", "listener.http"],
-                Contradiction::AdminIsDoor { address, door },
-            );
+        let taken = doors.iter().find(|(_, _, door)| overlap(*door, address));
+        if let Some((key, _, door)) = taken.copied() {
+            let contradiction = Contradiction::AdminIsDoor { key, address, door };
+            self.refuse(&["admin.listen", key], contradiction);
+        }
+        let needs = [
+            ("tls.cert_file", &settings.tls.cert_file),
+            ("tls.key_file", &settings.tls.key_file),
+        ];
+        let missing = needs.into_iter().filter(|(_, file)| file.is_none());
+        for (key, _) in missing.filter(|_| !settings.listener.tls.is_empty()) {
+            let contradiction = Contradiction::TlsDoorWithout { key };
+            self.refuse(&["listener.tls", key], contradiction);
         }
     }
 
@@ -173,9 +201,9 @@ impl Check<'_> {
     fn loops(&mut self) {
         let (layers, settings) = (self.layers, self.settings);
         let admin = ("admin.listen", settings.admin.listen);
-        let doors = settings.listener.http.iter();
+        let doors = doors(settings).into_iter();
         let mine: Vec<_> = doors
-            .map(|a| ("listener.http", *a))
+            .map(|(key, _, address)| (key, address))
             .chain([admin])
             .collect();
         let urls = settings.origins.iter().zip(&layers.origins);
@@ -497,6 +525,21 @@ mod tests {
             [
                 "millrace.toml:3:7: `origin.url`: http://127.0.0.1:8080 is millrace itself (it listens on 127.0.0.1:8080): every miss would loop"
             ]
+        );
+    }
+
+    #[test]
+    fn a_tls_door_needs_a_certificate_and_an_address_of_its_own() {
+        assert_eq!(
+            file("[listener]\ntls = ['127.0.0.1']\n[tls]\ncert_file = 'c.pem'"),
+            [
+                "millrace.toml:2:7: `listener.tls` needs `tls.cert_file` and `tls.key_file`, and `tls.key_file` is not set"
+            ]
+        );
+        let text = "[listener]\nhttp = ['0.0.0.0:443']\ntls = ['127.0.0.1']\n[tls]\ncert_file = 'c.pem'\nkey_file = 'k.pem'";
+        assert_eq!(
+            file(text),
+            ["millrace.toml:3:8: `listener.tls`: 127.0.0.1:443 overlaps with 0.0.0.0:443"]
         );
     }
 

@@ -162,20 +162,30 @@ pub enum Contradiction {
         item: String,
     },
     /// Two doors on one port.
-    #[error("`listener.http`: {address} overlaps with {other}")]
+    #[error("`{key}`: {address} overlaps with {other}")]
     DoorsOverlap {
+        /// The list of the later one.
+        key: &'static str,
         /// The later one.
         address: SocketAddr,
         /// The earlier one.
         other: SocketAddr,
     },
     /// The admin address is a door's.
-    #[error("`admin.listen`: {address} overlaps with the door {door} of `listener.http`")]
+    #[error("`admin.listen`: {address} overlaps with the door {door} of `{key}`")]
     AdminIsDoor {
+        /// The door's list.
+        key: &'static str,
         /// The admin address.
         address: SocketAddr,
         /// The door.
         door: SocketAddr,
+    },
+    /// A TLS door without what it shows.
+    #[error("`listener.tls` needs `tls.cert_file` and `tls.key_file`, and `{key}` is not set")]
+    TlsDoorWithout {
+        /// What is missing.
+        key: &'static str,
     },
     /// An origin that is a door or the admin address.
     #[error("`{key}`: {url} is millrace itself (it listens on {address}): every miss would loop")]

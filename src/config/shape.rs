@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
+
 use super::rules::parse_glob;
 use super::suggest::nearest;
 use super::url::{parse_domain, parse_host, parse_url};
@@ -52,6 +54,13 @@ pub enum Shape {
     OneOf(&'static [&'static str]),
     /// IP address and port to listen on.
     Address,
+    /// IP address to listen on, with or without port.
+    Door {
+        /// The port of one without.
+        port: u16,
+    },
+    /// Addresses as `10.0.0.0/8`, or one alone.
+    Network,
     /// IP address with or without port: a name server.
     Server,
     /// URL of an origin.
@@ -89,7 +98,8 @@ impl Shape {
             Self::Duration { .. } => "duration",
             Self::OneOf(_) => "word",
             Self::Address => "address",
-            Self::Server => "address",
+            Self::Door { .. } | Self::Server => "address",
+            Self::Network => "network",
             Self::Url | Self::UrlOrNone => "URL",
             Self::Host => "host",
             Self::Domain => "domain",
@@ -111,7 +121,8 @@ impl Shape {
             Self::Size { .. } => "SIZE",
             Self::Duration { .. } => "DURATION",
             Self::OneOf(_) => "WORD",
-            Self::Address | Self::Server => "ADDR",
+            Self::Address | Self::Door { .. } | Self::Server => "ADDR",
+            Self::Network => "NET",
             Self::Url | Self::UrlOrNone => "URL",
             Self::Host => "HOST",
             Self::Domain => "DOMAIN",
@@ -150,6 +161,10 @@ impl Shape {
             Self::Duration { .. } => "a duration such as \"90s\"",
             Self::OneOf(_) => "a word in quotes",
             Self::Address => "an IP address with port such as \"127.0.0.1:8080\" or \"[::1]:8080\"",
+            Self::Door { .. } => {
+                "an IP address with or without port such as \"0.0.0.0\" or \"[::]:8443\""
+            }
+            Self::Network => "a network such as \"10.0.0.0/8\"",
             Self::Server => "an IP address with or without port such as \"10.0.0.2\"",
             Self::Url | Self::UrlOrNone => "a URL such as \"https://s3.example.com\"",
             Self::Host => "a host such as \"s3.example.com\" or \"127.0.0.1:9000\"",
@@ -210,7 +225,9 @@ impl Shape {
                 .parse()
                 .map(Value::Address)
                 .map_err(|_| self.malformed(text)),
-            Self::Server => self.parse_server(text),
+            Self::Door { port } => self.parse_server(text, *port),
+            Self::Network => self.parse_network(text),
+            Self::Server => self.parse_server(text, DNS_PORT),
             Self::UrlOrNone if text.is_empty() => Ok(Value::Url(None)),
             Self::Url | Self::UrlOrNone => Ok(Value::Url(Some(parse_url(text)?))),
             Self::Host => Ok(Value::Text(parse_host(text)?)),
@@ -249,13 +266,25 @@ impl Shape {
         }
     }
 
-    fn parse_server(&self, text: &str) -> Result<Value, ValueError> {
-        let with_port = text.parse::<SocketAddr>().ok().filter(|a| a.port() != 0);
+    /// Bits beyond the prefix are a mistake: nobody knows which of the two was meant.
+    fn parse_network(&self, text: &str) -> Result<Value, ValueError> {
+        let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        let network = text.parse::<IpNet>().ok().or_else(alone);
+        match network.filter(|network| network.trunc() == *network) {
+            Some(network) => Ok(Value::Network(network)),
+            None => Err(self.malformed(text)),
+        }
+    }
+
+    fn parse_server(&self, text: &str, port: u16) -> Result<Value, ValueError> {
+        let any_port = matches!(self, Self::Door { .. });
+        let with_port = text.parse::<SocketAddr>().ok();
+        let with_port = with_port.filter(|address| any_port || address.port() != 0);
         let in_brackets = text
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'));
         let bare = in_brackets.unwrap_or(text);
-        let alone = || Some(SocketAddr::new(bare.parse::<IpAddr>().ok()?, DNS_PORT));
+        let alone = || Some(SocketAddr::new(bare.parse::<IpAddr>().ok()?, port));
         match with_port.or_else(alone) {
             Some(address) => Ok(Value::Address(address)),
             None => Err(self.malformed(text)),
@@ -412,6 +441,22 @@ mod tests {
             "10.0.0.2:x",
         ] {
             assert_eq!(text(Shape::Server, wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_door_may_leave_its_port_out_and_a_network_its_prefix() {
+        let door = |door| text(Shape::Door { port: 443 }, door);
+        let address = |address: &str| address.parse().ok().map(Value::Address);
+        assert_eq!(door("0.0.0.0"), address("0.0.0.0:443"));
+        assert_eq!(door("::"), address("[::]:443"));
+        assert_eq!(door("127.0.0.1:0"), address("127.0.0.1:0"));
+        assert_eq!(door("example.com"), None);
+        let network = |network| text(Shape::Network, network).map(|value| value.to_string());
+        assert_eq!(network("10.0.0.0/8"), Some("\"10.0.0.0/8\"".to_owned()));
+        assert_eq!(network("::1"), Some("\"::1/128\"".to_owned()));
+        for wrong in ["", "10.0.0.1/8", "10.0.0.0/33", "10.0.0/8", "localhost"] {
+            assert_eq!(network(wrong), None, "{wrong}");
         }
     }
 

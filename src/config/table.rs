@@ -8,6 +8,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
 use super::shape::Shape;
 use super::url::OriginUrl;
 use super::value::{AccessLog, Kind, Value};
@@ -133,6 +135,8 @@ from_value! {
     Option<PathBuf>: Value::Path(path) | Value::DiskDir(path) => path;
     Vec<usize>: Value::Cores(cores) => cores;
     Vec<SocketAddr>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
+    IpNet: Value::Network(network) => network;
+    Vec<IpNet>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<OriginUrl>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<String>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     AccessLog: Value::AccessLog(log) => log;
@@ -241,6 +245,20 @@ words! {
         Unsigned = "unsigned",
         /// Everybody's.
         All = "all",
+    }
+    /// A version of TLS.
+    TlsVersion {
+        /// RFC 5246.
+        V12 = "1.2",
+        /// RFC 8446.
+        V13 = "1.3",
+    }
+    /// Whether clients must show a certificate.
+    ClientCertificate {
+        /// Without one there is no session.
+        Required = "required",
+        /// One that is shown must hold.
+        Optional = "optional",
     }
     /// The least severe message that is logged.
     Level {
@@ -378,6 +396,14 @@ settings! {
     listener: Listener = "The doors that clients come to." {
         http: Vec<SocketAddr> = "http" (Kind::List(Shape::Address, 1, 64), "127.0.0.1:8080", "--listen")
             "Addresses of the HTTP doors. On an address that other hosts reach, whoever reaches it may read what is cached (see `cache.access`).";
+        tls: Vec<SocketAddr> = "tls" (Kind::List(Shape::Door { port: 443 }, 0, 64), "")
+            "Addresses of the TLS doors: HTTP inside TLS that ends here, with the certificate of `tls.cert_file`, and the same cache behind it. An address without a port is at 443.";
+        http_allow: Vec<IpNet> = "http_allow" (Kind::list(Shape::Network), "")
+            "Networks whose clients the HTTP doors are for; a connection from elsewhere is closed at once. Empty: everybody.";
+        tls_allow: Vec<IpNet> = "tls_allow" (Kind::list(Shape::Network), "")
+            "The same of the TLS doors.";
+        proxy_protocol_from: Vec<IpNet> = "proxy_protocol_from" (Kind::list(Shape::Network), "")
+            "Balancers that say for whom they ask: a connection from these networks must begin with a PROXY protocol header, version 1 or 2, at every door; the client is who it names, for the networks above and the access log. From elsewhere no such header is looked for.";
         backlog: u32 = "backlog" (int(1, 65_535), "4096")
             "Connections the kernel keeps waiting for each door; it may cut this to net.core.somaxconn.";
         connections_max: usize = "connections_max" (int(1, 1_000_000), "16384")
@@ -392,6 +418,20 @@ settings! {
             "How long a client's connection may rest between two requests before it is closed.";
         send_timeout_ms: u64 = "send_timeout" (duration(100, HOUR), "60s")
             "How long a client may take no byte of its answer before it is cut.";
+    }
+    tls: Tls = "What the TLS doors show. The files are read again when they change and on SIGHUP; files that do not hold leave those before in effect." {
+        cert_file: Option<PathBuf> = "cert_file" (one(Shape::Path), "")
+            "PEM file of the certificate, with those between it and its authority behind it.";
+        key_file: Option<PathBuf> = "key_file" (one(Shape::Path), "")
+            "PEM file of its key.";
+        min_version: TlsVersion = "min_version" (one(Shape::OneOf(TlsVersion::WORDS)), "1.2")
+            "The oldest version that is spoken.";
+        client_ca_file: Option<PathBuf> = "client_ca_file" (one(Shape::Path), "")
+            "PEM file of the authorities that clients' certificates are verified against. Empty: clients are not asked for one.";
+        client_certificate: ClientCertificate = "client_certificate" (one(Shape::OneOf(ClientCertificate::WORDS)), "required")
+            "With client_ca_file, whether a client without a certificate is refused. One that does not hold is refused in any case.";
+        handshake_timeout_ms: u64 = "handshake_timeout" (duration(100, 5 * MINUTE), "10s")
+            "Time for a handshake.";
     }
     tcp: Tcp = "Sockets." {
         congestion: Option<String> = "congestion" (one(Shape::Congestion), "")

@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
 use super::shape::Shape;
 use super::url::{NameError, OriginUrl};
 use super::words::{format_duration, format_size};
@@ -139,8 +141,10 @@ pub enum Value {
     Millis(u64),
     /// See [`Shape::OneOf`].
     Word(&'static str),
-    /// See [`Shape::Address`] and [`Shape::Server`].
+    /// See [`Shape::Address`], [`Shape::Door`] and [`Shape::Server`].
     Address(SocketAddr),
+    /// See [`Shape::Network`].
+    Network(IpNet),
     /// See [`Shape::Url`] and [`Shape::UrlOrNone`].
     Url(Option<OriginUrl>),
     /// See [`Shape::Host`], [`Shape::Domain`], [`Shape::Name`].
@@ -275,6 +279,7 @@ impl fmt::Display for Value {
             Self::Millis(ms) => write!(f, "\"{}\"", format_duration(*ms)),
             Self::Word(word) => write!(f, "\"{word}\""),
             Self::Address(address) => write!(f, "\"{address}\""),
+            Self::Network(network) => write!(f, "\"{network}\""),
             Self::Url(url) => {
                 let text = url.as_ref().map_or(String::new(), OriginUrl::to_string);
                 write!(f, "\"{text}\"")

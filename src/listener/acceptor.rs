@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::io::listen::{AcceptError, Listener, ReserveFd};
 use crate::metrics::{Counter, Refusal};
 use crate::s3::{ErrorCode, write_xml};
-use crate::shard::message::Accepted;
+use crate::shard::message::{Accepted, DoorKind};
 use crate::shard::{World, hand_over};
 
 /// Pause when descriptors have run out.
@@ -23,7 +23,7 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 const SINK_READS_MAX: usize = 16;
 
 /// Accepts until the listener is shut down.
-pub fn run(listener: &Listener, world: &Arc<World>) {
+pub fn run(listener: &Listener, door: DoorKind, world: &Arc<World>) {
     let mut reserve = ReserveFd::new();
     loop {
         match listener.accept() {
@@ -32,6 +32,7 @@ pub fn run(listener: &Listener, world: &Arc<World>) {
                 Accepted {
                     fd,
                     peer,
+                    door,
                     over_limit: false,
                 },
             ),
@@ -43,7 +44,7 @@ pub fn run(listener: &Listener, world: &Arc<World>) {
                 tracing::warn!(%error, "no descriptor for a new connection: raise the limit (ulimit -n, LimitNOFILE=)");
                 reserve.release();
                 if let Ok((fd, _)) = listener.accept() {
-                    refuse(world, fd, Refusal::Descriptors);
+                    refuse(world, (fd, door), Refusal::Descriptors);
                 }
                 reserve.retake();
                 std::thread::park_timeout(BACK_OFF);
@@ -60,7 +61,7 @@ fn admit(world: &Arc<World>, mut accepted: Accepted) {
     let total: usize = counts.clone().sum();
     let most = world.policy.connections_max;
     if total >= most + most / 8 + 16 {
-        return refuse(world, accepted.fd, Refusal::Connections);
+        return refuse(world, (accepted.fd, accepted.door), Refusal::Connections);
     }
     // A little over the limit there is time to tell the client properly, on a shard.
     accepted.over_limit = total >= most;
@@ -74,16 +75,21 @@ fn admit(world: &Arc<World>, mut accepted: Accepted) {
         world.shards[fewest]
             .connections
             .fetch_sub(1, Ordering::Relaxed);
-        refuse(world, back.fd, Refusal::Connections);
+        refuse(world, (back.fd, back.door), Refusal::Connections);
     }
 }
 
-/// 503 `SlowDown`, which every SDK answers by trying again later.
-fn refuse(world: &World, fd: OwnedFd, reason: Refusal) {
+/// 503 `SlowDown`, which every SDK answers by trying again later; in plain HTTP.
+fn refuse(world: &World, (fd, door): (OwnedFd, DoorKind), reason: Refusal) {
     world
         .registry
         .global()
         .count(Counter::ConnectionsRefused(reason));
+    match door {
+        DoorKind::Http => {}
+        // There is no session to say it in.
+        DoorKind::Tls => return,
+    }
     let mut body = Vec::new();
     write_xml(&mut body, ErrorCode::SlowDown, None, "", "0000000000000000");
     let head = format!(

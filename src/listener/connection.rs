@@ -9,12 +9,14 @@ use crate::base::clock;
 use crate::io::watchdog::OnExpiry;
 use crate::io::{Socket, spawn};
 use crate::metrics::{Close, Counter, Gauge, Malformed, Refusal};
-use crate::request::client::{Client, Gone};
+use crate::request::client::Gone;
 use crate::request::failure::Failure;
 use crate::request::receive::{self, Received};
 use crate::request::{self, Connection, End};
 use crate::shard::Shard;
 use crate::shard::message::Accepted;
+
+use super::arrive::{self, NotServed};
 
 /// Bytes and time spent on taking out what a client still sends after its last answer, so that the close does not reset that answer away.
 const LINGER_BYTES: usize = 1 << 20;
@@ -25,15 +27,21 @@ pub fn start(shard: Rc<Shard>, accepted: Accepted) {
     spawn(async move {
         shard.metrics().count(Counter::ConnectionsAccepted);
         shard.metrics().gauge_add(Gauge::ConnectionsOpen, 1);
-        let why = match Socket::from_fd(accepted.fd, &shard.watchdog) {
-            Ok(socket) => {
-                let mut connection = Connection::new(Client::new(socket, accepted.peer, &shard));
-                serve(&shard, &mut connection, accepted.over_limit).await
+        let over_limit = accepted.over_limit;
+        let why = match arrive::client(&shard, accepted).await {
+            Ok(client) => {
+                let mut connection = Connection::new(client);
+                let why = serve(&shard, &mut connection, over_limit).await;
+                // What is not whole must not end as if it were.
+                if !matches!(
+                    why,
+                    Close::ResponseCut | Close::SlowClient | Close::ClientGone
+                ) {
+                    connection.client.end();
+                }
+                why
             }
-            Err(error) => {
-                tracing::debug!(%error, "a connection was gone before it was served");
-                Close::Error
-            }
+            Err(NotServed(why)) => why,
         };
         shard.metrics().count(Counter::ConnectionsClosed(why));
         shard.metrics().gauge_add(Gauge::ConnectionsOpen, -1);
@@ -54,7 +62,7 @@ async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool)
             &Failure::slow_down("too many connections"),
         )
         .await;
-        linger(connection).await;
+        farewell(connection).await;
         return Close::Client;
     }
     loop {
@@ -73,19 +81,26 @@ async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool)
             }
             Received::HeadTimeout => {
                 request::refuse(shard, connection, &Failure::head_timeout()).await;
-                linger(connection).await;
+                farewell(connection).await;
                 return Close::HeadTimeout;
+            }
+            Received::Tls => {
+                shard
+                    .metrics()
+                    .count(Counter::RequestsMalformed(Malformed::Tls));
+                linger(&connection.client.socket).await;
+                return Close::Malformed;
             }
             Received::Refused(error) => {
                 request::refuse_head(shard, connection, &error).await;
-                linger(connection).await;
+                farewell(connection).await;
                 return Close::Malformed;
             }
         }
         match request::serve(shard, connection).await {
             End::KeepAlive => {}
             End::Close => {
-                linger(connection).await;
+                farewell(connection).await;
                 return Close::Client;
             }
             End::Cut => {
@@ -101,9 +116,13 @@ async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool)
     }
 }
 
+async fn farewell(connection: &mut Connection) {
+    connection.client.end();
+    linger(&connection.client.socket).await;
+}
+
 /// Ends our side and takes out, within bounds, what the client still sends.
-async fn linger(connection: &mut Connection) {
-    let socket = &connection.client.socket;
+pub(super) async fn linger(socket: &Socket) {
     socket.shutdown_send();
     socket.arm(clock::now_ms() + LINGER_MS, OnExpiry::Cut);
     let mut sink = [0u8; 4096];

@@ -3,4 +3,6 @@
 //! Called by `server`.
 
 pub mod acceptor;
+pub mod arrive;
 pub mod connection;
+pub mod proxy_header;

@@ -11,6 +11,7 @@ mod asked;
 mod body;
 pub mod chain;
 pub mod client;
+mod client_tls;
 mod deliver;
 pub mod failure;
 mod forward;

@@ -22,13 +22,13 @@ use crate::cache::stamps::Stamps;
 use crate::config::{
     AccessLog as AccessLogSetting, HugePages, Level, Loaded, OriginUrl, Rules, Scheme, Settings,
 };
-use crate::io::listen::Listener;
 use crate::io::probe;
 use crate::listener::acceptor;
 use crate::metrics::{Gauge, Registry};
 use crate::ram::selftest;
 use crate::request::chain::NAME_PREFIX;
 use crate::s3::{CustomOrigin, OriginMap, OriginMapConfig, SingleOrigin};
+use crate::shard::doors::Doors;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::staging::Share;
 use crate::shard::{Routes, ShardShared, World};
@@ -37,7 +37,9 @@ use crate::upstream::{
     AddressRule, BreakerConfig, Endpoint, Origin, Outages, TlsConfig, TlsRoots, UpstreamConfig,
 };
 
+use super::certificates::Certificates;
 use super::disk::DiskThreads;
+use super::doors::{self, Door};
 use super::limits::{self, Limits};
 use super::reload::Reloader;
 use super::threads::{self, Seat};
@@ -220,26 +222,11 @@ fn upstream_config(
     }
 }
 
-fn bind(settings: &Settings) -> Result<(Vec<Arc<Listener>>, TcpListener), ServerError> {
-    let congestion = settings.tcp.congestion.as_deref().unwrap_or_default();
-    let mut doors = Vec::new();
-    for &address in &settings.listener.http {
-        let door = Listener::bind(address, settings.listener.backlog, congestion);
-        doors.push(Arc::new(
-            door.map_err(|source| ServerError::Bind { address, source })?,
-        ));
-    }
-    let address = settings.admin.listen;
-    let admin =
-        TcpListener::bind(address).map_err(|source| ServerError::Bind { address, source })?;
-    Ok((doors, admin))
-}
-
 fn world(
     settings: &Settings,
     limits: &Limits,
     by_reference: bool,
-    registry: &Arc<Registry>,
+    (registry, doors): (&Arc<Registry>, Doors),
 ) -> Result<(Arc<World>, Vec<Partition>), ServerError> {
     let stamps = Arc::<Stamps>::default();
     let mut partitions = Vec::new();
@@ -273,6 +260,7 @@ fn world(
         policy: limits::policy(settings, by_reference),
         rules: Arc::new(Rules::of(settings, 1)),
         routes: routes(settings)?,
+        doors,
         name: name()?,
         draining: AtomicBool::new(false),
     };
@@ -292,20 +280,21 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
             .clone()
             .map_or(TlsRoots::System, TlsRoots::File),
     )?;
-    let (doors, admin_listener) = bind(settings)?;
     let registry = Registry::new(limits.cores.len());
-    let (world, partitions) = world(settings, &limits, by_reference, &registry)?;
+    let (entry, certificates) = doors::entry(settings, &registry)?;
+    let (doors, admin_listener) = doors::bind(settings)?;
+    let (world, partitions) = world(settings, &limits, by_reference, (&registry, entry))?;
     note_start(&registry, &limits, &world);
     let (log, shard_logs) = start_access_log(settings, &registry)?;
     let outages = outages(settings);
     let readiness = Arc::new(Readiness::new(Arc::clone(&outages)));
     let contact = Contact::of(&admin_listener);
     let desk = (admin_listener, contact.run.clone());
-    let (names, events) = start_control(loaded, &world, &readiness, desk)?;
+    let (names, events) = start_control(loaded, &world, &readiness, desk, certificates)?;
     let named = world.routes.single.iter().chain(&world.routes.custom);
     let named = named.flat_map(|origin| std::iter::once(&origin.first).chain(&origin.fallbacks));
     let named = named.map(Arc::clone).collect();
-    let mut own: Vec<_> = doors.iter().map(|door| door.address()).collect();
+    let mut own: Vec<_> = doors.iter().map(|door| door.listener.address()).collect();
     own.push(settings.admin.listen);
     let allow = guard::address_rule(own, named);
     let mut disk = DiskThreads::open(settings, &limits, contact.text())?;
@@ -329,7 +318,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     readiness.set(State::Ready);
     let addresses: Vec<String> = doors
         .iter()
-        .map(|door| door.address().to_string())
+        .map(|door| door.listener.address().to_string())
         .collect();
     tracing::info!(
         doors = addresses.join(","),
@@ -406,6 +395,7 @@ fn start_control(
     world: &Arc<World>,
     readiness: &Arc<Readiness>,
     (listener, run): (TcpListener, String),
+    certificates: Option<Certificates>,
 ) -> Result<Control, ServerError> {
     let heartbeats = world
         .shards
@@ -441,6 +431,7 @@ fn start_control(
         names: names_end,
         registry,
         events,
+        certificates,
         reloader: Reloader {
             started: Arc::clone(loaded),
             world: Arc::clone(world),
@@ -518,11 +509,11 @@ impl Seats<'_> {
     }
 }
 
-fn open(door: &Arc<Listener>, world: &Arc<World>) -> Result<(), ServerError> {
-    let (door, world) = (Arc::clone(door), Arc::clone(world));
+fn open(door: &Door, world: &Arc<World>) -> Result<(), ServerError> {
+    let (listener, kind, world) = (Arc::clone(&door.listener), door.kind, Arc::clone(world));
     let thread = std::thread::Builder::new().name("acceptor".to_owned());
     thread
-        .spawn(move || acceptor::run(&door, &world))
+        .spawn(move || acceptor::run(&listener, kind, &world))
         .map_err(resource("no thread for a door"))?;
     Ok(())
 }

@@ -18,6 +18,7 @@ use crate::shard::message::Message;
 use crate::upstream::dns::Resolver;
 
 use super::Event;
+use super::certificates::Certificates;
 use super::reload::Reloader;
 
 /// What the control thread is given.
@@ -30,6 +31,7 @@ pub(super) struct Desk {
     pub(super) registry: Arc<Registry>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) reloader: Reloader,
+    pub(super) certificates: Option<Certificates>,
 }
 
 /// Runs until the process ends.
@@ -43,8 +45,11 @@ pub(super) fn run(desk: Desk) -> std::io::Result<()> {
             signal(SignalKind::interrupt())?,
         ];
         let reopen = signal(SignalKind::hangup())?;
-        let reload = Arc::new(Notify::new());
-        tokio::spawn(desk.reloader.run(Arc::clone(&reload)));
+        let reload = [(); 2].map(|()| Arc::new(Notify::new()));
+        tokio::spawn(desk.reloader.run(Arc::clone(&reload[0])));
+        if let Some(certificates) = desk.certificates {
+            tokio::spawn(certificates.run(Arc::clone(&reload[1])));
+        }
         tokio::spawn(signals(stop, reopen, desk.events, reload));
         let world = desk.world;
         let resolving = desk
@@ -86,14 +91,14 @@ async fn signals(
     [mut terminate, mut interrupt]: [Signal; 2],
     mut hangup: Signal,
     events: mpsc::Sender<Event>,
-    reload: Arc<Notify>,
+    reload: [Arc<Notify>; 2],
 ) {
     loop {
         let event = tokio::select! {
             _ = terminate.recv() => Event::Stop,
             _ = interrupt.recv() => Event::Stop,
             _ = hangup.recv() => {
-                reload.notify_one();
+                reload.iter().for_each(|reload| reload.notify_one());
                 Event::Reopen
             }
         };

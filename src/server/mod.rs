@@ -4,8 +4,10 @@
 //! fail does so before the first client is taken.
 
 mod boot;
+mod certificates;
 mod control;
 mod disk;
+mod doors;
 mod events;
 mod guard;
 pub mod limits;
@@ -55,6 +57,9 @@ pub enum ServerError {
     /// Roots of trust.
     #[error("TLS to origins cannot be set up: {0}")]
     Tls(#[from] crate::upstream::TlsSetupError),
+    /// What the TLS doors show.
+    #[error("the TLS doors cannot be opened: {0}")]
+    TlsDoor(#[from] crate::tls::door::DoorError),
     /// Hosts and origins.
     #[error("the origins cannot be used: {0}")]
     Routes(#[from] crate::s3::OriginMapError),
@@ -115,7 +120,7 @@ pub fn run(loaded: Loaded) -> Result<(), ServerError> {
 pub(crate) struct Running {
     world: Arc<World>,
     readiness: Arc<Readiness>,
-    doors: Vec<Arc<crate::io::listen::Listener>>,
+    doors: Vec<doors::Door>,
     events: mpsc::Receiver<Event>,
     log: AccessLog,
 }
@@ -128,7 +133,10 @@ fn drain(running: Running, drain_ms: u64) -> Result<(), ServerError> {
     wait_until(clock::now_ms() + (drain_ms / 10).min(NOTICE_MS_MAX), || {
         false
     });
-    running.doors.iter().for_each(|door| door.shutdown());
+    running
+        .doors
+        .iter()
+        .for_each(|door| door.listener.shutdown());
     let busy = || {
         running
             .world

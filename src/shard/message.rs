@@ -23,6 +23,15 @@ use super::purge::Order;
 use super::staging::WriteNews;
 use super::uploads::UploadAnswer;
 
+/// What is spoken at a door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DoorKind {
+    /// Plain HTTP.
+    Http,
+    /// HTTP inside TLS, which ends here.
+    Tls,
+}
+
 /// A client's connection on its way from an acceptor to its shard.
 #[derive(Debug)]
 pub struct Accepted {
@@ -30,6 +39,8 @@ pub struct Accepted {
     pub fd: OwnedFd,
     /// The client.
     pub peer: SocketAddr,
+    /// The door it came by.
+    pub door: DoorKind,
     /// It is one too many: told so, and closed.
     pub over_limit: bool,
 }

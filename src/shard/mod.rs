@@ -6,6 +6,7 @@
 pub mod asks;
 pub mod disk;
 mod dispatch;
+pub mod doors;
 pub mod mailbox;
 pub mod message;
 mod peers;
@@ -42,9 +43,11 @@ use crate::io::lend::Lender;
 use crate::io::watchdog::Watchdog;
 use crate::metrics::{Counter, Registry, ShardMetrics};
 use crate::s3::{ObjectKeyRef, OriginMap};
+use crate::tls::TlsScratch;
 use crate::upstream::{Origin, Upstream};
 
 use asks::{Asks, Ticket};
+use doors::Doors;
 use mailbox::Mailbox;
 use message::{Accepted, Answer, Message};
 use waits::Waits;
@@ -129,6 +132,8 @@ pub struct World {
     pub rules: Arc<Rules>,
     /// Hosts to origins.
     pub routes: Routes,
+    /// Who may come in.
+    pub doors: Doors,
     /// What this process calls itself to those it asks.
     pub name: Box<str>,
     /// Stop taking requests.
@@ -157,6 +162,10 @@ pub struct Shard {
     pub log: RefCell<ShardLog>,
     /// Readers that wait for fills.
     pub waits: Waits,
+    /// Where sessions with clients encrypt and decrypt.
+    pub tls_scratch: Rc<TlsScratch>,
+    /// TLS handshakes with clients under way.
+    pub handshakes: Cell<usize>,
     /// For request ids.
     pub prng: Prng,
     /// Lines of the access log or not.
@@ -216,6 +225,8 @@ impl Shard {
             logs: parts.logs,
             copies: Places::new(BODY_COPIES_MAX),
             waits: Waits::new(parts.id),
+            tls_scratch: Rc::default(),
+            handshakes: Cell::default(),
             prng: Prng::new(parts.seed),
             wall: Cell::new(Wall::read()),
             date: Cell::new((0, http_date(0))),

@@ -35,7 +35,6 @@ mod response;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod tls_session;
 mod wait;
 
 use std::cell::{Cell, RefCell};
@@ -45,6 +44,7 @@ use std::sync::Arc;
 
 use crate::base::prng::Prng;
 use crate::io::watchdog::Watchdog;
+use crate::tls::TlsScratch;
 
 pub use breaker::{BreakerConfig, Claim, Phase};
 pub use config::{AddressRule, NoEvents, UpstreamConfig, UpstreamEvents};
@@ -56,14 +56,13 @@ pub use fallback::{Origin, Query};
 pub use heads::{FinalHead, HeadRead};
 pub use outages::{Admitted, Health, Outages, is_outage};
 pub use response::{DetachedResponse, Response};
-pub use tls::{TlsConfig, TlsError, TlsRoots, TlsSetupError};
+pub use tls::{TlsConfig, TlsRoots, TlsSetupError};
 
 use addresses::RestPolicy;
 use hedge::InFlight;
 use names::Names;
 use permits::Permits;
 use pool::IdlePool;
-use tls_session::TlsScratch;
 
 /// Requests of one shard that may wait for one of `connections_max`.
 const WAITING_MAX: usize = 4096;

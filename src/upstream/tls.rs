@@ -1,7 +1,7 @@
 //! Whom this process trusts as an origin, and what a TLS failure means in words.
 //!
 //! `server` builds one [`TlsConfig`] at start (it reads files) and shares it with all shards, so that a session begun on one
-//! shard is resumed on another. Together with `tls_session` the only place that names the TLS crate. Invariant: a
+//! shard is resumed on another. Together with `crate::tls` the only place that names the TLS crate. Invariant: a
 //! certificate is always verified, against the system's roots or against the operator's file only.
 
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore};
 
-use super::tls_session::TlsSession;
+use crate::tls::{ClientSession, TlsError};
 
 /// Server names whose sessions are remembered.
 const SESSIONS_MAX: usize = 1024;
@@ -58,45 +58,6 @@ pub enum TlsSetupError {
     Provider(#[source] rustls::Error),
 }
 
-/// What is wrong with a TLS session.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum TlsError {
-    /// The name to verify is neither a DNS name nor an address.
-    #[error("{name} is no name that a certificate can have")]
-    ServerName {
-        /// The name.
-        name: Box<str>,
-    },
-    /// A certificate, message or record was refused, by us or by the peer.
-    #[error("{0}{hint}", hint = hint(.0))]
-    Refused(#[source] rustls::Error),
-    /// The peer closed the connection in the handshake.
-    #[error("the peer closed the connection in the handshake (is this a TLS port?)")]
-    ClosedInHandshake,
-}
-
-/// What an operator can do about it, where the library's own words do not say.
-fn hint(error: &rustls::Error) -> &'static str {
-    match error {
-        rustls::Error::InvalidCertificate(certificate) => certificate_hint(certificate),
-        rustls::Error::InvalidMessage(_) => " (does a TLS server answer there?)",
-        _ => "",
-    }
-}
-
-fn certificate_hint(error: &CertificateError) -> &'static str {
-    match error {
-        CertificateError::UnknownIssuer => {
-            " (name the authority's certificate with upstream.ca_file)"
-        }
-        // rustls' verifier reports webpki's CaUsedAsEndEntity so: `openssl req -x509` makes such certificates.
-        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            " (the server shows an authority's certificate as its own: make it with basicConstraints=CA:FALSE)"
-        }
-        _ => "",
-    }
-}
-
 /// How this process speaks TLS to origins: TLS 1.2 and 1.3, `http/1.1`, sessions resumed.
 #[derive(Debug)]
 pub struct TlsConfig {
@@ -127,12 +88,12 @@ impl TlsConfig {
     }
 
     /// A session with nothing sent yet.
-    pub(super) fn session(&self, server_name: &str) -> Result<TlsSession, TlsError> {
+    pub(super) fn session(&self, server_name: &str) -> Result<ClientSession, TlsError> {
         let name =
             ServerName::try_from(server_name.to_owned()).map_err(|_| TlsError::ServerName {
                 name: server_name.into(),
             })?;
-        TlsSession::new(Arc::clone(&self.client), name).map_err(TlsError::Refused)
+        ClientSession::to(Arc::clone(&self.client), name).map_err(TlsError::Refused)
     }
 }
 
