@@ -392,6 +392,8 @@ settings! {
             "Cores the shards are pinned to, in order: \"0,2-5\". Empty: the cores that the process may run on.";
         drain_ms: u64 = "drain" (duration(0, HOUR), "30s")
             "How long requests may go on after SIGTERM before their connections are cut.";
+        handover_ms: u64 = "handover" (duration(0, DAY), "10m")
+            "After a hand-over (SIGUSR2) another process takes what comes, and this one ends what it has begun: how long that may take. Clients that ask nothing are let go after `server.drain`. Until it has ended the new process does without the cache directory.";
     }
     listener: Listener = "The doors that clients come to." {
         http: Vec<SocketAddr> = "http" (Kind::List(Shape::Address, 1, 64), "127.0.0.1:8080", "--listen")

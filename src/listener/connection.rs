@@ -66,7 +66,11 @@ async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool)
         return Close::Client;
     }
     loop {
-        if shard.world.draining.load(Ordering::Relaxed) && connection.input.is_empty() {
+        let world = &shard.world;
+        if world.draining.load(Ordering::Relaxed)
+            && connection.input.is_empty()
+            && !world.leaving.load(Ordering::Relaxed)
+        {
             return Close::Drain;
         }
         match receive::head(shard, connection).await {

@@ -120,6 +120,8 @@ table! {
             "Client connections refused without being served: the connection limit is reached, no descriptor was left, the client is in no network that the door is for, or a balancer's PROXY header is missing or malformed.";
         TlsHandshakes(result: TlsHandshake), Counter, "millrace_tls_handshakes_total",
             "TLS handshakes with clients, by what came of them: full and resumed are sessions, the rest failed.";
+        HandoversFailed, Counter, "millrace_handovers_failed_total",
+            "Times that a new process was to take over and did not come up.";
         TlsReloads(result: ReloadResult), Counter, "millrace_tls_reloads_total",
             "Times that the files of the TLS door were read again because they had changed or on SIGHUP, by what came of it.";
         ConnectionsClosed(reason: Close), Counter, "millrace_connections_closed_total",

@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
+use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
 use crate::access_log::{AccessLog, ShardLog, Target};
@@ -29,6 +30,7 @@ use crate::ram::selftest;
 use crate::request::chain::NAME_PREFIX;
 use crate::s3::{CustomOrigin, OriginMap, OriginMapConfig, SingleOrigin};
 use crate::shard::doors::Doors;
+use crate::shard::doubt::Doubt;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::staging::Share;
 use crate::shard::{Routes, ShardShared, World};
@@ -39,7 +41,7 @@ use crate::upstream::{
 
 use super::certificates::Certificates;
 use super::disk::DiskThreads;
-use super::doors::{self, Door};
+use super::doors::{self, Door, Inheritance};
 use super::limits::{self, Limits};
 use super::reload::Reloader;
 use super::threads::{self, Seat};
@@ -69,7 +71,7 @@ pub(super) fn start_log(level: Level) {
     }));
 }
 
-fn resource(what: &'static str) -> impl Fn(std::io::Error) -> ServerError {
+pub(super) fn resource(what: &'static str) -> impl Fn(std::io::Error) -> ServerError {
     move |source| ServerError::Resource { what, source }
 }
 
@@ -263,6 +265,8 @@ fn world(
         doors,
         name: name()?,
         draining: AtomicBool::new(false),
+        leaving: AtomicBool::new(false),
+        doubt: Doubt::default(),
     };
     Ok((Arc::new(world), partitions))
 }
@@ -270,6 +274,8 @@ fn world(
 /// Brings everything up; returns when the doors are open.
 pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let settings = &loaded.settings;
+    let begun_ms = clock::now_ms() as i64;
+    let inheritance = Inheritance::take()?;
     probe_kernel(settings)?;
     let by_reference = proves_by_reference();
     let limits = Limits::derive(settings, &usable_cores())?;
@@ -281,8 +287,14 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
             .map_or(TlsRoots::System, TlsRoots::File),
     )?;
     let registry = Registry::new(limits.cores.len());
-    let (entry, certificates) = doors::entry(settings, &registry)?;
-    let (doors, admin_listener) = doors::bind(settings)?;
+    let doors::Bound {
+        doors,
+        admin: admin_listener,
+        predecessor,
+    } = doors::bind(settings, inheritance)?;
+    let (entry, certificates) = doors::entry(settings, &doors, &registry)?;
+    let admin = admin_listener.try_clone();
+    let admin = admin.map_err(resource("no descriptor for the admin address"))?;
     let (world, partitions) = world(settings, &limits, by_reference, (&registry, entry))?;
     note_start(&registry, &limits, &world);
     let (log, shard_logs) = start_access_log(settings, &registry)?;
@@ -290,7 +302,8 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let readiness = Arc::new(Readiness::new(Arc::clone(&outages)));
     let contact = Contact::of(&admin_listener);
     let desk = (admin_listener, contact.run.clone());
-    let (names, events) = start_control(loaded, &world, &readiness, desk, certificates)?;
+    let control = start_control(loaded, &world, &readiness, desk, certificates)?;
+    let names = control.names;
     let named = world.routes.single.iter().chain(&world.routes.custom);
     let named = named.flat_map(|origin| std::iter::once(&origin.first).chain(&origin.fallbacks));
     let named = named.map(Arc::clone).collect();
@@ -309,11 +322,24 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
         allow: &allow,
     };
     seats.start(partitions, shard_logs)?;
-    if let Some(disk) = &mut disk {
-        disk.start(&world)?;
-    }
-    for door in &doors {
-        open(door, &world)?;
+    let took_over = predecessor.is_some();
+    match predecessor {
+        None => {
+            if let Some(disk) = &mut disk {
+                disk.start(&world, None)?;
+            }
+            open_all(&doors, &world)?;
+        }
+        Some(mut predecessor) => {
+            let lost = resource("the process that hands over is lost");
+            world.doubt.all();
+            predecessor.ready().map_err(&lost)?;
+            open_all(&doors, &world)?;
+            let gone = predecessor.open(&world, begun_ms).map_err(&lost)?;
+            if let Some(disk) = &mut disk {
+                disk.start(&world, Some(gone))?;
+            }
+        }
     }
     readiness.set(State::Ready);
     let addresses: Vec<String> = doors
@@ -324,13 +350,17 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
         doors = addresses.join(","),
         shards = limits.cores.len(),
         slab_bytes = limits.slab_bytes,
+        took_over,
         "ready"
     );
     Ok(Running {
         world,
         readiness,
         doors,
-        events,
+        admin: admin.into(),
+        admin_leaves: control.admin_leaves,
+        events: control.events,
+        events_end: control.events_end,
         log,
     })
 }
@@ -385,10 +415,13 @@ impl Contact {
     }
 }
 
-type Control = (
-    tokio::sync::mpsc::Sender<Box<str>>,
-    mpsc::Receiver<super::Event>,
-);
+/// The ways to the control thread.
+struct Control {
+    names: tokio::sync::mpsc::Sender<Box<str>>,
+    events: mpsc::Sender<super::Event>,
+    events_end: mpsc::Receiver<super::Event>,
+    admin_leaves: Arc<Notify>,
+}
 
 fn start_control(
     loaded: &Arc<Loaded>,
@@ -423,6 +456,7 @@ fn start_control(
     });
     let (names, names_end) = tokio::sync::mpsc::channel(NAMES_MAX);
     let (events, events_end) = mpsc::channel();
+    let admin_leaves = Arc::new(Notify::new());
     let desk = control::Desk {
         world: Arc::clone(world),
         admin: Arc::new(admin),
@@ -430,7 +464,8 @@ fn start_control(
         resolver,
         names: names_end,
         registry,
-        events,
+        events: events.clone(),
+        admin_leaves: Arc::clone(&admin_leaves),
         certificates,
         reloader: Reloader {
             started: Arc::clone(loaded),
@@ -448,7 +483,12 @@ fn start_control(
         .name("control".to_owned())
         .spawn(body)
         .map_err(resource("no thread for control"))?;
-    Ok((names, events_end))
+    Ok(Control {
+        names,
+        events,
+        events_end,
+        admin_leaves,
+    })
 }
 
 struct Seats<'a> {
@@ -507,6 +547,10 @@ impl Seats<'_> {
             Err(ServerError::ShardsNotUp { waited_ms })
         }
     }
+}
+
+fn open_all(doors: &[Door], world: &Arc<World>) -> Result<(), ServerError> {
+    doors.iter().try_for_each(|door| open(door, world))
 }
 
 fn open(door: &Door, world: &Arc<World>) -> Result<(), ServerError> {

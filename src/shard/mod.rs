@@ -7,6 +7,7 @@ pub mod asks;
 pub mod disk;
 mod dispatch;
 pub mod doors;
+pub mod doubt;
 pub mod mailbox;
 pub mod message;
 mod peers;
@@ -48,6 +49,7 @@ use crate::upstream::{Origin, Upstream};
 
 use asks::{Asks, Ticket};
 use doors::Doors;
+use doubt::Doubt;
 use mailbox::Mailbox;
 use message::{Accepted, Answer, Message};
 use waits::Waits;
@@ -138,6 +140,10 @@ pub struct World {
     pub name: Box<str>,
     /// Stop taking requests.
     pub draining: AtomicBool,
+    /// The same, but another process takes new connections: a client that is between two requests is told with its next answer.
+    pub leaving: AtomicBool,
+    /// When the origin must be asked all the same.
+    pub doubt: Doubt,
 }
 
 /// A fetch whose response head has not been read yet, and who waits for it.
@@ -257,7 +263,11 @@ impl Shard {
     /// How the object of a head is treated.
     #[must_use]
     pub fn policy_of(&self, head: &Head) -> ObjectPolicy {
-        head.policy(&self.rules.borrow())
+        let policy = head.policy(&self.rules.borrow());
+        match self.world.doubt.is_about(head.confirmed_ms()) {
+            false => policy,
+            true => policy.asked(),
+        }
     }
 
     /// How an object is treated.

@@ -19,9 +19,23 @@ pub struct Setup {
     doors: usize,
     origin: Option<String>,
     cache_dir: Option<PathBuf>,
+    program: Option<PathBuf>,
+    prepare: Option<Box<dyn FnOnce(&mut Command)>>,
 }
 
 impl Setup {
+    /// Another path to the program.
+    pub fn program(mut self, path: &std::path::Path) -> Setup {
+        self.program = Some(path.to_owned());
+        self
+    }
+
+    /// What else is done to the command.
+    pub fn prepare(mut self, prepare: impl FnOnce(&mut Command) + 'static) -> Setup {
+        self.prepare = Some(Box::new(prepare));
+        self
+    }
+
     /// The origin as a URL, where `http` and the address alone do not say it.
     pub fn origin(mut self, url: &str) -> Setup {
         self.origin = Some(url.to_owned());
@@ -69,7 +83,7 @@ impl Setup {
         let doors: Vec<SocketAddr> = (0..self.doors).map(|_| free_address()).collect();
         let admin = free_address();
         let folder = Scratch::new();
-        let mut command = command();
+        let mut command = command_of(self.program.clone().unwrap_or_else(binary));
         command.arg("serve").args([
             "--origin",
             &self
@@ -102,6 +116,9 @@ impl Setup {
             .stdin(Stdio::null())
             .stderr(output.try_clone().expect("a second handle"))
             .stdout(output);
+        if let Some(prepare) = self.prepare {
+            prepare(&mut command);
+        }
         let child = command.spawn().expect("millrace starts");
         let mut server = Millrace {
             door: doors[0],
@@ -118,14 +135,18 @@ impl Setup {
 }
 
 /// The program under test: the one that was built with the tests, unless MILLRACE_BIN names another.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("MILLRACE_BIN")
         .map_or_else(|| env!("CARGO_BIN_EXE_millrace").into(), PathBuf::from)
 }
 
 /// `millrace` with an environment that no setting of the caller's leaks into.
 pub fn command() -> Command {
-    let mut command = Command::new(binary());
+    command_of(binary())
+}
+
+fn command_of(program: PathBuf) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MILLRACE_") {
             command.env_remove(name);
@@ -158,6 +179,8 @@ impl Millrace {
             doors: 1,
             origin: None,
             cache_dir: None,
+            program: None,
+            prepare: None,
         }
     }
 
