@@ -20,6 +20,7 @@ pub struct Setup {
     origin: Option<String>,
     cache_dir: Option<PathBuf>,
     program: Option<PathBuf>,
+    admin: Option<SocketAddr>,
     prepare: Option<Box<dyn FnOnce(&mut Command)>>,
 }
 
@@ -27,6 +28,12 @@ impl Setup {
     /// Another path to the program.
     pub fn program(mut self, path: &std::path::Path) -> Setup {
         self.program = Some(path.to_owned());
+        self
+    }
+
+    /// An admin address that the test knows.
+    pub fn admin(mut self, address: SocketAddr) -> Setup {
+        self.admin = Some(address);
         self
     }
 
@@ -81,7 +88,7 @@ impl Setup {
     #[track_caller]
     pub fn start(self, origin: SocketAddr) -> Millrace {
         let doors: Vec<SocketAddr> = (0..self.doors).map(|_| free_address()).collect();
-        let admin = free_address();
+        let admin = self.admin.unwrap_or_else(free_address);
         let folder = Scratch::new();
         let mut command = command_of(self.program.clone().unwrap_or_else(binary));
         command.arg("serve").args([
@@ -110,15 +117,15 @@ impl Setup {
             command.arg("--config").arg(&file);
         }
         command.args(&self.arguments);
+        if let Some(prepare) = self.prepare {
+            prepare(&mut command);
+        }
         let standard_error = folder.path.join("stderr");
         let output = std::fs::File::create(&standard_error).expect("a file for stderr");
         command
             .stdin(Stdio::null())
             .stderr(output.try_clone().expect("a second handle"))
             .stdout(output);
-        if let Some(prepare) = self.prepare {
-            prepare(&mut command);
-        }
         let child = command.spawn().expect("millrace starts");
         let mut server = Millrace {
             door: doors[0],
@@ -180,6 +187,7 @@ impl Millrace {
             origin: None,
             cache_dir: None,
             program: None,
+            admin: None,
             prepare: None,
         }
     }
