@@ -30,6 +30,7 @@ pub(super) fn contradictions(settings: &Settings, layers: &Layers) -> Vec<Config
     check.loops();
     check.amounts();
     check.rules();
+    check.hosts();
     check.errors
 }
 
@@ -76,6 +77,7 @@ impl Check<'_> {
     fn lists(&mut self) {
         let layers = self.layers;
         let tables = layers.origins.iter().chain(&layers.rules);
+        let tables = tables.chain(&layers.hosts);
         let tables = tables.flat_map(|table| &table.slots);
         for slot in layers
             .slots
@@ -299,6 +301,18 @@ impl Check<'_> {
             let slot = table.slot("tiers");
             if rule.tiers.as_deref() == Some(&[Tier::Disk]) && !slot.broken {
                 self.refuse_at(slot.place.clone(), Contradiction::DiskWithoutRam);
+            }
+        }
+    }
+
+    fn hosts(&mut self) {
+        let (layers, settings) = (self.layers, self.settings);
+        for (index, host) in settings.hosts.iter().enumerate() {
+            let mut earlier = settings.hosts[..index].iter();
+            let slot = layers.hosts[index].slot("name");
+            if earlier.any(|other| other.name == host.name) && !slot.broken {
+                let name = host.name.clone();
+                self.refuse_at(slot.place.clone(), Contradiction::MappedTwice { name });
             }
         }
     }

@@ -243,6 +243,8 @@ mod tests {
         assert_eq!(loaded_rules(&settings), 1);
         settings.origins.clear();
         settings.rules.clear();
+        assert_eq!(settings.hosts.len(), 1);
+        settings.hosts.clear();
         assert_eq!(settings, Settings::default());
     }
 

@@ -181,6 +181,12 @@ pub enum Contradiction {
         /// The door.
         door: SocketAddr,
     },
+    /// Two `[[host]]` of one name.
+    #[error("`host.name`: {name} is given twice")]
+    MappedTwice {
+        /// The name.
+        name: String,
+    },
     /// A TLS door without what it shows.
     #[error("`listener.tls` needs `tls.cert_file` and `tls.key_file`, and `{key}` is not set")]
     TlsDoorWithout {

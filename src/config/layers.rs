@@ -6,7 +6,7 @@
 
 use super::error::{ConfigError, Fault, Place};
 use super::load::Effective;
-use super::table::{Origin, Rule, Section, Setting, Settings, settings};
+use super::table::{Host, Origin, Rule, Section, Setting, Settings, settings};
 use super::value::{Value, ValueError};
 
 /// A value on its way up through the layers.
@@ -38,7 +38,7 @@ impl Slot {
     }
 }
 
-/// One `[[origin]]` or `[[rule]]`.
+/// One `[[origin]]`, `[[rule]]` or `[[host]]`.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     pub place: Place,
@@ -60,6 +60,7 @@ pub(super) struct Layers {
     pub slots: Vec<Slot>,
     pub origins: Vec<Table>,
     pub rules: Vec<Table>,
+    pub hosts: Vec<Table>,
     pub errors: Vec<ConfigError>,
     /// The file is not TOML: what it meant to say is unknown, so nothing is concluded from what it does not say.
     pub syntax_broken: bool,
@@ -71,6 +72,7 @@ impl Layers {
             slots: settings().map(Slot::new).collect(),
             origins: Vec::new(),
             rules: Vec::new(),
+            hosts: Vec::new(),
             errors: Vec::new(),
             syntax_broken: false,
         }
@@ -81,6 +83,7 @@ impl Layers {
         match section.name {
             "origin" => &mut self.origins,
             "rule" => &mut self.rules,
+            "host" => &mut self.hosts,
             name => panic!("{name} is no repeated section"),
         }
     }
@@ -135,10 +138,13 @@ impl Layers {
         let origins = origins.map(|values| Origin::take(&mut values.into_iter()));
         let rules = self.rules.iter().map(values);
         let rules = rules.map(|values| Rule::take(&mut values.into_iter()));
+        let hosts = self.hosts.iter().map(values);
+        let hosts = hosts.map(|values| Host::take(&mut values.into_iter()));
         Settings::take(
             &mut self.slots.iter().map(|slot| slot.value.clone()),
             origins.collect(),
             rules.collect(),
+            hosts.collect(),
         )
     }
 
@@ -153,7 +159,9 @@ impl Layers {
         let once = self.slots.into_iter().map(|slot| effective(slot, None));
         let origins = self.origins.into_iter().enumerate();
         let rules = self.rules.into_iter().enumerate();
-        let repeated = origins.chain(rules).flat_map(|(index, table)| {
+        let hosts = self.hosts.into_iter().enumerate();
+        let tables = origins.chain(rules).chain(hosts);
+        let repeated = tables.flat_map(|(index, table)| {
             let slots = table.slots.into_iter();
             slots.map(move |slot| effective(slot, Some(index)))
         });

@@ -28,8 +28,8 @@ pub use load::{Again, Effective, Flags, Loaded, Sources};
 pub use rules::{ObjectPolicy, Rules};
 pub use table::{
     Access, Admin, Cache, ClientCertificate, ClientControl, Compress, Disk, Expiry, Fill,
-    Freshness, HugePages, Level, Listener, Log, Origin, Ram, Routing, Rule, STRIPE_BYTES, Server,
-    Settings, Tcp, Tier, Tls, TlsVersion, Upstream, ZeroCopy,
+    Freshness, Host, HugePages, Level, Listener, Log, Origin, Ram, Routing, Rule, STRIPE_BYTES,
+    Server, Settings, Tcp, Tier, Tls, TlsVersion, Upstream, ZeroCopy,
 };
 pub use url::{OriginUrl, Scheme};
 pub use value::AccessLog;

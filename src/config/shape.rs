@@ -71,6 +71,10 @@ pub enum Shape {
     Host,
     /// A domain with its buckets below it.
     Domain,
+    /// A bucket.
+    Bucket,
+    /// The beginning of keys as it stands in a path, or nothing.
+    Prefix,
     /// Lower-case letters, digits and `-`: a name that we put into metrics and logs.
     Name,
     /// A congestion control algorithm of the kernel, or nothing.
@@ -103,7 +107,8 @@ impl Shape {
             Self::Url | Self::UrlOrNone => "URL",
             Self::Host => "host",
             Self::Domain => "domain",
-            Self::Name | Self::Congestion => "name",
+            Self::Bucket | Self::Name | Self::Congestion => "name",
+            Self::Prefix => "key",
             Self::Glob => "glob",
             Self::Cores => "core list",
             Self::Path => "path",
@@ -126,7 +131,8 @@ impl Shape {
             Self::Url | Self::UrlOrNone => "URL",
             Self::Host => "HOST",
             Self::Domain => "DOMAIN",
-            Self::Name | Self::Congestion => "NAME",
+            Self::Bucket | Self::Name | Self::Congestion => "NAME",
+            Self::Prefix => "KEY",
             Self::Glob => "GLOB",
             Self::Cores => "LIST",
             Self::Path | Self::AccessLog => "FILE",
@@ -169,6 +175,10 @@ impl Shape {
             Self::Url | Self::UrlOrNone => "a URL such as \"https://s3.example.com\"",
             Self::Host => "a host such as \"s3.example.com\" or \"127.0.0.1:9000\"",
             Self::Domain => "a domain such as \"s3.example.com\"",
+            Self::Bucket => "the name of a bucket",
+            Self::Prefix => {
+                "the beginning of a key such as \"site/\": letters, digits and \"-_.~!$&'()*,;=:@/\", no '/' in front, no '.' or '..' between slashes"
+            }
             Self::Name => "a name of 1 to 63 lower-case letters, digits and '-'",
             Self::Congestion => "the name of a congestion control such as \"cubic\"",
             Self::Glob => "a glob such as \"bucket/prefix/**\"",
@@ -232,6 +242,11 @@ impl Shape {
             Self::Url | Self::UrlOrNone => Ok(Value::Url(Some(parse_url(text)?))),
             Self::Host => Ok(Value::Text(parse_host(text)?)),
             Self::Domain => Ok(Value::Text(parse_domain(text)?)),
+            Self::Bucket if !text.is_empty() && is_in_path(text) && !text.contains('/') => {
+                Ok(Value::Text(text.to_owned()))
+            }
+            Self::Prefix if is_in_path(text) => Ok(Value::Text(text.to_owned())),
+            Self::Bucket | Self::Prefix => Err(self.malformed(text)),
             Self::Name if is_name(text) => Ok(Value::Text(text.to_owned())),
             Self::Name => Err(self.malformed(text)),
             Self::Congestion if text.is_empty() => Ok(Value::TextOrNone(None)),
@@ -383,6 +398,16 @@ fn is_name(text: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
+/// What stands in a path as it is, and means to all stores what it says (RFC 3986, section 3.3, without `+`).
+fn is_in_path(text: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~!$&'()*,;=:@/".contains(&byte);
+    let mut parts = text.split('/');
+    text.len() <= 512
+        && text.bytes().all(known)
+        && !text.starts_with('/')
+        && !parts.any(|part| matches!(part, "." | ".."))
+}
+
 /// The kernel's `TCP_CA_NAME_MAX` is 16 with its terminating zero.
 fn is_congestion(text: &str) -> bool {
     text.len() < 16
@@ -458,6 +483,20 @@ mod tests {
         for wrong in ["", "10.0.0.1/8", "10.0.0.0/33", "10.0.0/8", "localhost"] {
             assert_eq!(network(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_prefix_is_what_a_path_may_say() {
+        let is = |shape, wanted| text(shape, wanted).is_some();
+        for good in ["", "site/", "a/b.c", "index.html", "..a/b"] {
+            assert!(is(Shape::Prefix, good), "{good}");
+        }
+        for wrong in [
+            "/a", "a b", "a?b", "a#", "a%20", "a+b", "../a", "a/./b", "ä",
+        ] {
+            assert!(!is(Shape::Prefix, wrong), "{wrong}");
+        }
+        assert!(is(Shape::Bucket, "b.c-1") && !is(Shape::Bucket, "") && !is(Shape::Bucket, "a/b"));
     }
 
     #[test]

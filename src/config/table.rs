@@ -623,6 +623,18 @@ settings! {
         write_through: Option<bool> = "write_through" (one(Shape::Bool), Initial::Unset("true"))
             "As `cache.write_through`.";
     }
+    @repeated hosts: Host = "host" "A host of public objects: an unsigned GET or HEAD of `http://name/path` is served as `/bucket/prefix/path` of the endpoint, one copy with all other ways to that object. What is signed is refused (a signature covers the host), and so is what is no read; a query does not go along. May be given many times." {
+        name: String = "name" (one(Shape::Domain), Initial::Required("cdn.example.com"))
+            "The host, on any port.";
+        endpoint: String = "endpoint" (one(Shape::Host), Initial::Required("s3.eu-west-1.amazonaws.com"))
+            "The store's own host, by which requests lead to it path-style: an endpoint of Amazon S3, or one of `origin.hosts`, or, in single-origin mode, the origin's.";
+        bucket: String = "bucket" (one(Shape::Bucket), Initial::Required("public-objects"))
+            "The bucket.";
+        prefix: String = "prefix" (one(Shape::Prefix), Initial::Given(""))
+            "What every key begins with, such as \"site/\"; nothing outside it is reached.";
+        index: String = "index" (one(Shape::Prefix), Initial::Given(""))
+            "What is read where the path ends in a slash, such as \"index.html\". Empty: the key as it is.";
+    }
 }
 
 /// The section of this name.

@@ -18,6 +18,7 @@ mod forward;
 mod hit;
 mod interims;
 mod keep;
+mod mapped;
 mod opening;
 mod pass;
 mod read;
@@ -185,6 +186,10 @@ pub async fn refuse(shard: &Rc<Shard>, connection: &mut Connection, failure: &Fa
 pub async fn serve(shard: &Rc<Shard>, connection: &mut Connection) -> End {
     let input = std::mem::take(&mut connection.input);
     let (end, consumed, overread) = match parse_request(&input, &shard.policy().head_limits) {
+        Ok(Some(head)) if !shard.world.routes.hosts.is_empty() => {
+            let rest = &input[head.bytes..];
+            Box::pin(mapped::serve(shard, connection, &head, rest)).await
+        }
         Ok(Some(head)) => serve_head(shard, connection, &head, &input[head.bytes..]).await,
         Ok(None) => (End::Close, input.len(), Vec::new()),
         Err(error) => {

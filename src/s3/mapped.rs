@@ -108,7 +108,11 @@ impl MappedHost {
             return Err(MapRefusal::BadPath);
         }
         let names_folder = path.is_empty() || path.ends_with('/');
-        let index = if names_folder { self.index.as_str() } else { "" };
+        let index = if names_folder {
+            self.index.as_str()
+        } else {
+            ""
+        };
         if path.is_empty() && index.is_empty() {
             return Err(MapRefusal::NoObject);
         }
@@ -195,7 +199,9 @@ mod tests {
         let head = "GET /a%20b/c?v=1&acl HTTP/1.1\nHost: CDN.test\nRange: bytes=0-1\nX: y\n\n";
         assert_eq!(
             rewritten(&host, head).as_deref(),
-            Ok("GET /b/p/a%20b/c HTTP/1.1\r\nHost: store.test:9000\r\nRange: bytes=0-1\r\nX: y\r\n\r\n")
+            Ok(
+                "GET /b/p/a%20b/c HTTP/1.1\r\nHost: store.test:9000\r\nRange: bytes=0-1\r\nX: y\r\n\r\n"
+            )
         );
         let absolute = "HEAD http://cdn.test/x HTTP/1.1\nHost: cdn.test\n\n";
         let absolute = rewritten(&host, absolute).expect("a head");
@@ -237,24 +243,43 @@ mod tests {
         let host = host("", "");
         let refused = |head: &str| rewritten(&host, head).expect_err(head);
         for (line, why) in [
-            ("GET /a HTTP/1.1\nAuthorization: AWS4-HMAC-SHA256 x", MapRefusal::Signed),
-            ("GET /a HTTP/1.1\nAuthorization: Basic x", MapRefusal::Signed),
+            (
+                "GET /a HTTP/1.1\nAuthorization: AWS4-HMAC-SHA256 x",
+                MapRefusal::Signed,
+            ),
+            (
+                "GET /a HTTP/1.1\nAuthorization: Basic x",
+                MapRefusal::Signed,
+            ),
             ("GET /a?X-Amz-Signature=1 HTTP/1.1", MapRefusal::Signed),
             ("GET /a?x%2damz-signature=1 HTTP/1.1", MapRefusal::Signed),
             ("GET /a?Signature=1&Expires=2 HTTP/1.1", MapRefusal::Signed),
             ("PUT /a HTTP/1.1\nContent-Length: 0", MapRefusal::NotARead),
             ("DELETE /a HTTP/1.1", MapRefusal::NotARead),
-            ("POST /a?delete HTTP/1.1\nContent-Length: 0", MapRefusal::NotARead),
+            (
+                "POST /a?delete HTTP/1.1\nContent-Length: 0",
+                MapRefusal::NotARead,
+            ),
             ("GET /a HTTP/1.1\nContent-Length: 3", MapRefusal::NotARead),
         ] {
-            assert_eq!(refused(&format!("{line}\nHost: cdn.test\n\n")), why, "{line}");
+            assert_eq!(
+                refused(&format!("{line}\nHost: cdn.test\n\n")),
+                why,
+                "{line}"
+            );
         }
     }
 
     #[test]
     fn a_host_is_found_whatever_its_case_and_port() {
         let map = HostMap::new([("cdn.test".to_owned(), host("", ""))]);
-        for name in ["cdn.test", "CDN.Test", "cdn.test:80", "cdn.test:8080", "cdn.test."] {
+        for name in [
+            "cdn.test",
+            "CDN.Test",
+            "cdn.test:80",
+            "cdn.test:8080",
+            "cdn.test.",
+        ] {
             assert!(map.find(name).is_some(), "{name}");
         }
         for name in ["", "x.cdn.test", "cdn.test.evil", "test"] {

@@ -28,7 +28,7 @@ use crate::listener::acceptor;
 use crate::metrics::{Gauge, Registry};
 use crate::ram::selftest;
 use crate::request::chain::NAME_PREFIX;
-use crate::s3::{CustomOrigin, OriginMap, OriginMapConfig, SingleOrigin};
+use crate::s3::{CustomOrigin, HostMap, MappedHost, OriginMap, OriginMapConfig, SingleOrigin};
 use crate::shard::doors::Doors;
 use crate::shard::doubt::Doubt;
 use crate::shard::mailbox::Mailbox;
@@ -42,6 +42,7 @@ use crate::upstream::{
 use super::certificates::Certificates;
 use super::disk::DiskThreads;
 use super::doors::{self, Door, Inheritance};
+use super::handover::Predecessor;
 use super::limits::{self, Limits};
 use super::reload::Reloader;
 use super::threads::{self, Seat};
@@ -160,12 +161,33 @@ fn routes(settings: &Settings) -> Result<Routes, ServerError> {
     })?;
     let named = settings.origins.iter();
     Ok(Routes {
+        hosts: host_map(settings, &map)?,
         map,
         single: single.map(|url| origin(url, &settings.routing.fallback)),
         custom: named
             .map(|named| origin(&named.url, &named.fallback))
             .collect(),
     })
+}
+
+fn host_map(settings: &Settings, map: &OriginMap) -> Result<HostMap, ServerError> {
+    for host in &settings.hosts {
+        map.resolve(&host.endpoint)
+            .map_err(|source| ServerError::HostLeadsNowhere {
+                name: host.name.clone(),
+                source,
+            })?;
+    }
+    let hosts = settings.hosts.iter().map(|host| {
+        let mapped = MappedHost {
+            endpoint: host.endpoint.clone(),
+            bucket: host.bucket.clone(),
+            prefix: host.prefix.clone(),
+            index: host.index.clone(),
+        };
+        (host.name.clone(), mapped)
+    });
+    Ok(HostMap::new(hosts))
 }
 
 fn origin(first: &OriginUrl, fallbacks: &[OriginUrl]) -> Arc<Origin> {
@@ -304,12 +326,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let desk = (admin_listener, contact.run.clone());
     let control = start_control(loaded, &world, &readiness, desk, certificates)?;
     let names = control.names;
-    let named = world.routes.single.iter().chain(&world.routes.custom);
-    let named = named.flat_map(|origin| std::iter::once(&origin.first).chain(&origin.fallbacks));
-    let named = named.map(Arc::clone).collect();
-    let mut own: Vec<_> = doors.iter().map(|door| door.listener.address()).collect();
-    own.push(settings.admin.listen);
-    let allow = guard::address_rule(own, named);
+    let allow = allow(settings, &doors, &world);
     let mut disk = DiskThreads::open(settings, &limits, contact.text())?;
     let seats = Seats {
         disk: disk.as_ref(),
@@ -323,31 +340,11 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     };
     seats.start(partitions, shard_logs)?;
     let took_over = predecessor.is_some();
-    match predecessor {
-        None => {
-            if let Some(disk) = &mut disk {
-                disk.start(&world, None)?;
-            }
-            open_all(&doors, &world)?;
-        }
-        Some(mut predecessor) => {
-            let lost = resource("the process that hands over is lost");
-            world.doubt.all();
-            predecessor.ready().map_err(&lost)?;
-            open_all(&doors, &world)?;
-            let gone = predecessor.open(&world, begun_ms).map_err(&lost)?;
-            if let Some(disk) = &mut disk {
-                disk.start(&world, Some(gone))?;
-            }
-        }
-    }
+    open_all((&doors, predecessor), &world, disk.as_mut(), begun_ms)?;
     readiness.set(State::Ready);
-    let addresses: Vec<String> = doors
-        .iter()
-        .map(|door| door.listener.address().to_string())
-        .collect();
+    let addresses = doors.iter().map(|door| door.listener.address().to_string());
     tracing::info!(
-        doors = addresses.join(","),
+        doors = addresses.collect::<Vec<_>>().join(","),
         shards = limits.cores.len(),
         slab_bytes = limits.slab_bytes,
         took_over,
@@ -549,8 +546,39 @@ impl Seats<'_> {
     }
 }
 
-fn open_all(doors: &[Door], world: &Arc<World>) -> Result<(), ServerError> {
-    doors.iter().try_for_each(|door| open(door, world))
+/// Opens the doors, and the cache directory: before them, or when the process that hands over has ended.
+fn open_all(
+    (doors, predecessor): (&[Door], Option<Predecessor>),
+    world: &Arc<World>,
+    disk: Option<&mut DiskThreads>,
+    begun_ms: i64,
+) -> Result<(), ServerError> {
+    let open_each = || doors.iter().try_for_each(|door| open(door, world));
+    let lost = resource("the process that hands over is lost");
+    let Some(mut predecessor) = predecessor else {
+        if let Some(disk) = disk {
+            disk.start(world, None)?;
+        }
+        return open_each();
+    };
+    world.doubt.all();
+    predecessor.ready().map_err(&lost)?;
+    open_each()?;
+    let gone = predecessor.open(world, begun_ms).map_err(&lost)?;
+    match disk {
+        Some(disk) => disk.start(world, Some(gone)),
+        None => Ok(()),
+    }
+}
+
+/// What may be dialled: nothing of our own.
+fn allow(settings: &Settings, doors: &[Door], world: &World) -> AddressRule {
+    let named = world.routes.single.iter().chain(&world.routes.custom);
+    let named = named.flat_map(|origin| std::iter::once(&origin.first).chain(&origin.fallbacks));
+    let named = named.map(Arc::clone).collect();
+    let mut own: Vec<_> = doors.iter().map(|door| door.listener.address()).collect();
+    own.push(settings.admin.listen);
+    guard::address_rule(own, named)
 }
 
 fn open(door: &Door, world: &Arc<World>) -> Result<(), ServerError> {

@@ -81,6 +81,14 @@ pub enum ServerError {
     /// Hosts and origins.
     #[error("the origins cannot be used: {0}")]
     Routes(#[from] crate::s3::OriginMapError),
+    /// A `[[host]]` that leads nowhere.
+    #[error("the endpoint of the [[host]] {name}: {source}")]
+    HostLeadsNowhere {
+        /// The host.
+        name: String,
+        /// Why.
+        source: crate::s3::RouteError,
+    },
     /// The cache directory.
     #[error(transparent)]
     Directory(#[from] crate::disk::keeper::DirectoryError),

@@ -43,7 +43,7 @@ use crate::http::{HTTP_DATE_BYTES, HeadLimits, http_date};
 use crate::io::lend::Lender;
 use crate::io::watchdog::Watchdog;
 use crate::metrics::{Counter, Registry, ShardMetrics};
-use crate::s3::{ObjectKeyRef, OriginMap};
+use crate::s3::{HostMap, ObjectKeyRef, OriginMap};
 use crate::tls::TlsScratch;
 use crate::upstream::{Origin, Upstream};
 
@@ -87,6 +87,8 @@ pub struct Policy {
 
 /// Where requests lead: hosts to origins, and whom to dial.
 pub struct Routes {
+    /// Hosts that stand for a bucket.
+    pub hosts: HostMap,
     /// Hosts to origins.
     pub map: OriginMap,
     /// The origin of single-origin mode.

@@ -140,7 +140,10 @@ fn semantics_207_a_new_process_that_does_not_come_up_changes_nothing() {
     let origin = store.serve();
     let folder = Scratch::new();
     let path = program(&folder);
-    let server = Millrace::setup().program(&path).start(origin.address);
+    let setup = Millrace::setup().program(&path);
+    let server = setup
+        .settings("[server]\nhandover = \"1m\"")
+        .start(origin.address);
     assert_eq!(server.get("/bucket/k").cache_word(), "MISS");
     let failed = || server.metrics().sum("millrace_handovers_failed_total", &[]);
     replace(&path, "#!/bin/sh\nexit 7\n");

@@ -32,7 +32,10 @@ fn semantics_209_a_mapped_host_serves_the_objects_of_its_prefix_as_one_copy() {
     let seen = origin.seen();
     let asked = seen.last().expect("a request");
     assert_eq!(asked.target(), "/site/public/a/b.bin");
-    assert_eq!(asked.header("host"), Some(origin.address.to_string().as_str()));
+    assert_eq!(
+        asked.header("host"),
+        Some(origin.address.to_string().as_str())
+    );
     // The store's own name of it, and another host that leads there.
     for ask in [
         Ask::get("/site/public/a/b.bin"),
@@ -71,11 +74,17 @@ fn semantics_210_a_mapped_host_refuses_what_is_signed_writes_or_climbs() {
     store.insert("/site/secret", Object::tile(2, 100));
     let origin = store.serve();
     let server = server(origin.address);
-    let signature = "AWS4-HMAC-SHA256 Credential=a/20260101/r/s3/aws4_request, SignedHeaders=host, Signature=0";
+    let signature =
+        "AWS4-HMAC-SHA256 Credential=a/20260101/r/s3/aws4_request, SignedHeaders=host, Signature=0";
     let signed = at("cdn.example.com", "/k").header("Authorization", signature);
     server.fetch(&signed).assert_s3_error(403, "AccessDenied");
-    let presigned = at("cdn.example.com", "/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=1");
-    server.fetch(&presigned).assert_s3_error(403, "AccessDenied");
+    let presigned = at(
+        "cdn.example.com",
+        "/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=1",
+    );
+    server
+        .fetch(&presigned)
+        .assert_s3_error(403, "AccessDenied");
     let host = |ask: Ask| ask.header("Host", "cdn.example.com");
     for write in [
         Ask::put("/k", "x"),

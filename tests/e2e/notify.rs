@@ -3,7 +3,7 @@
 
 use crate::harness::millrace::Scratch;
 use crate::harness::store::Object;
-use crate::harness::{Connection, Ask, Millrace, PATIENCE, Store, Tile, free_address};
+use crate::harness::{Ask, Connection, Millrace, PATIENCE, Store, Tile, free_address};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -60,7 +60,9 @@ fn semantics_204_a_service_manager_hears_what_goes_on() {
     let path = manager.path();
     let mut server = Millrace::setup()
         .prepare(move |command| {
-            command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "300000");
+            command
+                .env("NOTIFY_SOCKET", path)
+                .env("WATCHDOG_USEC", "300000");
         })
         .start(origin.address);
     manager.hear("READY=1");
@@ -151,7 +153,11 @@ fn semantics_205_sockets_that_are_passed_are_doors_and_stay_open_behind_us() {
 
 #[test]
 fn the_unit_files_hold() {
-    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+    if Command::new("systemd-analyze")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
         eprintln!("no systemd-analyze here");
         return;
     }

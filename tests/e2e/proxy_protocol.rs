@@ -116,6 +116,7 @@ fn semantics_202_a_balancer_names_the_client() {
     }
     assert_eq!(slow.response("GET").expect("an answer").status(), 200);
     logged("192.0.2.3:4713", "http");
+    drop(slow);
     // The network is the client's, not the balancer's.
     let stranger = [binary([198, 51, 100, 1], 1), request()].concat();
     assert!(say(server.door, &stranger).is_empty());
