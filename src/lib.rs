@@ -28,6 +28,8 @@ pub mod s3;
 
 pub mod http;
 
+pub mod tls;
+
 pub mod io;
 
 pub mod config;

@@ -28,6 +28,7 @@ const ROWS: &[&[&str]] = &[
     &["ram", "access_log"],
     &["s3"],
     &["http"],
+    &["tls"],
     &["io"],
     &["config"],
     &["metrics"],
@@ -80,8 +81,8 @@ const RESERVED: &[Reserved] = &[
             "webpki_roots",
             "rustls_pki_types",
         ],
-        homes: &["src/upstream/tls", "src/listener/tls"],
-        why: "only upstream/tls and the TLS listener name the TLS crate",
+        homes: &["src/upstream/tls", "src/tls/"],
+        why: "only upstream/tls and tls/ name the TLS crate",
     },
     Reserved {
         words: &["unsafe"],

@@ -183,6 +183,8 @@ pub fn record<'a>([key, user_agent]: [&'a str; 2]) -> Record<'a> {
     Record {
         time_unix_ms: 1_767_225_600_123,
         client: "10.1.2.3:45678".parse().expect("an address"),
+        door: "http",
+        tls: "",
         method: b"GET",
         host: b"training-sets.s3.eu-central-1.amazonaws.com",
         bucket: b"training-sets",

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use millrace::listener::tls_hello::{Hello, NoHello};
+use millrace::tls::hello::{Hello, NoHello};
 
 fn read(bytes: &[u8], piece: usize) -> Result<Option<Box<str>>, NoHello> {
     let mut hello = Hello::default();

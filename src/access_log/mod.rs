@@ -327,6 +327,8 @@ mod tests {
         Record {
             time_unix_ms: 0,
             client: "127.0.0.1:1".parse().expect("an address"),
+            door: "http",
+            tls: "",
             method: b"GET",
             host: b"localhost",
             bucket: b"b",

@@ -32,6 +32,10 @@ pub struct Record<'a> {
     pub time_unix_ms: u64,
     /// The client's end of the connection.
     pub client: SocketAddr,
+    /// The door that the client came by.
+    pub door: &'static str,
+    /// The version of TLS it spoke; empty for none.
+    pub tls: &'static str,
     /// As in the request line.
     pub method: &'a [u8],
     /// As in `Host`, or the authority of the request target.
@@ -76,7 +80,11 @@ impl Record<'_> {
         number(out, shard as u64);
         out.extend_from_slice(b",\"client\":\"");
         write!(out, "{}", self.client).expect("a Vec takes every byte");
-        out.extend_from_slice(b"\",\"method\":");
+        out.extend_from_slice(b"\",\"door\":");
+        text(out, self.door.as_bytes(), NAME_BYTES_MAX);
+        out.extend_from_slice(b",\"tls\":");
+        text(out, self.tls.as_bytes(), NAME_BYTES_MAX);
+        out.extend_from_slice(b",\"method\":");
         text(out, self.method, METHOD_BYTES_MAX);
         out.extend_from_slice(b",\"host\":");
         text(out, without_user(self.host), NAME_BYTES_MAX);
@@ -270,6 +278,8 @@ mod tests {
         Record {
             time_unix_ms: 1_709_210_096_007,
             client: "[2001:db8::1]:4711".parse().expect("an address"),
+            door: "http",
+            tls: "",
             method: b"GET",
             host: b"bucket.s3.eu-central-1.amazonaws.com",
             bucket: b"bucket",
@@ -300,7 +310,7 @@ mod tests {
         assert_eq!(
             line(&record()),
             concat!(
-                r#"{"time":"2024-02-29T12:34:56.007Z","shard":3,"client":"[2001:db8::1]:4711","#,
+                r#"{"time":"2024-02-29T12:34:56.007Z","shard":3,"client":"[2001:db8::1]:4711","door":"http","tls":null,"#,
                 r#""method":"GET","host":"bucket.s3.eu-central-1.amazonaws.com","bucket":"bucket","#,
                 r#""key":"a/b c.bin","status":206,"bytes_sent":1024,"range":"bytes=0-1023","#,
                 r#""result":"hit","origin_status":null,"fallback":false,"duration_us":57,"first_byte_us":21,"#,
@@ -418,6 +428,8 @@ mod tests {
             client: "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535"
                 .parse()
                 .expect("an address"),
+            door: "http",
+            tls: "1.3",
             method: &worst,
             host: &worst,
             bucket: &worst,

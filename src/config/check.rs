@@ -31,7 +31,23 @@ pub(super) fn contradictions(settings: &Settings, layers: &Layers) -> Vec<Config
     check.loops();
     check.amounts();
     check.rules();
+    check.hosts();
     check.errors
+}
+
+/// Every door: its list, its place in it, its address.
+fn doors(settings: &Settings) -> Vec<(&'static str, usize, SocketAddr)> {
+    let listener = &settings.listener;
+    let lists = [
+        ("listener.http", &listener.http),
+        ("listener.tls", &listener.tls),
+        ("listener.tunnel", &listener.tunnel),
+    ];
+    let doors = lists.into_iter().flat_map(|(key, list)| {
+        let numbered = list.iter().copied().enumerate();
+        numbered.map(move |(index, address)| (key, index, address))
+    });
+    doors.collect()
 }
 
 struct Check<'a> {
@@ -63,7 +79,7 @@ impl Check<'_> {
     fn lists(&mut self) {
         let layers = self.layers;
         let tables = layers.origins.iter().chain(&layers.endpoints);
-        let tables = tables.chain(&layers.rules);
+        let tables = tables.chain(&layers.rules).chain(&layers.hosts);
         let tables = tables.flat_map(|table| &table.slots);
         for slot in layers
             .slots
@@ -90,31 +106,35 @@ impl Check<'_> {
         let (layers, settings) = (self.layers, self.settings);
         let doors = doors(settings);
         for (at, (key, index, address)) in doors.iter().copied().enumerate() {
-            let slot = layers.slot(key);
             let mut earlier = doors[..at].iter();
-            let same = |other: SocketAddr, of: &str| other == address && of == key;
-            let other =
-                earlier.find(|(of, _, other)| !same(*other, of) && overlap(address, *other));
-            if let Some((_, _, other)) = other.filter(|_| !slot.broken) {
+            let other = earlier.find(|(other_key, _, other)| {
+                (*other != address || *other_key != key) && overlap(address, *other)
+            });
+            let slot = layers.slot(key);
+            if let Some((_, _, other)) = other.copied().filter(|_| !slot.broken) {
                 let place = slot.item_place(index).clone();
-                let other = *other;
-                self.refuse_at(
-                    place,
-                    Contradiction::DoorsOverlap {
-                        key,
-                        address,
-                        other,
-                    },
-                );
+                let contradiction = Contradiction::DoorsOverlap {
+                    key,
+                    address,
+                    other,
+                };
+                self.refuse_at(place, contradiction);
             }
         }
         let address = settings.admin.listen;
         let taken = doors.iter().find(|(_, _, door)| overlap(*door, address));
         if let Some((key, _, door)) = taken.copied() {
-            self.refuse(
-                &["admin.listen", key],
-                Contradiction::AdminIsDoor { address, key, door },
-            );
+            let contradiction = Contradiction::AdminIsDoor { key, address, door };
+            self.refuse(&["admin.listen", key], contradiction);
+        }
+        let needs = [
+            ("tls.cert_file", &settings.tls.cert_file),
+            ("tls.key_file", &settings.tls.key_file),
+        ];
+        let missing = needs.into_iter().filter(|(_, file)| file.is_none());
+        for (key, _) in missing.filter(|_| !settings.listener.tls.is_empty()) {
+            let contradiction = Contradiction::TlsDoorWithout { key };
+            self.refuse(&["listener.tls", key], contradiction);
         }
     }
 
@@ -327,6 +347,18 @@ impl Check<'_> {
         }
     }
 
+    fn hosts(&mut self) {
+        let (layers, settings) = (self.layers, self.settings);
+        for (index, host) in settings.hosts.iter().enumerate() {
+            let mut earlier = settings.hosts[..index].iter();
+            let slot = layers.hosts[index].slot("name");
+            if earlier.any(|other| other.name == host.name) && !slot.broken {
+                let name = host.name.clone();
+                self.refuse_at(slot.place.clone(), Contradiction::MappedTwice { name });
+            }
+        }
+    }
+
     fn ordered(
         &mut self,
         (low_key, low): (&'static str, u64),
@@ -343,19 +375,6 @@ impl Check<'_> {
             self.refuse(&[low_key, high_key], contradiction);
         }
     }
-}
-
-/// All doors: key, place in its list, address.
-fn doors(settings: &Settings) -> Vec<(&'static str, usize, SocketAddr)> {
-    let lists = [
-        ("listener.http", &settings.listener.http),
-        ("listener.tunnel", &settings.listener.tunnel),
-    ];
-    let all = lists.into_iter().flat_map(|(key, list)| {
-        let places = list.iter().enumerate();
-        places.map(move |(index, address)| (key, index, *address))
-    });
-    all.collect()
 }
 
 /// The hosts and domains that lead to an origin, each with its key and place; its URL's host where it lists none.
@@ -562,6 +581,21 @@ mod tests {
             [
                 "millrace.toml:3:7: `origin.url`: http://127.0.0.1:8080 is millrace itself (it listens on 127.0.0.1:8080): every miss would loop"
             ]
+        );
+    }
+
+    #[test]
+    fn a_tls_door_needs_a_certificate_and_an_address_of_its_own() {
+        assert_eq!(
+            file("[listener]\ntls = ['127.0.0.1']\n[tls]\ncert_file = 'c.pem'"),
+            [
+                "millrace.toml:2:7: `listener.tls` needs `tls.cert_file` and `tls.key_file`, and `tls.key_file` is not set"
+            ]
+        );
+        let text = "[listener]\nhttp = ['0.0.0.0:443']\ntls = ['127.0.0.1']\n[tls]\ncert_file = 'c.pem'\nkey_file = 'k.pem'";
+        assert_eq!(
+            file(text),
+            ["millrace.toml:3:8: `listener.tls`: 127.0.0.1:443 overlaps with 0.0.0.0:443"]
         );
     }
 

@@ -243,6 +243,10 @@ mod tests {
         assert_eq!(loaded_rules(&settings), 1);
         settings.origins.clear();
         settings.rules.clear();
+        assert_eq!(settings.hosts.len(), 1);
+        settings.hosts.clear();
+        assert_eq!(settings.endpoints.len(), 1);
+        settings.endpoints.clear();
         assert_eq!(settings, Settings::default());
     }
 

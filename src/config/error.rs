@@ -164,7 +164,7 @@ pub enum Contradiction {
     /// Two doors on one port.
     #[error("`{key}`: {address} overlaps with {other}")]
     DoorsOverlap {
-        /// The key of the later one.
+        /// The list of the later one.
         key: &'static str,
         /// The later one.
         address: SocketAddr,
@@ -174,12 +174,24 @@ pub enum Contradiction {
     /// The admin address is a door's.
     #[error("`admin.listen`: {address} overlaps with the door {door} of `{key}`")]
     AdminIsDoor {
+        /// The door's list.
+        key: &'static str,
         /// The admin address.
         address: SocketAddr,
-        /// The door's key.
-        key: &'static str,
         /// The door.
         door: SocketAddr,
+    },
+    /// Two `[[host]]` of one name.
+    #[error("`host.name`: {name} is given twice")]
+    MappedTwice {
+        /// The name.
+        name: String,
+    },
+    /// A TLS door without what it shows.
+    #[error("`listener.tls` needs `tls.cert_file` and `tls.key_file`, and `{key}` is not set")]
+    TlsDoorWithout {
+        /// What is missing.
+        key: &'static str,
     },
     /// An origin that is a door or the admin address.
     #[error("`{key}`: {url} is millrace itself (it listens on {address}): every miss would loop")]

@@ -6,7 +6,7 @@
 
 use super::error::{ConfigError, Fault, Place};
 use super::load::Effective;
-use super::table::{EndpointOverride, Origin, Rule, Section, Setting, Settings, settings};
+use super::table::{EndpointOverride, Host, Origin, Rule, Section, Setting, Settings, settings};
 use super::value::{Value, ValueError};
 
 /// A value on its way up through the layers.
@@ -38,7 +38,7 @@ impl Slot {
     }
 }
 
-/// One `[[origin]]`, `[[endpoint]]` or `[[rule]]`.
+/// One `[[origin]]`, `[[endpoint]]`, `[[rule]]` or `[[host]]`.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     pub place: Place,
@@ -61,6 +61,7 @@ pub(super) struct Layers {
     pub origins: Vec<Table>,
     pub endpoints: Vec<Table>,
     pub rules: Vec<Table>,
+    pub hosts: Vec<Table>,
     pub errors: Vec<ConfigError>,
     /// The file is not TOML: what it meant to say is unknown, so nothing is concluded from what it does not say.
     pub syntax_broken: bool,
@@ -73,6 +74,7 @@ impl Layers {
             origins: Vec::new(),
             endpoints: Vec::new(),
             rules: Vec::new(),
+            hosts: Vec::new(),
             errors: Vec::new(),
             syntax_broken: false,
         }
@@ -84,6 +86,7 @@ impl Layers {
             "origin" => &mut self.origins,
             "endpoint" => &mut self.endpoints,
             "rule" => &mut self.rules,
+            "host" => &mut self.hosts,
             name => panic!("{name} is no repeated section"),
         }
     }
@@ -140,11 +143,14 @@ impl Layers {
         let endpoints = endpoints.map(|values| EndpointOverride::take(&mut values.into_iter()));
         let rules = self.rules.iter().map(values);
         let rules = rules.map(|values| Rule::take(&mut values.into_iter()));
+        let hosts = self.hosts.iter().map(values);
+        let hosts = hosts.map(|values| Host::take(&mut values.into_iter()));
         Settings::take(
             &mut self.slots.iter().map(|slot| slot.value.clone()),
             origins.collect(),
             endpoints.collect(),
             rules.collect(),
+            hosts.collect(),
         )
     }
 
@@ -160,13 +166,12 @@ impl Layers {
         let origins = self.origins.into_iter().enumerate();
         let endpoints = self.endpoints.into_iter().enumerate();
         let rules = self.rules.into_iter().enumerate();
-        let repeated = origins
-            .chain(endpoints)
-            .chain(rules)
-            .flat_map(|(index, table)| {
-                let slots = table.slots.into_iter();
-                slots.map(move |slot| effective(slot, Some(index)))
-            });
+        let hosts = self.hosts.into_iter().enumerate();
+        let tables = origins.chain(endpoints).chain(rules).chain(hosts);
+        let repeated = tables.flat_map(|(index, table)| {
+            let slots = table.slots.into_iter();
+            slots.map(move |slot| effective(slot, Some(index)))
+        });
         once.chain(repeated).collect()
     }
 }

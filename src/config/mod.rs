@@ -27,9 +27,10 @@ pub use error::{ConfigError, Contradiction, Fault, Place};
 pub use load::{Again, Effective, Flags, Loaded, Sources};
 pub use rules::{ObjectPolicy, Rules};
 pub use table::{
-    Access, Admin, Cache, ClientControl, Compress, Destinations, Disk, EndpointOverride, Expiry,
-    Fill, Freshness, HugePages, Level, Listener, Log, Origin, Ram, Routing, Rule, STRIPE_BYTES,
-    Server, Settings, Tcp, Tier, TlsVersion, Tunnel, Upstream, ZeroCopy,
+    Access, Admin, Cache, ClientCertificate, ClientControl, Compress, Destinations, Disk,
+    EndpointOverride, Expiry, Fill, Freshness, Host, HugePages, Level, Listener, Log, Origin, Ram,
+    Routing, Rule, STRIPE_BYTES, Server, Settings, Tcp, Tier, Tls, TlsVersion, Tunnel, Upstream,
+    ZeroCopy,
 };
 pub use url::{OriginUrl, Scheme};
 pub use value::AccessLog;

@@ -54,12 +54,15 @@ pub enum Shape {
     OneOf(&'static [&'static str]),
     /// IP address and port to listen on.
     Address,
+    /// IP address to listen on, with or without port.
+    Door {
+        /// The port of one without.
+        port: u16,
+    },
+    /// Addresses as `10.0.0.0/8`, or one alone.
+    Network,
     /// IP address with or without port: a name server.
     Server,
-    /// IP address to listen on, with a port or this one.
-    AddressOr(u16),
-    /// An IP network, `address/bits`, or one address.
-    Network,
     /// A host name or address, or `*.` and what names end with.
     HostPattern,
     /// URL of an origin.
@@ -74,6 +77,10 @@ pub enum Shape {
     DomainOrNone,
     /// An IP address.
     Ip,
+    /// A bucket.
+    Bucket,
+    /// The beginning of keys as it stands in a path, or nothing.
+    Prefix,
     /// Lower-case letters, digits and `-`: a name that we put into metrics and logs.
     Name,
     /// A congestion control algorithm of the kernel, or nothing.
@@ -101,14 +108,15 @@ impl Shape {
             Self::Duration { .. } => "duration",
             Self::OneOf(_) => "word",
             Self::Address => "address",
-            Self::Server | Self::AddressOr(_) => "address",
+            Self::Door { .. } | Self::Server => "address",
             Self::Network => "network",
             Self::HostPattern => "host",
             Self::Url | Self::UrlOrNone => "URL",
             Self::Host => "host",
             Self::Domain | Self::DomainOrNone => "domain",
             Self::Ip => "address",
-            Self::Name | Self::Congestion => "name",
+            Self::Bucket | Self::Name | Self::Congestion => "name",
+            Self::Prefix => "key",
             Self::Glob => "glob",
             Self::Cores => "core list",
             Self::Path => "path",
@@ -126,13 +134,14 @@ impl Shape {
             Self::Size { .. } => "SIZE",
             Self::Duration { .. } => "DURATION",
             Self::OneOf(_) => "WORD",
-            Self::Address | Self::Server | Self::AddressOr(_) => "ADDR",
-            Self::Network => "NETWORK",
+            Self::Address | Self::Door { .. } | Self::Server => "ADDR",
+            Self::Network => "NET",
             Self::Url | Self::UrlOrNone => "URL",
             Self::Host | Self::HostPattern => "HOST",
             Self::Domain | Self::DomainOrNone => "DOMAIN",
             Self::Ip => "IP",
-            Self::Name | Self::Congestion => "NAME",
+            Self::Bucket | Self::Name | Self::Congestion => "NAME",
+            Self::Prefix => "KEY",
             Self::Glob => "GLOB",
             Self::Cores => "LIST",
             Self::Path | Self::AccessLog => "FILE",
@@ -167,15 +176,20 @@ impl Shape {
             Self::Duration { .. } => "a duration such as \"90s\"",
             Self::OneOf(_) => "a word in quotes",
             Self::Address => "an IP address with port such as \"127.0.0.1:8080\" or \"[::1]:8080\"",
-            Self::Server | Self::AddressOr(_) => {
-                "an IP address with or without port such as \"10.0.0.2\""
+            Self::Door { .. } => {
+                "an IP address with or without port such as \"0.0.0.0\" or \"[::]:8443\""
             }
             Self::Network => "a network such as \"10.0.0.0/8\" or an address",
+            Self::Server => "an IP address with or without port such as \"10.0.0.2\"",
             Self::HostPattern => "a host such as \"sts.example.com\" or \"*.example.com\"",
             Self::Url | Self::UrlOrNone => "a URL such as \"https://s3.example.com\"",
             Self::Host => "a host such as \"s3.example.com\" or \"127.0.0.1:9000\"",
             Self::Domain | Self::DomainOrNone => "a domain such as \"s3.example.com\"",
             Self::Ip => "an IP address such as \"10.0.0.2\"",
+            Self::Bucket => "the name of a bucket",
+            Self::Prefix => {
+                "the beginning of a key such as \"site/\": letters, digits and \"-_.~!$&'()*,;=:@/\", no '/' in front, no '.' or '..' between slashes"
+            }
             Self::Name => "a name of 1 to 63 lower-case letters, digits and '-'",
             Self::Congestion => "the name of a congestion control such as \"cubic\"",
             Self::Glob => "a glob such as \"bucket/prefix/**\"",
@@ -232,11 +246,9 @@ impl Shape {
                 .parse()
                 .map(Value::Address)
                 .map_err(|_| self.malformed(text)),
+            Self::Door { port } => self.parse_server(text, *port),
+            Self::Network => self.parse_network(text),
             Self::Server => self.parse_server(text, DNS_PORT),
-            Self::AddressOr(port) => self.parse_server(text, *port),
-            Self::Network => parse_network(text)
-                .map(Value::Network)
-                .ok_or_else(|| self.malformed(text)),
             Self::HostPattern => match text.strip_prefix("*.") {
                 Some(suffix) => Ok(Value::Text(format!("*.{}", parse_domain(suffix)?))),
                 None => Ok(Value::Text(parse_bare_host(text)?)),
@@ -251,6 +263,11 @@ impl Shape {
                 Ok(ip) => Ok(Value::Text(ip.to_canonical().to_string())),
                 Err(_) => Err(self.malformed(text)),
             },
+            Self::Bucket if !text.is_empty() && is_in_path(text) && !text.contains('/') => {
+                Ok(Value::Text(text.to_owned()))
+            }
+            Self::Prefix if is_in_path(text) => Ok(Value::Text(text.to_owned())),
+            Self::Bucket | Self::Prefix => Err(self.malformed(text)),
             Self::Name if is_name(text) => Ok(Value::Text(text.to_owned())),
             Self::Name => Err(self.malformed(text)),
             Self::Congestion if text.is_empty() => Ok(Value::TextOrNone(None)),
@@ -285,8 +302,20 @@ impl Shape {
         }
     }
 
+    /// Bits beyond the prefix are a mistake: nobody knows which of the two was meant.
+    fn parse_network(&self, text: &str) -> Result<Value, ValueError> {
+        let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        let network = text.parse::<IpNet>().ok().or_else(alone);
+        match network.filter(|network| network.trunc() == *network) {
+            Some(network) => Ok(Value::Network(network)),
+            None => Err(self.malformed(text)),
+        }
+    }
+
     fn parse_server(&self, text: &str, port: u16) -> Result<Value, ValueError> {
-        let with_port = text.parse::<SocketAddr>().ok().filter(|a| a.port() != 0);
+        let any_port = matches!(self, Self::Door { .. });
+        let with_port = text.parse::<SocketAddr>().ok();
+        let with_port = with_port.filter(|address| any_port || address.port() != 0);
         let in_brackets = text
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'));
@@ -358,15 +387,6 @@ impl Shape {
     }
 }
 
-/// `address/bits` whose other bits are zero, or one address.
-fn parse_network(text: &str) -> Option<IpNet> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Some(IpNet::from(address));
-    }
-    let network: IpNet = text.parse().ok()?;
-    (network.trunc() == network).then_some(network)
-}
-
 fn parse_access_log(text: &str) -> Result<Value, ValueError> {
     match text {
         "off" => Ok(Value::AccessLog(AccessLog::Off)),
@@ -397,6 +417,16 @@ fn is_name(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+/// What stands in a path as it is, and means to all stores what it says (RFC 3986, section 3.3, without `+`).
+fn is_in_path(text: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~!$&'()*,;=:@/".contains(&byte);
+    let mut parts = text.split('/');
+    text.len() <= 512
+        && text.bytes().all(known)
+        && !text.starts_with('/')
+        && !parts.any(|part| matches!(part, "." | ".."))
 }
 
 /// The kernel's `TCP_CA_NAME_MAX` is 16 with its terminating zero.
@@ -458,6 +488,36 @@ mod tests {
         ] {
             assert_eq!(text(Shape::Server, wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_door_may_leave_its_port_out_and_a_network_its_prefix() {
+        let door = |door| text(Shape::Door { port: 443 }, door);
+        let address = |address: &str| address.parse().ok().map(Value::Address);
+        assert_eq!(door("0.0.0.0"), address("0.0.0.0:443"));
+        assert_eq!(door("::"), address("[::]:443"));
+        assert_eq!(door("127.0.0.1:0"), address("127.0.0.1:0"));
+        assert_eq!(door("example.com"), None);
+        let network = |network| text(Shape::Network, network).map(|value| value.to_string());
+        assert_eq!(network("10.0.0.0/8"), Some("\"10.0.0.0/8\"".to_owned()));
+        assert_eq!(network("::1"), Some("\"::1/128\"".to_owned()));
+        for wrong in ["", "10.0.0.1/8", "10.0.0.0/33", "10.0.0/8", "localhost"] {
+            assert_eq!(network(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_what_a_path_may_say() {
+        let is = |shape, wanted| text(shape, wanted).is_some();
+        for good in ["", "site/", "a/b.c", "index.html", "..a/b"] {
+            assert!(is(Shape::Prefix, good), "{good}");
+        }
+        for wrong in [
+            "/a", "a b", "a?b", "a#", "a%20", "a+b", "../a", "a/./b", "ä",
+        ] {
+            assert!(!is(Shape::Prefix, wrong), "{wrong}");
+        }
+        assert!(is(Shape::Bucket, "b.c-1") && !is(Shape::Bucket, "") && !is(Shape::Bucket, "a/b"));
     }
 
     #[test]

@@ -134,13 +134,13 @@ from_value! {
     Option<u64>: Value::Bytes(value) | Value::Millis(value) => Some(value), Value::Unset => None;
     Option<Vec<Tier>>: Value::List(items) => Some(items.into_iter().map(FromValue::from_value).collect()), Value::Unset => None;
     Option<PathBuf>: Value::Path(path) | Value::DiskDir(path) => path;
-    IpNet: Value::Network(network) => network;
-    Vec<IpNet>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<u16>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<IpAddr>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     IpAddr: Value::Text(text) => text.parse().expect("the row's shape is an address");
     Vec<usize>: Value::Cores(cores) => cores;
     Vec<SocketAddr>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
+    IpNet: Value::Network(network) => network;
+    Vec<IpNet>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<OriginUrl>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     Vec<String>: Value::List(items) => items.into_iter().map(FromValue::from_value).collect();
     AccessLog: Value::AccessLog(log) => log;
@@ -252,10 +252,17 @@ words! {
     }
     /// A version of TLS.
     TlsVersion {
-        /// 1.2.
+        /// RFC 5246.
         Tls12 = "1.2",
-        /// 1.3.
+        /// RFC 8446.
         Tls13 = "1.3",
+    }
+    /// Whether clients must show a certificate.
+    ClientCertificate {
+        /// Without one there is no session.
+        Required = "required",
+        /// One that is shown must hold.
+        Optional = "optional",
     }
     /// The least severe message that is logged.
     Level {
@@ -389,12 +396,24 @@ settings! {
             "Cores the shards are pinned to, in order: \"0,2-5\". Empty: the cores that the process may run on.";
         drain_ms: u64 = "drain" (duration(0, HOUR), "30s")
             "How long requests may go on after SIGTERM before their connections are cut.";
+        handover_ms: u64 = "handover" (duration(0, DAY), "10m")
+            "After a hand-over (SIGUSR2) another process takes what comes, and this one ends what it has begun: how long that may take. Clients that ask nothing are let go after `server.drain`. Until it has ended the new process does without the cache directory.";
     }
     listener: Listener = "The doors that clients come to." {
         http: Vec<SocketAddr> = "http" (Kind::List(Shape::Address, 1, 64), "127.0.0.1:8080", "--listen")
             "Addresses of the HTTP doors. On an address that other hosts reach, whoever reaches it may read what is cached (see `cache.access`).";
-        tunnel: Vec<SocketAddr> = "tunnel" (Kind::list(Shape::AddressOr(443)), "")
+        tunnel: Vec<SocketAddr> = "tunnel" (Kind::List(Shape::Door { port: 443 }, 0, 64), "")
             "Addresses of the HTTPS tunnels, `ip[:port]`, port 443 where none is given. A TLS connection is led, as it is, to the host that its first message (SNI) names, if that is a destination: Amazon S3 where `routing.aws` says so, a configured origin, or one of `destinations.allow`. Nothing of it is cached. Empty: none; `CONNECT` on an HTTP door is a tunnel under the same rules.";
+        tls: Vec<SocketAddr> = "tls" (Kind::List(Shape::Door { port: 443 }, 0, 64), "")
+            "Addresses of the TLS doors: HTTP inside TLS that ends here, with the certificate of `tls.cert_file`, and the same cache behind it. An address without a port is at 443.";
+        http_allow: Vec<IpNet> = "http_allow" (Kind::list(Shape::Network), "")
+            "Networks whose clients the HTTP doors are for; a connection from elsewhere is closed at once. Empty: everybody.";
+        tls_allow: Vec<IpNet> = "tls_allow" (Kind::list(Shape::Network), "")
+            "The same of the TLS doors.";
+        tunnel_allow: Vec<IpNet> = "tunnel_allow" (Kind::list(Shape::Network), "")
+            "The same of the HTTPS tunnels.";
+        proxy_protocol_from: Vec<IpNet> = "proxy_protocol_from" (Kind::list(Shape::Network), "")
+            "Balancers that say for whom they ask: a connection from these networks must begin with a PROXY protocol header, version 1 or 2, at every door; the client is who it names, for the networks above and the access log. From elsewhere no such header is looked for.";
         backlog: u32 = "backlog" (int(1, 65_535), "4096")
             "Connections the kernel keeps waiting for each door; it may cut this to net.core.somaxconn.";
         connections_max: usize = "connections_max" (int(1, 1_000_000), "16384")
@@ -425,6 +444,20 @@ settings! {
             "Ports that tunnels to the hosts of `allow` may lead to. Amazon S3 is at 443, a configured origin where its URL says.";
         networks: Vec<IpNet> = "networks" (Kind::list(Shape::Network), "")
             "Networks, such as \"10.0.0.0/8\", that may be dialled although they are not public: for tunnels those of RFC 1918 and fc00::/7, and for every host that clients name also loopback, link-local, shared (100.64.0.0/10), translated (NAT64, 6to4, Teredo), multicast and reserved ones. Origins and endpoints that the settings name may be anywhere; millrace's own doors are never dialled.";
+    }
+    tls: Tls = "What the TLS doors show. The files are read again when they change and on SIGHUP; files that do not hold leave those before in effect." {
+        cert_file: Option<PathBuf> = "cert_file" (one(Shape::Path), "")
+            "PEM file of the certificate, with those between it and its authority behind it.";
+        key_file: Option<PathBuf> = "key_file" (one(Shape::Path), "")
+            "PEM file of its key.";
+        min_version: TlsVersion = "min_version" (one(Shape::OneOf(TlsVersion::WORDS)), "1.2")
+            "The oldest version that is spoken.";
+        client_ca_file: Option<PathBuf> = "client_ca_file" (one(Shape::Path), "")
+            "PEM file of the authorities that clients' certificates are verified against. Empty: clients are not asked for one.";
+        client_certificate: ClientCertificate = "client_certificate" (one(Shape::OneOf(ClientCertificate::WORDS)), "required")
+            "With client_ca_file, whether a client without a certificate is refused. One that does not hold is refused in any case.";
+        handshake_timeout_ms: u64 = "handshake_timeout" (duration(100, 5 * MINUTE), "10s")
+            "Time for a handshake.";
     }
     tcp: Tcp = "Sockets." {
         congestion: Option<String> = "congestion" (one(Shape::Congestion), "")
@@ -641,6 +674,18 @@ settings! {
             "As `disk.compress`.";
         write_through: Option<bool> = "write_through" (one(Shape::Bool), Initial::Unset("true"))
             "As `cache.write_through`.";
+    }
+    @repeated hosts: Host = "host" "A host of public objects: an unsigned GET or HEAD of `http://name/path` is served as `/bucket/prefix/path` of the endpoint, one copy with all other ways to that object. What is signed is refused (a signature covers the host), and so is what is no read; a query does not go along. May be given many times." {
+        name: String = "name" (one(Shape::Domain), Initial::Required("cdn.example.com"))
+            "The host, on any port.";
+        endpoint: String = "endpoint" (one(Shape::Host), Initial::Required("s3.eu-west-1.amazonaws.com"))
+            "The store's own host, by which requests lead to it path-style: an endpoint of Amazon S3, or one of `origin.hosts`, or, in single-origin mode, the origin's.";
+        bucket: String = "bucket" (one(Shape::Bucket), Initial::Required("public-objects"))
+            "The bucket.";
+        prefix: String = "prefix" (one(Shape::Prefix), Initial::Given(""))
+            "What every key begins with, such as \"site/\"; nothing outside it is reached.";
+        index: String = "index" (one(Shape::Prefix), Initial::Given(""))
+            "What is read where the path ends in a slash, such as \"index.html\". Empty: the key as it is.";
     }
 }
 

@@ -141,7 +141,7 @@ pub enum Value {
     Millis(u64),
     /// See [`Shape::OneOf`].
     Word(&'static str),
-    /// See [`Shape::Address`], [`Shape::AddressOr`] and [`Shape::Server`].
+    /// See [`Shape::Address`], [`Shape::Door`] and [`Shape::Server`].
     Address(SocketAddr),
     /// See [`Shape::Network`].
     Network(IpNet),
@@ -279,11 +279,11 @@ impl fmt::Display for Value {
             Self::Millis(ms) => write!(f, "\"{}\"", format_duration(*ms)),
             Self::Word(word) => write!(f, "\"{word}\""),
             Self::Address(address) => write!(f, "\"{address}\""),
+            Self::Network(network) => write!(f, "\"{network}\""),
             Self::Url(url) => {
                 let text = url.as_ref().map_or(String::new(), OriginUrl::to_string);
                 write!(f, "\"{text}\"")
             }
-            Self::Network(network) => write!(f, "\"{network}\""),
             Self::Text(text) => write_string(f, text),
             Self::TextOrNone(text) => write_string(f, text.as_deref().unwrap_or("")),
             Self::Cores(cores) => write!(f, "\"{}\"", format_cores(cores)),

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use super::table::{Access, Settings};
+use super::table::{Access, ClientCertificate, Settings};
 use super::url::{OriginUrl, Scheme};
 
 /// What works and may not be meant.
@@ -12,9 +12,11 @@ use super::url::{OriginUrl, Scheme};
 pub enum Warning {
     /// A door that other hosts reach, and no rule about who may read.
     #[error(
-        "listener.http {door} can be reached from other hosts, and with cache.access = \"open\" whoever reaches it may read what is cached"
+        "{key} {door} can be reached from other hosts, and with cache.access = \"open\" whoever reaches it may read what is cached"
     )]
     OpenDoor {
+        /// The list of doors.
+        key: &'static str,
         /// The door.
         door: SocketAddr,
     },
@@ -46,9 +48,23 @@ pub fn warnings(settings: &Settings) -> Vec<Warning> {
     let others_reach = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
     match settings.cache.access {
         Access::Open => {
-            let doors = settings.listener.http.iter().copied();
-            let open = doors.filter(others_reach);
-            warnings.extend(open.map(|door| Warning::OpenDoor { door }));
+            let listener = &settings.listener;
+            let tls = match (
+                &settings.tls.client_ca_file,
+                settings.tls.client_certificate,
+            ) {
+                (Some(_), ClientCertificate::Required) => &[],
+                _ => &listener.tls[..],
+            };
+            let kinds = [
+                ("listener.http", &listener.http[..], &listener.http_allow),
+                ("listener.tls", tls, &listener.tls_allow),
+            ];
+            for (key, doors, allow) in kinds {
+                let doors = doors.iter().copied().filter(|_| allow.is_empty());
+                let open = doors.filter(others_reach);
+                warnings.extend(open.map(|door| Warning::OpenDoor { key, door }));
+            }
         }
         Access::Revalidate | Access::Exact => {}
     }

@@ -1,14 +1,18 @@
 //! Listening sockets and the blocking accept of the acceptor threads.
 //!
-//! Called by `server` (bind, before anything else runs) and `listener::acceptor` (one thread per door). Accepting is a plain blocking
-//! `accept4` on a thread of its own: a dropped accept operation of the runtime leaks descriptors (monoio 0.2.4).
+//! Called by `server` (bind, before anything else runs) and `listener::acceptor` (one thread per door). Accepting is a plain
+//! `accept4` on a thread of its own: a dropped accept operation of the runtime leaks descriptors (monoio 0.2.4). A socket may be shared with
+//! another process, which takes from the same queue: so it never blocks, and the thread waits for it and for its own end at once.
 
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::eventfd::EventFd;
+use super::inherit::option;
 use super::socket::{raw_address, set_congestion};
 
 /// A bound, listening socket.
@@ -16,6 +20,10 @@ use super::socket::{raw_address, set_congestion};
 pub struct Listener {
     fd: OwnedFd,
     address: SocketAddr,
+    /// Whoever passed it keeps it open for those who come after us.
+    kept: bool,
+    stop: EventFd,
+    stopped: AtomicBool,
 }
 
 /// Why an accept gave no connection.
@@ -41,7 +49,13 @@ impl Listener {
             libc::AF_INET6
         };
         // SAFETY: plain system call without pointers.
-        let raw = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+        let raw = unsafe {
+            libc::socket(
+                family,
+                libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+                0,
+            )
+        };
         if raw < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -71,8 +85,44 @@ impl Listener {
         if unsafe { libc::listen(raw, backlog as libc::c_int) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        let address = std::net::TcpListener::from(fd.try_clone()?).local_addr()?;
-        Ok(Self { fd, address })
+        Self::of(fd, false)
+    }
+
+    fn of(fd: OwnedFd, kept: bool) -> io::Result<Self> {
+        let address = local_address(&fd)?;
+        Ok(Self {
+            fd,
+            address,
+            kept,
+            stop: EventFd::new()?,
+            stopped: AtomicBool::new(false),
+        })
+    }
+
+    /// Takes over a socket that listens already. `kept`: somebody else goes on with it after us.
+    ///
+    /// # Errors
+    /// It is no listening TCP socket; the kernel's.
+    pub fn adopt(fd: OwnedFd, kept: bool, congestion: &str) -> io::Result<Self> {
+        std::net::TcpListener::from(fd.try_clone()?).set_nonblocking(true)?;
+        if !congestion.is_empty() {
+            set_congestion(fd.as_raw_fd(), congestion)?;
+        }
+        Self::of(fd, kept)
+    }
+
+    /// Another handle on the socket, to pass it on.
+    ///
+    /// # Errors
+    /// Descriptors have run out.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.fd.try_clone()
+    }
+
+    /// Whether somebody else goes on with it after us.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.kept
     }
 
     /// The address that is bound (the port, if it was asked for as 0).
@@ -86,6 +136,31 @@ impl Listener {
     /// # Errors
     /// See [`AcceptError`].
     pub fn accept(&self) -> Result<(OwnedFd, SocketAddr), AcceptError> {
+        loop {
+            if self.stopped.load(Ordering::Acquire) {
+                return Err(AcceptError::Closed);
+            }
+            if let Some(accepted) = self.try_accept()? {
+                return Ok(accepted);
+            }
+            self.wait();
+        }
+    }
+
+    fn wait(&self) {
+        let wanted = |fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let mut both = [wanted(self.fd.as_raw_fd()), wanted(self.stop.raw())];
+        // Whatever ends it is looked at by trying again.
+        // SAFETY: two initialised entries that outlive the call.
+        unsafe { libc::poll(both.as_mut_ptr(), 2, -1) };
+    }
+
+    /// `None`: nobody waits, or another process was faster.
+    fn try_accept(&self) -> Result<Option<(OwnedFd, SocketAddr)>, AcceptError> {
         let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
         let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
@@ -100,26 +175,52 @@ impl Listener {
         };
         if raw < 0 {
             let error = io::Error::last_os_error();
-            return Err(match error.raw_os_error() {
-                Some(libc::EINVAL | libc::EBADF) => AcceptError::Closed,
+            return match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EINTR) => Ok(None),
+                Some(libc::EINVAL | libc::EBADF) => Err(AcceptError::Closed),
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                    AcceptError::Exhausted(error)
+                    Err(AcceptError::Exhausted(error))
                 }
-                _ => AcceptError::Lost(error),
-            });
+                _ => Err(AcceptError::Lost(error)),
+            };
         }
         // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
         // SAFETY: zeroed above and then filled by the kernel: every bit pattern is a valid sockaddr_storage.
         let storage = unsafe { storage.assume_init() };
-        Ok((fd, peer_address(&storage)))
+        Ok(Some((fd, peer_address(&storage))))
     }
 
-    /// Ends a blocked [`Listener::accept`] with [`AcceptError::Closed`] and refuses new connections.
+    /// Ends [`Listener::accept`] with [`AcceptError::Closed`]. Who connects now waits for another process that has the socket too.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.stop.notify();
+    }
+
+    /// The same, and new connections are refused, unless somebody else goes on with the socket.
     pub fn shutdown(&self) {
+        self.stop();
+        if self.kept {
+            return;
+        }
         // SAFETY: plain system call on our open descriptor.
         unsafe { libc::shutdown(self.fd.as_raw_fd(), libc::SHUT_RDWR) };
     }
+}
+
+/// The address of a TCP socket that listens.
+///
+/// # Errors
+/// It is none.
+pub fn local_address(fd: &OwnedFd) -> io::Result<SocketAddr> {
+    let listens = option(fd, libc::SO_ACCEPTCONN)? == 1;
+    if !listens || option(fd, libc::SO_TYPE)? != libc::SOCK_STREAM {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is no listening TCP socket",
+        ));
+    }
+    std::net::TcpListener::from(fd.try_clone()?).local_addr()
 }
 
 fn peer_address(storage: &libc::sockaddr_storage) -> SocketAddr {

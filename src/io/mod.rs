@@ -13,6 +13,7 @@
 mod background;
 pub mod eventfd;
 pub mod file;
+pub mod inherit;
 pub mod lend;
 pub mod listen;
 pub mod mapped;

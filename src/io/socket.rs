@@ -152,6 +152,16 @@ impl Socket {
         outcome(unsafe { libc::recv(self.fd(), byte.as_mut_ptr().cast(), 1, flags) })
     }
 
+    /// Copies what has arrived without taking it: `Ok(None)` nothing, `Ok(Some(0))` end of stream.
+    ///
+    /// # Errors
+    /// The connection's: reset, timed out.
+    pub fn peek_into(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+        // SAFETY: `buf` is writable for its length and the call returns before the borrow ends.
+        outcome(unsafe { libc::recv(self.fd(), buf.as_mut_ptr().cast(), buf.len(), flags) })
+    }
+
     /// Sends the parts in one call; `more` says that more follows at once (`MSG_MORE`).
     ///
     /// # Errors

@@ -14,10 +14,10 @@ use std::time::Duration;
 use crate::io::listen::{AcceptError, Listener, ReserveFd};
 use crate::metrics::{Counter, Refusal};
 use crate::s3::{ErrorCode, write_xml};
-use crate::shard::message::{Accepted, Door};
+use crate::shard::message::{Accepted, DoorKind};
 use crate::shard::{World, hand_over};
 
-use super::tls_hello::Alert;
+use crate::tls::hello::Alert;
 
 /// Pause when descriptors have run out.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -25,7 +25,7 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 const SINK_READS_MAX: usize = 16;
 
 /// Accepts until the listener is shut down.
-pub fn run(listener: &Listener, door: Door, world: &Arc<World>) {
+pub fn run(listener: &Listener, door: DoorKind, world: &Arc<World>) {
     let mut reserve = ReserveFd::new();
     loop {
         match listener.accept() {
@@ -46,7 +46,7 @@ pub fn run(listener: &Listener, door: Door, world: &Arc<World>) {
                 tracing::warn!(%error, "no descriptor for a new connection: raise the limit (ulimit -n, LimitNOFILE=)");
                 reserve.release();
                 if let Ok((fd, _)) = listener.accept() {
-                    refuse(world, fd, door, Refusal::Descriptors);
+                    refuse(world, (fd, door), Refusal::Descriptors);
                 }
                 reserve.retake();
                 std::thread::park_timeout(BACK_OFF);
@@ -63,7 +63,7 @@ fn admit(world: &Arc<World>, mut accepted: Accepted) {
     let total: usize = counts.clone().sum();
     let most = world.policy.connections_max;
     if total >= most + most / 8 + 16 {
-        return refuse(world, accepted.fd, accepted.door, Refusal::Connections);
+        return refuse(world, (accepted.fd, accepted.door), Refusal::Connections);
     }
     // A little over the limit there is time to tell the client properly, on a shard.
     accepted.over_limit = total >= most;
@@ -77,18 +77,21 @@ fn admit(world: &Arc<World>, mut accepted: Accepted) {
         world.shards[fewest]
             .connections
             .fetch_sub(1, Ordering::Relaxed);
-        refuse(world, back.fd, back.door, Refusal::Connections);
+        refuse(world, (back.fd, back.door), Refusal::Connections);
     }
 }
 
-/// 503 `SlowDown`, which every SDK answers by trying again later; where TLS is spoken, an alert.
-fn refuse(world: &World, fd: OwnedFd, door: Door, reason: Refusal) {
+/// 503 `SlowDown`, which every SDK answers by trying again later, in plain HTTP; where a tunnel begins, an alert.
+fn refuse(world: &World, (fd, door): (OwnedFd, DoorKind), reason: Refusal) {
     world
         .registry
         .global()
         .count(Counter::ConnectionsRefused(reason));
-    if door == Door::Tunnel {
-        return tell(fd, &Alert::InternalError.record());
+    match door {
+        DoorKind::Http => {}
+        // There is no session to say it in.
+        DoorKind::Tls => return,
+        DoorKind::Tunnel => return tell(fd, &Alert::InternalError.record()),
     }
     let mut body = Vec::new();
     write_xml(&mut body, ErrorCode::SlowDown, None, "", "0000000000000000");

@@ -9,13 +9,14 @@ use crate::base::clock;
 use crate::io::watchdog::OnExpiry;
 use crate::io::{Socket, spawn};
 use crate::metrics::{Close, Counter, Gauge, Malformed, Refusal};
-use crate::request::client::{Client, Gone};
+use crate::request::client::Gone;
 use crate::request::failure::Failure;
 use crate::request::receive::{self, Received};
 use crate::request::{self, Connection, End};
 use crate::shard::Shard;
-use crate::shard::message::{Accepted, Door};
+use crate::shard::message::Accepted;
 
+use super::arrive::{self, Arrived, NotServed};
 use super::tunnel;
 
 /// Bytes and time spent on taking out what a client still sends after its last answer, so that the close does not reset that answer away.
@@ -27,19 +28,24 @@ pub fn start(shard: Rc<Shard>, accepted: Accepted) {
     spawn(async move {
         shard.metrics().count(Counter::ConnectionsAccepted);
         shard.metrics().gauge_add(Gauge::ConnectionsOpen, 1);
-        let why = match Socket::from_fd(accepted.fd, &shard.watchdog) {
-            Ok(socket) if accepted.door == Door::Tunnel => {
-                let over_limit = accepted.over_limit;
-                Box::pin(tunnel::serve(&shard, &socket, accepted.peer, over_limit)).await
+        let over_limit = accepted.over_limit;
+        let why = match arrive::client(&shard, accepted).await {
+            Ok(Arrived::Tunnel(socket, peer)) => {
+                Box::pin(tunnel::serve(&shard, &socket, peer, over_limit)).await
             }
-            Ok(socket) => {
-                let mut connection = Connection::new(Client::new(socket, accepted.peer, &shard));
-                serve(&shard, &mut connection, accepted.over_limit).await
+            Ok(Arrived::Client(client)) => {
+                let mut connection = Connection::new(client);
+                let why = serve(&shard, &mut connection, over_limit).await;
+                // What is not whole must not end as if it were.
+                if !matches!(
+                    why,
+                    Close::ResponseCut | Close::SlowClient | Close::ClientGone
+                ) {
+                    connection.client.end();
+                }
+                why
             }
-            Err(error) => {
-                tracing::debug!(%error, "a connection was gone before it was served");
-                Close::Error
-            }
+            Err(NotServed(why)) => why,
         };
         shard.metrics().count(Counter::ConnectionsClosed(why));
         shard.metrics().gauge_add(Gauge::ConnectionsOpen, -1);
@@ -60,38 +66,25 @@ async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool)
             &Failure::slow_down("too many connections"),
         )
         .await;
-        linger(&connection.client.socket).await;
+        farewell(connection).await;
         return Close::Client;
     }
     loop {
-        if shard.world.draining.load(Ordering::Relaxed) && connection.input.is_empty() {
+        let world = &shard.world;
+        if world.draining.load(Ordering::Relaxed)
+            && connection.input.is_empty()
+            && !world.leaving.load(Ordering::Relaxed)
+        {
             return Close::Drain;
         }
         match receive::head(shard, connection).await {
             Received::Head => {}
-            Received::Closed => return Close::Client,
-            Received::Idle => return Close::Idle,
-            Received::Left => {
-                shard
-                    .metrics()
-                    .count(Counter::RequestsMalformed(Malformed::Truncated));
-                return Close::ClientGone;
-            }
-            Received::HeadTimeout => {
-                request::refuse(shard, connection, &Failure::head_timeout()).await;
-                linger(&connection.client.socket).await;
-                return Close::HeadTimeout;
-            }
-            Received::Refused(error) => {
-                request::refuse_head(shard, connection, &error).await;
-                linger(&connection.client.socket).await;
-                return Close::Malformed;
-            }
+            none => return Box::pin(without_head(shard, connection, none)).await,
         }
         match request::serve(shard, connection).await {
             End::KeepAlive => {}
             End::Close => {
-                linger(&connection.client.socket).await;
+                farewell(connection).await;
                 return Close::Client;
             }
             End::Cut => {
@@ -114,6 +107,40 @@ async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool)
             }
         }
     }
+}
+
+/// No request came, or none that can be served.
+#[cold]
+async fn without_head(shard: &Rc<Shard>, connection: &mut Connection, none: Received) -> Close {
+    let malformed = |what| shard.metrics().count(Counter::RequestsMalformed(what));
+    match none {
+        Received::Head | Received::Closed => Close::Client,
+        Received::Idle => Close::Idle,
+        Received::Left => {
+            malformed(Malformed::Truncated);
+            Close::ClientGone
+        }
+        Received::HeadTimeout => {
+            request::refuse(shard, connection, &Failure::head_timeout()).await;
+            farewell(connection).await;
+            Close::HeadTimeout
+        }
+        Received::Tls => {
+            malformed(Malformed::Tls);
+            linger(&connection.client.socket).await;
+            Close::Malformed
+        }
+        Received::Refused(error) => {
+            request::refuse_head(shard, connection, &error).await;
+            farewell(connection).await;
+            Close::Malformed
+        }
+    }
+}
+
+async fn farewell(connection: &mut Connection) {
+    connection.client.end();
+    linger(&connection.client.socket).await;
 }
 
 /// Ends our side and takes out, within bounds, what the client still sends.

@@ -3,6 +3,7 @@
 //! Called by `server`.
 
 pub mod acceptor;
+pub mod arrive;
 pub mod connection;
-pub mod tls_hello;
+pub mod proxy_header;
 mod tunnel;

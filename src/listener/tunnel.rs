@@ -13,7 +13,7 @@ use crate::request::tunnel::{self, Asked};
 use crate::shard::Shard;
 
 use super::connection::linger;
-use super::tls_hello::{Alert, Hello, NoHello};
+use crate::tls::hello::{Alert, Hello, NoHello};
 
 /// The longest hello, its records' headers and what came right behind it included. With the largest key shares in use it has two to three KiB.
 const HELLO_BYTES_MAX: usize = 32 << 10;

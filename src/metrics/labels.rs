@@ -147,6 +147,34 @@ labels! {
         Connections = "connections",
         /// No file descriptor was left.
         Descriptors = "descriptors",
+        /// The client is in no network that this door is for.
+        Network = "network",
+        /// A balancer did not say, or not properly, for whom it asks.
+        ProxyHeader = "proxy_header",
+    }
+
+    /// What came of a TLS handshake with a client.
+    TlsHandshake {
+        /// A new session.
+        Full = "full",
+        /// A session of before, taken up again.
+        Resumed = "resumed",
+        /// It was not over in time.
+        Timeout = "timeout",
+        /// The client left.
+        Closed = "closed",
+        /// The client spoke plain HTTP.
+        PlainHttp = "plain_http",
+        /// The client showed no certificate, or one that does not hold.
+        Certificate = "certificate",
+        /// No version, cipher or protocol in common.
+        Protocol = "protocol",
+        /// The client refused us: it does not trust our certificate, mostly.
+        Alert = "alert",
+        /// What came is no TLS, or not as it must be.
+        Malformed = "malformed",
+        /// Too many handshakes were under way.
+        Busy = "busy",
     }
 
     /// How a client asked for a tunnel.
@@ -225,6 +253,8 @@ labels! {
         Framing = "framing",
         /// A chunk size or chunk end that cannot be read.
         Chunk = "chunk",
+        /// TLS on a door of plain HTTP.
+        Tls = "tls",
         /// The head is larger than the limit.
         HeadTooLarge = "head_too_large",
         /// More header lines than the limit.

@@ -21,8 +21,8 @@ pub use exposition::CONTENT_TYPE;
 pub use labels::{
     AccessEvent, BreakerState, Close, DiskFailure, DiskWork, DnsResult, FallbackResult, FillEnd,
     HedgeResult, Invalidation, Malformed, Method, Outcome, Refusal, ReloadResult, Revalidation,
-    SendPath, Source, StatusClass, TlsSession, TunnelDoor, TunnelEnd, TunnelRefusal, TunnelWay,
-    UpstreamFailure, UpstreamKind, Written,
+    SendPath, Source, StatusClass, TlsHandshake, TlsSession, TunnelDoor, TunnelEnd, TunnelRefusal,
+    TunnelWay, UpstreamFailure, UpstreamKind, Written,
 };
 pub use table::{Counter, Gauge, Histogram};
 

@@ -8,8 +8,8 @@
 use super::labels::{
     AccessEvent, BreakerState, Close, DiskFailure, DiskWork, DnsResult, FallbackResult, FillEnd,
     HedgeResult, Invalidation, Label, Malformed, Method, Outcome, Refusal, ReloadResult,
-    Revalidation, SendPath, Source, StatusClass, TlsSession, TunnelDoor, TunnelEnd, TunnelRefusal,
-    TunnelWay, UpstreamFailure, UpstreamKind, Written,
+    Revalidation, SendPath, Source, StatusClass, TlsHandshake, TlsSession, TunnelDoor, TunnelEnd,
+    TunnelRefusal, TunnelWay, UpstreamFailure, UpstreamKind, Written,
 };
 
 /// What a metric is, and how its cells are shown.
@@ -117,7 +117,13 @@ table! {
         ConnectionsAccepted, ShardCounter, "millrace_connections_accepted_total",
             "Client connections taken over by a shard.";
         ConnectionsRefused(reason: Refusal), Counter, "millrace_connections_refused_total",
-            "Client connections refused without being served: the connection limit is reached, or no descriptor was left.";
+            "Client connections refused without being served: the connection limit is reached, no descriptor was left, the client is in no network that the door is for, or a balancer's PROXY header is missing or malformed.";
+        TlsHandshakes(result: TlsHandshake), Counter, "millrace_tls_handshakes_total",
+            "TLS handshakes with clients, by what came of them: full and resumed are sessions, the rest failed.";
+        HandoversFailed, Counter, "millrace_handovers_failed_total",
+            "Times that a new process was to take over and did not come up.";
+        TlsReloads(result: ReloadResult), Counter, "millrace_tls_reloads_total",
+            "Times that the files of the TLS door were read again because they had changed or on SIGHUP, by what came of it.";
         ConnectionsClosed(reason: Close), Counter, "millrace_connections_closed_total",
             "Client connections closed, by why: client and idle are normal ends; head_timeout, slow_client and malformed were cut by us; client_gone left before its response was whole; response_cut ended because the body could not be finished.";
         Requests(method: Method, result: Outcome), ShardCounter, "millrace_requests_total",
@@ -275,6 +281,12 @@ table! {
     Gauge in GAUGES {
         ConnectionsOpen, ShardFlow, "millrace_connections_open",
             "Client connections open.";
+        TlsHandshakesInFlight, Flow, "millrace_tls_handshakes_in_flight",
+            "TLS handshakes with clients under way.";
+        TlsNotAfter, Level, "millrace_tls_certificate_not_after_seconds",
+            "When the certificate that the TLS door shows ends, in seconds since 1970; 0 without that door.";
+        TlsRefused, Level, "millrace_tls_refused",
+            "1 while the files of the TLS door do not hold and those of before are in effect.";
         RequestsInFlight, ShardFlow, "millrace_requests_in_flight",
             "Requests whose head was received and whose response is not finished.";
         TunnelsOpen, Flow, "millrace_tunnels_open",

@@ -13,6 +13,7 @@ use crate::io::Socket;
 use crate::io::lend::{LEND_BYTES_MAX, Lender, Lent};
 use crate::io::watchdog::OnExpiry;
 use crate::shard::Shard;
+use crate::tls::TlsServer;
 
 /// The client is not there any more, or too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -25,12 +26,25 @@ pub enum Gone {
     Slow,
 }
 
+/// Who a client is, and how it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// Its address; behind a balancer that says for whom it asks, that one.
+    pub address: SocketAddr,
+    /// The door.
+    pub door: &'static str,
+    /// The version of TLS; empty where there is none.
+    pub tls: &'static str,
+}
+
 /// One client connection.
 pub struct Client {
     /// Its socket.
     pub socket: Socket,
-    /// Its address.
-    pub peer: SocketAddr,
+    /// Who it is.
+    pub peer: Peer,
+    /// Its session, at the TLS door.
+    tls: Option<Box<TlsServer>>,
     lender: Rc<Lender>,
     /// Bytes of the next call that sends by reference.
     step_bytes: Cell<usize>,
@@ -49,15 +63,41 @@ const STEP_BYTES_MIN: usize = 64 << 10;
 impl Client {
     /// Takes over a connection.
     #[must_use]
-    pub fn new(socket: Socket, peer: SocketAddr, shard: &Rc<Shard>) -> Self {
+    pub fn new(socket: Socket, address: SocketAddr, shard: &Rc<Shard>) -> Self {
+        let (door, tls) = ("http", "");
         Self {
             socket,
-            peer,
+            peer: Peer { address, door, tls },
+            tls: None,
             lender: Rc::clone(&shard.lender),
             step_bytes: Cell::new(LEND_BYTES_MAX),
             send_timeout_ms: shard.policy().send_timeout_ms,
             since_pause: Cell::new(0),
         }
+    }
+
+    /// The same inside a TLS session.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Box<TlsServer>) -> Self {
+        self.peer.door = "tls";
+        self.peer.tls = tls.version();
+        self.tls = Some(tls);
+        self
+    }
+
+    pub(super) fn session(&self) -> Option<&TlsServer> {
+        self.tls.as_deref()
+    }
+
+    /// So many bytes went out.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.since_pause.set(self.since_pause.get() + bytes);
+    }
+
+    /// Whether what is sent is encrypted, and so not sent by reference.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     pub(super) fn gone(&self) -> Gone {
@@ -99,11 +139,15 @@ impl Client {
         result.map_err(|_| self.gone())
     }
 
-    /// Sends what the client takes now of `first` and then `second`, by copy; says how many bytes.
+    /// Sends what the client takes now of `first` and then `second`, by copy; says how many bytes. In a session nothing: what is encrypted has to
+    /// be waited for.
     ///
     /// # Errors
     /// The client left or was too slow.
     pub fn try_send(&self, first: &[u8], second: &[u8]) -> Result<usize, Gone> {
+        if self.tls.is_some() {
+            return Ok(0);
+        }
         let parts = [IoSlice::new(first), IoSlice::new(second)];
         let parts = if second.is_empty() {
             &parts[..1]
@@ -122,6 +166,9 @@ impl Client {
     /// # Errors
     /// The client left or was too slow.
     pub async fn send(&self, mut first: &[u8], mut second: &[u8], more: bool) -> Result<(), Gone> {
+        if let Some(tls) = &self.tls {
+            return self.send_encrypted(tls, first, second).await;
+        }
         while !first.is_empty() || !second.is_empty() {
             self.take_turn().await?;
             let step = second.len().min(STEP_BYTES);
@@ -173,7 +220,7 @@ impl Client {
     }
 
     /// Lets the other connections of the shard go first, when this one has sent its share.
-    async fn take_turn(&self) -> Result<(), Gone> {
+    pub(super) async fn take_turn(&self) -> Result<(), Gone> {
         if self.since_pause.get() >= FAIR_BYTES {
             self.writable().await?;
         }
@@ -197,7 +244,11 @@ impl Client {
             if self.socket.readable().await.is_err() {
                 return;
             }
-            match self.socket.peek() {
+            let seen = match &self.tls {
+                None => self.socket.peek(),
+                Some(tls) => tls.peek(&self.socket),
+            };
+            match seen {
                 Ok(Some(0)) | Err(_) => return,
                 Ok(Some(_)) => return std::future::pending().await,
                 Ok(None) => {}

@@ -26,7 +26,7 @@ pub(super) async fn serve(
     let (host, port) = head.target.rsplit_once(':').unwrap_or((head.target, ""));
     let asked = Asked {
         door: TunnelDoor::Connect,
-        client: connection.client.peer,
+        client: connection.client.peer.address,
         begun: report.started(),
         host,
         port: port.parse().ok(),

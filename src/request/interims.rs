@@ -38,7 +38,7 @@ impl<'e> Interims<'e> {
         }
         waiting.extend_from_slice(head);
         // A client that has gone is noticed by who waits for the answer.
-        let sent = self.client.try_send(&waiting, &[]).unwrap_or(0);
+        let sent = self.client.offer(&waiting);
         waiting.drain(..sent);
     }
 

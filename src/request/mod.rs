@@ -11,6 +11,7 @@ mod asked;
 mod body;
 pub mod chain;
 pub mod client;
+mod client_tls;
 mod connect;
 mod deliver;
 pub mod failure;
@@ -18,6 +19,7 @@ mod forward;
 mod hit;
 mod interims;
 mod keep;
+mod mapped;
 mod opening;
 mod pass;
 mod read;
@@ -197,9 +199,14 @@ pub async fn refuse(shard: &Rc<Shard>, connection: &mut Connection, failure: &Fa
 pub async fn serve(shard: &Rc<Shard>, connection: &mut Connection) -> End {
     let input = std::mem::take(&mut connection.input);
     let (end, consumed, overread) = match parse_request(&input, &shard.policy().head_limits) {
-        Ok(Some(head)) if head.method == Method::Connect => {
+        // A tunnel's bytes are the kernel's to move; inside a TLS session they are not, and CONNECT is refused like any unknown method.
+        Ok(Some(head)) if head.method == Method::Connect && !connection.client.is_tls() => {
             let end = Box::pin(connect::serve(shard, connection, &head)).await;
             (end, head.bytes, Vec::new())
+        }
+        Ok(Some(head)) if !shard.world.routes.hosts.is_empty() => {
+            let rest = &input[head.bytes..];
+            Box::pin(mapped::serve(shard, connection, &head, rest)).await
         }
         Ok(Some(head)) => serve_head(shard, connection, &head, &input[head.bytes..]).await,
         Ok(None) => (End::Close, input.len(), Vec::new()),

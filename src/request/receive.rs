@@ -24,10 +24,14 @@ pub enum Received {
     HeadTimeout,
     /// The client left in the middle of a head.
     Left,
+    /// It begins as TLS does.
+    Tls,
     /// The head is malformed or too large.
     Refused(RequestError),
 }
 
+/// The first byte of a TLS client (RFC 8446, section 5.1), which no method begins with.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// Room offered to each receive.
 const ROOM_BYTES: usize = 4096;
 
@@ -41,6 +45,9 @@ pub async fn head(shard: &Rc<Shard>, connection: &mut Connection) -> Received {
             if head_complete(&connection.input, scanned).is_some() {
                 connection.client.socket.disarm();
                 return Received::Head;
+            }
+            if connection.input[0] == TLS_HANDSHAKE && !connection.client.is_tls() {
+                return Received::Tls;
             }
             if let Err(error) = early(&connection.input, scanned, shard) {
                 return Received::Refused(error);
@@ -61,11 +68,7 @@ pub async fn head(shard: &Rc<Shard>, connection: &mut Connection) -> Received {
         };
         connection.client.socket.arm(deadline_ms, action);
         let input = std::mem::take(&mut connection.input);
-        let (result, input) = connection
-            .client
-            .socket
-            .recv_append(input, ROOM_BYTES)
-            .await;
+        let (result, input) = connection.client.receive(input, ROOM_BYTES).await;
         connection.input = input;
         match (result, connection.client.socket.expired(), began) {
             (Ok(bytes), _, _) if bytes > 0 => {

@@ -9,6 +9,8 @@ use crate::metrics::{self, Counter, Gauge, Histogram, Outcome, SendPath, Source,
 use crate::s3::Target;
 use crate::shard::Shard;
 
+use super::client::Peer;
+
 /// When the first byte of the response head was given to the kernel.
 #[derive(Clone, Copy)]
 enum FirstByte {
@@ -98,7 +100,7 @@ impl Report {
         &self,
         shard: &Shard,
         request: Option<(&RequestHead<'_>, Option<&Target<'_>>)>,
-        client: std::net::SocketAddr,
+        client: Peer,
     ) -> Moment {
         let ended = self.finish_quietly(shard, request.map(|(head, _)| head));
         if shard.logs {
@@ -143,7 +145,7 @@ impl Report {
         &self,
         shard: &Shard,
         request: Option<(&RequestHead<'_>, Option<&Target<'_>>)>,
-        client: std::net::SocketAddr,
+        client: Peer,
         ended: Moment,
     ) {
         let duration_ns = ended.since_ns(self.started);
@@ -156,7 +158,9 @@ impl Report {
         let bucket = target.and_then(Target::bucket);
         shard.log.borrow_mut().record(&Record {
             time_unix_ms: shard.wall().unix_ms(self.started),
-            client,
+            client: client.address,
+            door: client.door,
+            tls: client.tls,
             method: head.map_or(b"", |head| head.method_raw.as_bytes()),
             host: host.as_bytes(),
             bucket: bucket.unwrap_or_default(),

@@ -184,12 +184,7 @@ impl Flow<'_, '_> {
         if self.buffer.len() < room {
             self.buffer.resize(room, 0);
         }
-        match self
-            .exchange
-            .client
-            .socket
-            .try_recv(&mut self.buffer[..room])
-        {
+        match self.exchange.client.try_receive(&mut self.buffer[..room]) {
             Ok(None) => Ok(false),
             Ok(Some(0)) | Err(_) => Err(Stop::Gone(self.exchange.client.gone())),
             Ok(Some(bytes)) => {

@@ -23,6 +23,7 @@ mod facts;
 mod headers;
 mod host;
 mod host_name;
+mod mapped;
 mod multi_delete;
 mod name_pattern;
 mod object_key;
@@ -51,6 +52,7 @@ pub use destinations::{Destination, Destinations, HTTPS_PORT, NoDestination};
 pub use error_xml::{ErrorCode, write_invalid_range_xml, write_precondition_failed_xml, write_xml};
 pub use headers::{is_checksum, is_secret, is_stored};
 pub use host::OriginMap;
+pub use mapped::{HostMap, MapRefusal, MappedHost};
 pub use multi_delete::{
     MULTI_DELETE_BYTES_MAX, MULTI_DELETE_KEYS_MAX, MultiDeleteError, parse_multi_delete,
 };

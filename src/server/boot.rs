@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
+use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
 use crate::access_log::{AccessLog, ShardLog, Target};
@@ -20,21 +21,24 @@ use crate::cache::grants::Grants;
 use crate::cache::partition::Partition;
 use crate::cache::stamps::Stamps;
 use crate::config::{AccessLog as AccessLogSetting, HugePages, Level, Loaded, Rules, Settings};
-use crate::io::listen::Listener;
 use crate::io::probe;
 use crate::listener::acceptor;
 use crate::metrics::{Gauge, Registry};
 use crate::ram::selftest;
 use crate::request::chain::NAME_PREFIX;
+use crate::shard::doors::Doors;
+use crate::shard::doubt::Doubt;
 use crate::shard::mailbox::Mailbox;
-use crate::shard::message::Door;
 use crate::shard::staging::Share;
 use crate::shard::{ShardShared, World};
 use crate::upstream::dns::{Resolver, ResolverConfig};
-use crate::upstream::{BreakerConfig, Outages, TlsConfig, UpstreamConfig};
+use crate::upstream::{BreakerConfig, Outages, Overrides, TlsConfig, UpstreamConfig};
 
+use super::certificates::Certificates;
 use super::disk::DiskThreads;
+use super::doors::{self, Door, Inheritance};
 use super::guard::Guard;
+use super::handover::Predecessor;
 use super::limits::{self, Limits};
 use super::reload::Reloader;
 use super::threads::{self, Seat};
@@ -65,7 +69,7 @@ pub(super) fn start_log(level: Level) {
     }));
 }
 
-fn resource(what: &'static str) -> impl Fn(std::io::Error) -> ServerError {
+pub(super) fn resource(what: &'static str) -> impl Fn(std::io::Error) -> ServerError {
     move |source| ServerError::Resource { what, source }
 }
 
@@ -179,33 +183,11 @@ fn upstream_config(
     }
 }
 
-type Doors = Vec<(Door, Arc<Listener>)>;
-
-fn bind(settings: &Settings) -> Result<(Doors, TcpListener), ServerError> {
-    let congestion = settings.tcp.congestion.as_deref().unwrap_or_default();
-    let listener = &settings.listener;
-    let http = listener.http.iter().map(|address| (Door::Http, *address));
-    let tunnel = listener
-        .tunnel
-        .iter()
-        .map(|address| (Door::Tunnel, *address));
-    let mut doors = Vec::new();
-    for (kind, address) in http.chain(tunnel) {
-        let door = Listener::bind(address, listener.backlog, congestion)
-            .map_err(|source| ServerError::Bind { address, source })?;
-        doors.push((kind, Arc::new(door)));
-    }
-    let address = settings.admin.listen;
-    let admin =
-        TcpListener::bind(address).map_err(|source| ServerError::Bind { address, source })?;
-    Ok((doors, admin))
-}
-
 fn world(
     settings: &Settings,
     limits: &Limits,
     by_reference: bool,
-    registry: &Arc<Registry>,
+    (registry, doors): (&Arc<Registry>, Doors),
 ) -> Result<(Arc<World>, Vec<Partition>), ServerError> {
     let stamps = Arc::<Stamps>::default();
     let mut partitions = Vec::new();
@@ -239,8 +221,11 @@ fn world(
         policy: limits::policy(settings, by_reference),
         rules: Arc::new(Rules::of(settings, 1)),
         routes: origins::routes(settings)?,
+        doors,
         name: name()?,
         draining: AtomicBool::new(false),
+        leaving: AtomicBool::new(false),
+        doubt: Doubt::default(),
     };
     Ok((Arc::new(world), partitions))
 }
@@ -248,32 +233,32 @@ fn world(
 /// Brings everything up; returns when the doors are open.
 pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let settings = &loaded.settings;
+    let begun_ms = clock::now_ms() as i64;
+    let inheritance = Inheritance::take()?;
     probe_kernel(settings)?;
     let by_reference = proves_by_reference();
     let limits = Limits::derive(settings, &usable_cores())?;
     let tls = origins::tls(settings)?;
     let overrides = origins::overrides(settings);
-    let (doors, admin_listener) = bind(settings)?;
     let registry = Registry::new(limits.cores.len());
-    let (world, partitions) = world(settings, &limits, by_reference, &registry)?;
+    let doors::Bound {
+        doors,
+        admin: admin_listener,
+        predecessor,
+    } = doors::bind(settings, inheritance)?;
+    let (entry, certificates) = doors::entry(settings, &doors, &registry)?;
+    let admin = admin_listener.try_clone();
+    let admin = admin.map_err(resource("no descriptor for the admin address"))?;
+    let (world, partitions) = world(settings, &limits, by_reference, (&registry, entry))?;
     note_start(&registry, &limits, &world);
     let (log, shard_logs) = start_access_log(settings, &registry)?;
     let outages = outages(settings);
     let readiness = Arc::new(Readiness::new(Arc::clone(&outages)));
     let contact = Contact::of(&admin_listener);
     let desk = (admin_listener, contact.run.clone());
-    let (names, events) = start_control(loaded, &world, &readiness, desk)?;
-    let named = world.routes.single.iter().chain(&world.routes.custom);
-    let named = named.flat_map(|origin| std::iter::once(&origin.first).chain(&origin.fallbacks));
-    let named = named.map(Arc::clone).collect();
-    let mut own: Vec<_> = doors.iter().map(|(_, door)| door.address()).collect();
-    own.push(settings.admin.listen);
-    let guard = Arc::new(Guard {
-        doors: own,
-        named,
-        overrides: Arc::clone(&overrides),
-        networks: settings.destinations.networks.clone(),
-    });
+    let control = start_control(loaded, &world, &readiness, desk, certificates)?;
+    let names = control.names;
+    let guard = guard(settings, &doors, &world, overrides);
     let mut disk = DiskThreads::open(settings, &limits, contact.text())?;
     let seats = Seats {
         disk: disk.as_ref(),
@@ -286,28 +271,25 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
         guard: &guard,
     };
     seats.start(partitions, shard_logs)?;
-    if let Some(disk) = &mut disk {
-        disk.start(&world)?;
-    }
-    for (kind, door) in &doors {
-        open(*kind, door, &world)?;
-    }
+    let took_over = predecessor.is_some();
+    open_all((&doors, predecessor), &world, disk.as_mut(), begun_ms)?;
     readiness.set(State::Ready);
-    let addresses: Vec<String> = doors
-        .iter()
-        .map(|(_, door)| door.address().to_string())
-        .collect();
+    let addresses = doors.iter().map(|door| door.listener.address().to_string());
     tracing::info!(
-        doors = addresses.join(","),
+        doors = addresses.collect::<Vec<_>>().join(","),
         shards = limits.cores.len(),
         slab_bytes = limits.slab_bytes,
+        took_over,
         "ready"
     );
     Ok(Running {
         world,
         readiness,
-        doors: doors.into_iter().map(|(_, door)| door).collect(),
-        events,
+        doors,
+        admin: admin.into(),
+        admin_leaves: control.admin_leaves,
+        events: control.events,
+        events_end: control.events_end,
         log,
     })
 }
@@ -362,16 +344,20 @@ impl Contact {
     }
 }
 
-type Control = (
-    tokio::sync::mpsc::Sender<Box<str>>,
-    mpsc::Receiver<super::Event>,
-);
+/// The ways to the control thread.
+struct Control {
+    names: tokio::sync::mpsc::Sender<Box<str>>,
+    events: mpsc::Sender<super::Event>,
+    events_end: mpsc::Receiver<super::Event>,
+    admin_leaves: Arc<Notify>,
+}
 
 fn start_control(
     loaded: &Arc<Loaded>,
     world: &Arc<World>,
     readiness: &Arc<Readiness>,
     (listener, run): (TcpListener, String),
+    certificates: Option<Certificates>,
 ) -> Result<Control, ServerError> {
     let heartbeats = world
         .shards
@@ -399,6 +385,7 @@ fn start_control(
     });
     let (names, names_end) = tokio::sync::mpsc::channel(NAMES_MAX);
     let (events, events_end) = mpsc::channel();
+    let admin_leaves = Arc::new(Notify::new());
     let desk = control::Desk {
         world: Arc::clone(world),
         admin: Arc::new(admin),
@@ -406,7 +393,9 @@ fn start_control(
         resolver,
         names: names_end,
         registry,
-        events,
+        events: events.clone(),
+        admin_leaves: Arc::clone(&admin_leaves),
+        certificates,
         reloader: Reloader {
             started: Arc::clone(loaded),
             world: Arc::clone(world),
@@ -423,7 +412,12 @@ fn start_control(
         .name("control".to_owned())
         .spawn(body)
         .map_err(resource("no thread for control"))?;
-    Ok((names, events_end))
+    Ok(Control {
+        names,
+        events,
+        events_end,
+        admin_leaves,
+    })
 }
 
 struct Seats<'a> {
@@ -484,11 +478,55 @@ impl Seats<'_> {
     }
 }
 
-fn open(kind: Door, door: &Arc<Listener>, world: &Arc<World>) -> Result<(), ServerError> {
-    let (door, world) = (Arc::clone(door), Arc::clone(world));
+/// Opens the doors, and the cache directory: before them, or when the process that hands over has ended.
+fn open_all(
+    (doors, predecessor): (&[Door], Option<Predecessor>),
+    world: &Arc<World>,
+    disk: Option<&mut DiskThreads>,
+    begun_ms: i64,
+) -> Result<(), ServerError> {
+    let open_each = || doors.iter().try_for_each(|door| open(door, world));
+    let lost = resource("the process that hands over is lost");
+    let Some(mut predecessor) = predecessor else {
+        if let Some(disk) = disk {
+            disk.start(world, None)?;
+        }
+        return open_each();
+    };
+    world.doubt.all();
+    predecessor.ready().map_err(&lost)?;
+    open_each()?;
+    let gone = predecessor.open(world, begun_ms).map_err(&lost)?;
+    match disk {
+        Some(disk) => disk.start(world, Some(gone)),
+        None => Ok(()),
+    }
+}
+
+/// What may be dialled.
+fn guard(
+    settings: &Settings,
+    doors: &[Door],
+    world: &World,
+    overrides: Arc<Overrides>,
+) -> Arc<Guard> {
+    let named = world.routes.single.iter().chain(&world.routes.custom);
+    let named = named.flat_map(|origin| std::iter::once(&origin.first).chain(&origin.fallbacks));
+    let mut own: Vec<_> = doors.iter().map(|door| door.listener.address()).collect();
+    own.push(settings.admin.listen);
+    Arc::new(Guard {
+        doors: own,
+        named: named.map(Arc::clone).collect(),
+        overrides,
+        networks: settings.destinations.networks.clone(),
+    })
+}
+
+fn open(door: &Door, world: &Arc<World>) -> Result<(), ServerError> {
+    let (listener, kind, world) = (Arc::clone(&door.listener), door.kind, Arc::clone(world));
     let thread = std::thread::Builder::new().name("acceptor".to_owned());
     thread
-        .spawn(move || acceptor::run(&door, kind, &world))
+        .spawn(move || acceptor::run(&listener, kind, &world))
         .map_err(resource("no thread for a door"))?;
     Ok(())
 }

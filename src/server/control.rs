@@ -18,6 +18,7 @@ use crate::shard::message::Message;
 use crate::upstream::dns::Resolver;
 
 use super::Event;
+use super::certificates::Certificates;
 use super::reload::Reloader;
 
 /// What the control thread is given.
@@ -30,6 +31,9 @@ pub(super) struct Desk {
     pub(super) registry: Arc<Registry>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) reloader: Reloader,
+    pub(super) certificates: Option<Certificates>,
+    /// Another process serves the admin address from now on.
+    pub(super) admin_leaves: Arc<Notify>,
 }
 
 /// Runs until the process ends.
@@ -43,9 +47,13 @@ pub(super) fn run(desk: Desk) -> std::io::Result<()> {
             signal(SignalKind::interrupt())?,
         ];
         let reopen = signal(SignalKind::hangup())?;
-        let reload = Arc::new(Notify::new());
-        tokio::spawn(desk.reloader.run(Arc::clone(&reload)));
-        tokio::spawn(signals(stop, reopen, desk.events, reload));
+        let upgrade = signal(SignalKind::user_defined2())?;
+        let reload = [(); 2].map(|()| Arc::new(Notify::new()));
+        tokio::spawn(desk.reloader.run(Arc::clone(&reload[0])));
+        if let Some(certificates) = desk.certificates {
+            tokio::spawn(certificates.run(Arc::clone(&reload[1])));
+        }
+        tokio::spawn(signals(stop, [reopen, upgrade], desk.events, reload));
         let world = desk.world;
         let resolving = desk
             .resolver
@@ -62,7 +70,9 @@ pub(super) fn run(desk: Desk) -> std::io::Result<()> {
                     );
                 }
             });
-        let serving = admin::serve(desk.listener, desk.admin, std::future::pending());
+        let leaves = desk.admin_leaves;
+        let left = async move { leaves.notified().await };
+        let serving = admin::serve(desk.listener, desk.admin, left);
         let ((), served) = tokio::join!(resolving, serving);
         served
     })
@@ -84,16 +94,17 @@ fn tell(world: &Arc<World>, shard: usize, message: Message) {
 
 async fn signals(
     [mut terminate, mut interrupt]: [Signal; 2],
-    mut hangup: Signal,
+    [mut hangup, mut upgrade]: [Signal; 2],
     events: mpsc::Sender<Event>,
-    reload: Arc<Notify>,
+    reload: [Arc<Notify>; 2],
 ) {
     loop {
         let event = tokio::select! {
             _ = terminate.recv() => Event::Stop,
             _ = interrupt.recv() => Event::Stop,
+            _ = upgrade.recv() => Event::HandOver,
             _ = hangup.recv() => {
-                reload.notify_one();
+                reload.iter().for_each(|reload| reload.notify_one());
                 Event::Reopen
             }
         };

@@ -20,6 +20,7 @@ use crate::shard::disk::DiskParts;
 use crate::shard::message::Message;
 use crate::shard::{World, routing};
 
+use super::handover::Gone;
 use super::limits::{self, Limits};
 use super::{ServerError, wait_until};
 
@@ -107,15 +108,25 @@ impl DiskThreads {
         }
     }
 
-    /// Opens the directory, and starts to keep and to fold it.
-    pub(super) fn start(&mut self, world: &Arc<World>) -> Result<(), ServerError> {
+    /// Opens the directory, and starts to keep and to fold it: when the process before this one has ended, if there is one.
+    pub(super) fn start(
+        &mut self,
+        world: &Arc<World>,
+        after: Option<Gone>,
+    ) -> Result<(), ServerError> {
         let Some(asks) = self.asks_end.take() else {
             return Ok(());
         };
         let (opened, opened_end) = channel();
         let (config, world) = (Arc::clone(&self.config), Arc::clone(world));
         let trims = self.asks.clone();
-        let body = move || keep(&config, &world, (&asks, &trims), &opened);
+        let at_once = after.is_none();
+        let body = move || {
+            if let Some(after) = after {
+                after.wait();
+            }
+            keep(&config, &world, (&asks, &trims), &opened);
+        };
         std::thread::Builder::new()
             .name("disk".to_owned())
             .spawn(body)
@@ -123,6 +134,9 @@ impl DiskThreads {
                 what: "no thread for the disk",
                 source,
             })?;
+        if !at_once {
+            return Ok(());
+        }
         match opened_end.recv_timeout(Duration::from_millis(OPEN_MS)) {
             Ok(result) => result,
             Err(_) => {

@@ -4,26 +4,35 @@
 //! fail does so before the first client is taken.
 
 mod boot;
+mod certificates;
 mod control;
 mod disk;
+mod doors;
+mod drain;
 mod events;
 mod guard;
+mod handover;
 pub mod limits;
+mod notify;
 mod origins;
 mod reload;
 mod threads;
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::access_log::{AccessLog, AccessLogError};
-use crate::admin::{Readiness, State};
+use crate::admin::Readiness;
 use crate::base::clock;
 use crate::config::Loaded;
+use crate::metrics::Counter;
 use crate::shard::World;
-use crate::shard::message::Message;
+
+use handover::HandoverError;
 
 /// Why the server did not start, or ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +54,17 @@ pub enum ServerError {
         /// The kernel's answer.
         source: std::io::Error,
     },
+    /// A socket that was passed and that is none of ours.
+    #[error("the socket {name:?} that was passed at start cannot be used: {source}")]
+    Passed {
+        /// Its name, or its address.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A TLS door that was passed, and nothing to show at it.
+    #[error("a socket for TLS was passed, and tls.cert_file or tls.key_file is not set")]
+    NoCertificate,
     /// A core that does not exist.
     #[error("server.cores names core {core}, which this process may not use; it may use {usable}")]
     Core {
@@ -56,9 +76,20 @@ pub enum ServerError {
     /// Roots of trust.
     #[error("TLS to origins cannot be set up: {0}")]
     Tls(#[from] crate::upstream::TlsSetupError),
+    /// What the TLS doors show.
+    #[error("the TLS doors cannot be opened: {0}")]
+    TlsDoor(#[from] crate::tls::door::DoorError),
     /// Hosts and origins.
     #[error("the origins cannot be used: {0}")]
     Routes(#[from] crate::s3::OriginMapError),
+    /// A `[[host]]` that leads nowhere.
+    #[error("the endpoint of the [[host]] {name}: {source}")]
+    HostLeadsNowhere {
+        /// The host.
+        name: String,
+        /// Why.
+        source: crate::s3::RouteError,
+    },
     /// The cache directory.
     #[error(transparent)]
     Directory(#[from] crate::disk::keeper::DirectoryError),
@@ -85,19 +116,41 @@ pub enum ServerError {
     },
 }
 
-/// What the control thread tells the main thread.
+/// What the main thread is told.
 pub(crate) enum Event {
     /// SIGTERM or SIGINT.
     Stop,
     /// SIGHUP.
     Reopen,
+    /// SIGUSR2.
+    HandOver,
+    /// A new process has opened its doors.
+    Succeeded {
+        /// The process.
+        pid: u32,
+        /// What it waits at for our end.
+        line: UnixStream,
+    },
+    /// A new process has not.
+    Failed(HandoverError),
 }
 
-/// How long doors stay open after `/readyz` has begun to fail, so that a balancer can notice.
-const NOTICE_MS_MAX: u64 = 1000;
+/// The parts of a running server that its end needs.
+pub(crate) struct Running {
+    world: Arc<World>,
+    readiness: Arc<Readiness>,
+    doors: Vec<doors::Door>,
+    admin: OwnedFd,
+    admin_leaves: Arc<tokio::sync::Notify>,
+    events: mpsc::Sender<Event>,
+    events_end: mpsc::Receiver<Event>,
+    log: AccessLog,
+}
+
+/// How long the main thread pauses between two looks.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Runs the server until it is told to stop and has drained.
+/// Runs the server until it is told to stop, or has handed over, and has drained.
 ///
 /// # Errors
 /// Whatever keeps it from starting.
@@ -106,66 +159,63 @@ pub fn run(loaded: Loaded) -> Result<(), ServerError> {
     let settings = &loaded.settings;
     boot::start_log(settings.log.level);
     let running = boot::start(&loaded)?;
-    while let Ok(Event::Reopen) = running.events.recv() {
-        running.log.rotation().reopen();
+    let fed_no_more = Arc::new(AtomicBool::new(false));
+    notify::feed(&running.world, &fed_no_more);
+    notify::ready();
+    let mut handing_over = false;
+    loop {
+        match running.events_end.recv() {
+            Ok(Event::Reopen) => {
+                notify::reloading();
+                running.log.rotation().reopen();
+                notify::ready();
+            }
+            Ok(Event::HandOver) if handing_over => {
+                tracing::warn!("a new process is being started already");
+            }
+            Ok(Event::HandOver) => {
+                handing_over = true;
+                if let Err(error) = running.hand_over() {
+                    let _ = running.events.send(Event::Failed(error));
+                }
+            }
+            Ok(Event::Failed(error)) => {
+                handing_over = false;
+                let metrics = running.world.registry.global();
+                metrics.count(Counter::HandoversFailed);
+                tracing::error!(%error, "there is no hand-over: this process goes on");
+            }
+            Ok(Event::Succeeded { pid, line }) => {
+                fed_no_more.store(true, Ordering::Relaxed);
+                notify::succeeded_by(pid);
+                let result = drain::leave(running, pid, &settings.server);
+                drop(line);
+                return result;
+            }
+            Ok(Event::Stop) | Err(_) => {
+                notify::stopping();
+                return drain::stop(running, settings.server.drain_ms);
+            }
+        }
     }
-    drain(running, settings.server.drain_ms)
 }
 
-/// The parts of a running server that its end needs.
-pub(crate) struct Running {
-    world: Arc<World>,
-    readiness: Arc<Readiness>,
-    doors: Vec<Arc<crate::io::listen::Listener>>,
-    events: mpsc::Receiver<Event>,
-    log: AccessLog,
-}
-
-fn drain(running: Running, drain_ms: u64) -> Result<(), ServerError> {
-    tracing::info!(drain_ms, "draining");
-    let deadline_ms = clock::now_ms() + drain_ms;
-    running.readiness.set(State::Draining);
-    running.world.draining.store(true, Ordering::Relaxed);
-    wait_until(clock::now_ms() + (drain_ms / 10).min(NOTICE_MS_MAX), || {
-        false
-    });
-    running.doors.iter().for_each(|door| door.shutdown());
-    let busy = || {
-        running
-            .world
-            .shards
-            .iter()
-            .map(|shard| shard.connections.load(Ordering::Relaxed))
-            .sum::<usize>()
-    };
-    wait_until(deadline_ms, || busy() == 0);
-    if busy() > 0 {
-        tracing::warn!(
-            connections = busy(),
-            "the time to drain is over; the rest is cut"
-        );
+impl Running {
+    fn hand_over(&self) -> Result<(), HandoverError> {
+        let estate = handover::Estate {
+            doors: &self.doors,
+            admin: &self.admin,
+            world: &self.world,
+        };
+        estate.pass_on(&self.events)
     }
-    for shard in &running.world.shards {
-        let _ = shard.mailbox.push(Message::Drain);
-    }
-    let flushed = || {
-        running
-            .world
-            .shards
-            .iter()
-            .all(|shard| shard.drained.load(Ordering::Acquire))
-    };
-    wait_until(clock::now_ms() + 1000, flushed);
-    running.log.shutdown(Duration::from_secs(1))?;
-    tracing::info!("stopped");
-    Ok(())
 }
 
 #[allow(
     clippy::disallowed_methods,
     reason = "the main thread: nothing else runs on it"
 )]
-fn wait_until(deadline_ms: u64, done: impl Fn() -> bool) {
+fn wait_until(deadline_ms: u64, mut done: impl FnMut() -> bool) {
     while !done() && clock::now_ms() < deadline_ms {
         std::thread::sleep(LOOK);
     }

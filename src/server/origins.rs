@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use crate::config::{OriginUrl, Scheme, Settings, TlsVersion};
-use crate::s3::{CustomOrigin, Destinations, OriginMap, OriginMapConfig, SingleOrigin};
+use crate::s3::{
+    CustomOrigin, Destinations, HostMap, MappedHost, OriginMap, OriginMapConfig, SingleOrigin,
+};
 use crate::shard::Routes;
 use crate::upstream::{Endpoint, Origin, Overrides, TlsConfig, TlsProfile, TlsRoots, TlsVersions};
 
@@ -25,6 +27,7 @@ pub(super) fn routes(settings: &Settings) -> Result<Routes, ServerError> {
     })?;
     let named = settings.origins.iter();
     Ok(Routes {
+        hosts: host_map(settings, &map)?,
         map,
         single: single.map(|url| origin(url, &settings.routing.fallback)),
         custom: named
@@ -35,6 +38,26 @@ pub(super) fn routes(settings: &Settings) -> Result<Routes, ServerError> {
             ports: settings.destinations.ports.clone(),
         },
     })
+}
+
+fn host_map(settings: &Settings, map: &OriginMap) -> Result<HostMap, ServerError> {
+    for host in &settings.hosts {
+        map.resolve(&host.endpoint)
+            .map_err(|source| ServerError::HostLeadsNowhere {
+                name: host.name.clone(),
+                source,
+            })?;
+    }
+    let hosts = settings.hosts.iter().map(|host| {
+        let mapped = MappedHost {
+            endpoint: host.endpoint.clone(),
+            bucket: host.bucket.clone(),
+            prefix: host.prefix.clone(),
+            index: host.index.clone(),
+        };
+        (host.name.clone(), mapped)
+    });
+    Ok(HostMap::new(hosts))
 }
 
 fn origin(first: &OriginUrl, fallbacks: &[OriginUrl]) -> Arc<Origin> {

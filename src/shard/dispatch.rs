@@ -76,7 +76,8 @@ async fn sweeps(shard: Rc<Shard>) {
         let now_ms = clock::now_ms();
         shard.wall.set(Wall::read());
         shard.watchdog.sweep(now_ms);
-        if shard.world.draining.load(Ordering::Relaxed) {
+        let world = &shard.world;
+        if world.draining.load(Ordering::Relaxed) && !world.leaving.load(Ordering::Relaxed) {
             shard.watchdog.end_idling();
         }
         shard.world.shards[shard.id]

@@ -23,11 +23,13 @@ use super::purge::Order;
 use super::staging::WriteNews;
 use super::uploads::UploadAnswer;
 
-/// By which kind of door a client came.
+/// What is spoken at a door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
-    /// Requests in plain text.
+pub enum DoorKind {
+    /// Plain HTTP.
     Http,
+    /// HTTP inside TLS, which ends here.
+    Tls,
     /// TLS that is led on by the name in its hello.
     Tunnel,
 }
@@ -39,8 +41,8 @@ pub struct Accepted {
     pub fd: OwnedFd,
     /// The client.
     pub peer: SocketAddr,
-    /// Where it came in.
-    pub door: Door,
+    /// The door it came by.
+    pub door: DoorKind,
     /// It is one too many: told so, and closed.
     pub over_limit: bool,
 }

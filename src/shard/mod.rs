@@ -6,6 +6,8 @@
 pub mod asks;
 pub mod disk;
 mod dispatch;
+pub mod doors;
+pub mod doubt;
 pub mod mailbox;
 pub mod message;
 mod peers;
@@ -42,10 +44,13 @@ use crate::io::lend::Lender;
 use crate::io::splice::Pipes;
 use crate::io::watchdog::Watchdog;
 use crate::metrics::{Counter, Registry, ShardMetrics};
-use crate::s3::{Destinations, ObjectDigest, ObjectKeyRef, OriginMap};
+use crate::s3::{Destinations, HostMap, ObjectDigest, ObjectKeyRef, OriginMap};
+use crate::tls::TlsScratch;
 use crate::upstream::{Origin, Upstream};
 
 use asks::{Asks, Ticket};
+use doors::Doors;
+use doubt::Doubt;
 use mailbox::Mailbox;
 use message::{Accepted, Answer, Message};
 use waits::Waits;
@@ -100,6 +105,8 @@ pub struct TunnelPolicy {
 
 /// Where requests lead: hosts to origins, and whom to dial.
 pub struct Routes {
+    /// Hosts that stand for a bucket.
+    pub hosts: HostMap,
     /// Hosts to origins.
     pub map: OriginMap,
     /// The origin of single-origin mode.
@@ -149,10 +156,16 @@ pub struct World {
     pub rules: Arc<Rules>,
     /// Hosts to origins.
     pub routes: Routes,
+    /// Who may come in.
+    pub doors: Doors,
     /// What this process calls itself to those it asks.
     pub name: Box<str>,
     /// Stop taking requests.
     pub draining: AtomicBool,
+    /// The same, but another process takes new connections: a client that is between two requests is told with its next answer.
+    pub leaving: AtomicBool,
+    /// When the origin must be asked all the same.
+    pub doubt: Doubt,
 }
 
 /// A fetch whose response head has not been read yet, and who waits for it.
@@ -181,6 +194,10 @@ pub struct Shard {
     pub log: RefCell<ShardLog>,
     /// Readers that wait for fills.
     pub waits: Waits,
+    /// Where sessions with clients encrypt and decrypt.
+    pub tls_scratch: Rc<TlsScratch>,
+    /// TLS handshakes with clients under way.
+    pub handshakes: Cell<usize>,
     /// For request ids.
     pub prng: Prng,
     /// Lines of the access log or not.
@@ -244,6 +261,8 @@ impl Shard {
             logs: parts.logs,
             copies: Places::new(BODY_COPIES_MAX),
             waits: Waits::new(parts.id),
+            tls_scratch: Rc::default(),
+            handshakes: Cell::default(),
             prng: Prng::new(parts.seed),
             wall: Cell::new(Wall::read()),
             date: Cell::new((0, http_date(0))),
@@ -280,7 +299,11 @@ impl Shard {
     /// How the object of a head is treated.
     #[must_use]
     pub fn policy_of(&self, head: &Head) -> ObjectPolicy {
-        head.policy(&self.rules.borrow())
+        let policy = head.policy(&self.rules.borrow());
+        match self.world.doubt.is_about(head.confirmed_ms()) {
+            false => policy,
+            true => policy.asked(),
+        }
     }
 
     /// How an object is treated.

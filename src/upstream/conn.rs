@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::base::clock::now_ms;
 use crate::io::Socket;
 use crate::io::watchdog::OnExpiry;
+use crate::tls::{ClientSession, TlsFailure};
 
 use super::Shared;
 use super::addresses::Lease;
@@ -24,7 +25,6 @@ use super::endpoint::Endpoint;
 use super::error::UpstreamError;
 use super::heads::HeadProgress;
 use super::permits::Permit;
-use super::tls_session::{TlsFailure, TlsSession};
 
 /// What a deadline is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct Conn {
     pub(super) inbox: Vec<u8>,
     pub(super) reused: bool,
     socket: Socket,
-    tls: Option<Box<TlsSession>>,
+    tls: Option<Box<ClientSession>>,
     pub(super) heads: HeadProgress,
     pub(super) poisoned: bool,
     awaiting: Cell<Awaiting>,
@@ -70,7 +70,7 @@ pub(super) struct DetachedConn {
     pub endpoint: Arc<Endpoint>,
     pub address: SocketAddr,
     fd: OwnedFd,
-    tls: Option<Box<TlsSession>>,
+    tls: Option<Box<ClientSession>>,
     opened_ms: u64,
     poisoned: bool,
 }
@@ -87,7 +87,7 @@ impl Conn {
         endpoint: &Arc<Endpoint>,
         address: SocketAddr,
         socket: Socket,
-        tls: Option<Box<TlsSession>>,
+        tls: Option<Box<ClientSession>>,
         holding: Holding,
     ) -> Self {
         Self {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::base::clock::{now_ms, now_ns};
 use crate::io::{Socket, spawn, timeout_ms};
+use crate::tls::{ClientSession, TlsFailure};
 
 use super::addresses::Lease;
 use super::config::AddressRule;
@@ -18,7 +19,6 @@ use super::endpoint::Endpoint;
 use super::error::UpstreamError;
 use super::names::Name;
 use super::permits::Permit;
-use super::tls_session::{TlsFailure, TlsSession};
 use super::{Reuse, Upstream};
 
 /// Addresses that this machine has no way to are passed over without counting as tries, this many at most.
@@ -229,7 +229,7 @@ impl Upstream {
         &self,
         endpoint: &Endpoint,
         address: SocketAddr,
-    ) -> Result<(Socket, Option<Box<TlsSession>>), UpstreamError> {
+    ) -> Result<(Socket, Option<Box<ClientSession>>), UpstreamError> {
         let shared = &self.shared;
         let socket = Socket::connect(address, &shared.config.congestion, &shared.watchdog).await;
         let socket = socket.map_err(|source| UpstreamError::Connect { address, source })?;

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use crate::http::{ChunkError, ResponseError};
 use crate::metrics::UpstreamFailure;
 
-use super::tls::TlsError;
+use crate::tls::TlsError;
 
 /// Who has to mend it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -37,7 +37,6 @@ mod response;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod tls_session;
 mod wait;
 
 use std::cell::{Cell, RefCell};
@@ -47,6 +46,7 @@ use std::sync::Arc;
 
 use crate::base::prng::Prng;
 use crate::io::watchdog::Watchdog;
+use crate::tls::TlsScratch;
 
 pub use breaker::{BreakerConfig, Claim, Phase};
 pub use config::{AddressRule, NoEvents, UpstreamConfig, UpstreamEvents};
@@ -60,14 +60,13 @@ pub use outages::{Admitted, Health, Outages, is_outage};
 pub use overrides::Overrides;
 pub use passage::Passage;
 pub use response::{DetachedResponse, Response};
-pub use tls::{TlsConfig, TlsError, TlsProfile, TlsRoots, TlsSetupError, TlsVersions};
+pub use tls::{TlsConfig, TlsProfile, TlsRoots, TlsSetupError, TlsVersions};
 
 use addresses::RestPolicy;
 use hedge::InFlight;
 use names::Names;
 use permits::Permits;
 use pool::IdlePool;
-use tls_session::TlsScratch;
 
 /// Requests of one shard that may wait for one of `connections_max`.
 const WAITING_MAX: usize = 4096;

@@ -1,7 +1,7 @@
 //! Whom this process trusts as an origin, and what a TLS failure means in words.
 //!
 //! `server` builds one [`TlsConfig`] at start (it reads files) and shares it with all shards, so that a session begun on one
-//! shard is resumed on another. Together with `tls_session` the only place that names the TLS crate. Invariant: a
+//! shard is resumed on another. Together with `crate::tls` the only place that names the TLS crate. Invariant: a
 //! certificate is always verified, against the system's roots or against the operator's file only.
 
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::base::hosts::covers;
+use crate::tls::{ClientSession, TlsError};
 
 use super::endpoint::Endpoint;
-use super::tls_session::TlsSession;
 
 /// Server names whose sessions are remembered.
 const SESSIONS_MAX: usize = 1024;
@@ -59,45 +59,6 @@ pub enum TlsSetupError {
     /// The cryptography library offers no usable protocol version.
     #[error("TLS cannot be set up: {0}")]
     Provider(#[source] rustls::Error),
-}
-
-/// What is wrong with a TLS session.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum TlsError {
-    /// The name to verify is neither a DNS name nor an address.
-    #[error("{name} is no name that a certificate can have")]
-    ServerName {
-        /// The name.
-        name: Box<str>,
-    },
-    /// A certificate, message or record was refused, by us or by the peer.
-    #[error("{0}{hint}", hint = hint(.0))]
-    Refused(#[source] rustls::Error),
-    /// The peer closed the connection in the handshake.
-    #[error("the peer closed the connection in the handshake (is this a TLS port?)")]
-    ClosedInHandshake,
-}
-
-/// What an operator can do about it, where the library's own words do not say.
-fn hint(error: &rustls::Error) -> &'static str {
-    match error {
-        rustls::Error::InvalidCertificate(certificate) => certificate_hint(certificate),
-        rustls::Error::InvalidMessage(_) => " (does a TLS server answer there?)",
-        _ => "",
-    }
-}
-
-fn certificate_hint(error: &CertificateError) -> &'static str {
-    match error {
-        CertificateError::UnknownIssuer => {
-            " (name the authority's certificate with upstream.ca_file)"
-        }
-        // rustls' verifier reports webpki's CaUsedAsEndEntity so: `openssl req -x509` makes such certificates.
-        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            " (the server shows an authority's certificate as its own: make it with basicConstraints=CA:FALSE)"
-        }
-        _ => "",
-    }
 }
 
 /// The versions of TLS that are spoken.
@@ -205,13 +166,13 @@ impl TlsConfig {
     }
 
     /// A session with nothing sent yet.
-    pub(super) fn session(&self, endpoint: &Endpoint) -> Result<TlsSession, TlsError> {
+    pub(super) fn session(&self, endpoint: &Endpoint) -> Result<ClientSession, TlsError> {
         let speaker = self.speaker(endpoint);
         let name = speaker.verify_name.as_ref();
         let name = name.unwrap_or(&endpoint.server_name);
         let server_name = ServerName::try_from(name.to_string())
             .map_err(|_| TlsError::ServerName { name: name.clone() })?;
-        TlsSession::new(Arc::clone(&speaker.client), server_name).map_err(TlsError::Refused)
+        ClientSession::to(Arc::clone(&speaker.client), server_name).map_err(TlsError::Refused)
     }
 }
 
@@ -282,7 +243,7 @@ fn file_roots(path: &Path) -> Result<RootCertStore, TlsSetupError> {
 mod tests {
     use super::*;
 
-    fn session(config: &TlsConfig, host: &str) -> Result<TlsSession, TlsError> {
+    fn session(config: &TlsConfig, host: &str) -> Result<ClientSession, TlsError> {
         config.session(&Endpoint::new(true, host, 443))
     }
 

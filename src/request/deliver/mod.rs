@@ -589,7 +589,7 @@ pub(super) async fn send_piece(
     more: bool,
 ) -> Result<SendPath, Gone> {
     let bytes = piece.bytes();
-    if !lent {
+    if !lent || client.is_tls() {
         client.send(head, bytes, more).await?;
         return Ok(SendPath::Copy);
     }

@@ -10,6 +10,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+/// What is done to the command before it is run.
+type Prepare = Box<dyn FnOnce(&mut Command)>;
+
 /// How a server is to be started. The defaults suit a test: one shard, little RAM, no disk.
 pub struct Setup {
     arguments: Vec<String>,
@@ -19,9 +22,30 @@ pub struct Setup {
     doors: usize,
     origin: Option<String>,
     cache_dir: Option<PathBuf>,
+    program: Option<PathBuf>,
+    admin: Option<SocketAddr>,
+    prepare: Option<Prepare>,
 }
 
 impl Setup {
+    /// Another path to the program.
+    pub fn program(mut self, path: &std::path::Path) -> Setup {
+        self.program = Some(path.to_owned());
+        self
+    }
+
+    /// An admin address that the test knows.
+    pub fn admin(mut self, address: SocketAddr) -> Setup {
+        self.admin = Some(address);
+        self
+    }
+
+    /// What else is done to the command.
+    pub fn prepare(mut self, prepare: impl FnOnce(&mut Command) + 'static) -> Setup {
+        self.prepare = Some(Box::new(prepare));
+        self
+    }
+
     /// The origin as a URL, where `http` and the address alone do not say it.
     pub fn origin(mut self, url: &str) -> Setup {
         self.origin = Some(url.to_owned());
@@ -67,9 +91,9 @@ impl Setup {
     #[track_caller]
     pub fn start(self, origin: SocketAddr) -> Millrace {
         let doors: Vec<SocketAddr> = (0..self.doors).map(|_| free_address()).collect();
-        let admin = free_address();
+        let admin = self.admin.unwrap_or_else(free_address);
         let folder = Scratch::new();
-        let mut command = command();
+        let mut command = command_of(self.program.clone().unwrap_or_else(binary));
         command.arg("serve").args([
             "--origin",
             &self
@@ -96,6 +120,9 @@ impl Setup {
             command.arg("--config").arg(&file);
         }
         command.args(&self.arguments);
+        if let Some(prepare) = self.prepare {
+            prepare(&mut command);
+        }
         let standard_error = folder.path.join("stderr");
         let output = std::fs::File::create(&standard_error).expect("a file for stderr");
         command
@@ -118,14 +145,18 @@ impl Setup {
 }
 
 /// The program under test: the one that was built with the tests, unless MILLRACE_BIN names another.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("MILLRACE_BIN")
         .map_or_else(|| env!("CARGO_BIN_EXE_millrace").into(), PathBuf::from)
 }
 
 /// `millrace` with an environment that no setting of the caller's leaks into.
 pub fn command() -> Command {
-    let mut command = Command::new(binary());
+    command_of(binary())
+}
+
+fn command_of(program: PathBuf) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MILLRACE_") {
             command.env_remove(name);
@@ -158,6 +189,9 @@ impl Millrace {
             doors: 1,
             origin: None,
             cache_dir: None,
+            program: None,
+            admin: None,
+            prepare: None,
         }
     }
 

@@ -15,6 +15,7 @@ pub mod sign;
 pub mod store;
 pub mod stub;
 pub mod teller;
+pub mod tls_client;
 pub mod wire;
 
 pub use client::{Ask, Broken, Connection, Response, fetch};

@@ -1,9 +1,9 @@
-//! One TLS session over a non-blocking socket: ciphertext in large pieces, plaintext into the caller's slice.
+//! One TLS session over a non-blocking socket: ciphertext in large pieces, plaintext into the caller's slice. Either end of it.
 //!
-//! Called by `conn` only. Uses rustls' unbuffered interface: records are decrypted where they were received, in a scratch
-//! area that all sessions of a shard share, so that an idle session keeps no buffer and a large body is received in few
-//! system calls. What the caller had no room for stays in the session: at most one record decrypted, and what was
-//! received beyond it. `Send`, so that a session can move to another shard with its connection.
+//! Called by `upstream::conn` (to origins) and by [`super::server`] (from clients). Uses rustls' unbuffered interface: records are
+//! decrypted where they were received, in a scratch area that all sessions of a shard share, so that an idle session keeps no buffer and a
+//! large body is received in few system calls. What the caller had no room for stays in the session: at most one record decrypted, and what
+//! was received beyond it. `Send`, so that a session can move to another shard with its connection.
 //!
 //! Invariants: `outgoing` is sent before anything new is encrypted for it; once a record was refused every call says so.
 
@@ -13,15 +13,18 @@ use std::sync::Arc;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, WriteTraffic};
-use rustls::{ClientConfig, HandshakeKind};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
+};
+use rustls::{ClientConfig, CommonState, HandshakeKind, ServerConfig};
 
 use crate::io::Socket;
 
-use super::tls::TlsError;
+use super::TlsError;
 
 /// The scratch area, and so the most that is received in one call.
-const SCRATCH_BYTES: usize = 256 * 1024;
+pub(super) const SCRATCH_BYTES: usize = 256 * 1024;
 
 /// Plaintext of one record at most, and ciphertext with its header (RFC 8446, section 5.2; RFC 5246, section 6.2.3).
 const RECORD_PLAIN_BYTES: usize = 16 * 1024;
@@ -36,13 +39,58 @@ const RECEIVES_MAX: usize = 8;
 /// Ciphertext of one handshake flight at most; certificate chains are a few KiB.
 const HANDSHAKE_BYTES_MAX: usize = 256 * 1024;
 
-/// The area in which a shard's sessions decrypt.
+/// The area in which a shard's sessions decrypt, and in which those of clients encrypt.
 #[derive(Default)]
-pub(super) struct TlsScratch(RefCell<Vec<u8>>);
+pub struct TlsScratch(pub(super) RefCell<Vec<u8>>);
+
+/// Which end of a session we are.
+pub trait Side {
+    /// What rustls keeps for that end.
+    type Data;
+
+    /// Lets the session look at what was received.
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// What both ends have.
+    fn common(&self) -> &CommonState;
+}
+
+impl Side for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+}
+
+impl Side for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+}
 
 /// Why a session's read or write failed.
 #[derive(Debug)]
-pub(super) enum TlsFailure {
+pub enum TlsFailure {
     /// The connection below.
     Socket(io::Error),
     /// The session itself.
@@ -71,33 +119,62 @@ impl From<rustls::Error> for TlsFailure {
 
 /// What the handshake needs next.
 enum Handshake {
-    Done,
+    Established,
     Receive,
     Again,
 }
 
-/// A client's TLS session.
-pub(super) struct TlsSession {
-    rustls: Box<UnbufferedClientConnection>,
+/// Our session as a client of an origin.
+pub type ClientSession = TlsSession<UnbufferedClientConnection>;
+/// A client's session with us.
+pub type ServerSession = TlsSession<UnbufferedServerConnection>;
+
+/// A TLS session.
+pub struct TlsSession<S: Side> {
+    rustls: Box<S>,
+    handshake_bytes_max: usize,
     /// Ciphertext received and not yet decrypted: mostly a part of a record.
     incoming: Vec<u8>,
     /// Ciphertext to send, from `sent` on.
-    outgoing: Vec<u8>,
+    pub(super) outgoing: Vec<u8>,
     sent: usize,
     /// Plaintext that the caller had no room for, from `plain_at` on.
-    plain: Vec<u8>,
-    plain_at: usize,
+    pub(super) plain: Vec<u8>,
+    pub(super) plain_at: usize,
     peer_closed: bool,
     refused: Option<TlsError>,
 }
 
-impl TlsSession {
-    pub fn new(
-        config: Arc<ClientConfig>,
-        name: ServerName<'static>,
+impl ClientSession {
+    /// A session with the origin of this name, with nothing sent yet.
+    ///
+    /// # Errors
+    /// The configuration does not fit.
+    pub fn to(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, rustls::Error> {
+        let side = UnbufferedClientConnection::new(config, name)?;
+        Ok(Self::new(side, HANDSHAKE_BYTES_MAX))
+    }
+}
+
+impl ServerSession {
+    /// A session with whoever has connected.
+    ///
+    /// # Errors
+    /// The configuration does not fit.
+    pub fn from_client(
+        config: Arc<ServerConfig>,
+        handshake_bytes_max: usize,
     ) -> Result<Self, rustls::Error> {
-        Ok(Self {
-            rustls: Box::new(UnbufferedClientConnection::new(config, name)?),
+        let side = UnbufferedServerConnection::new(config)?;
+        Ok(Self::new(side, handshake_bytes_max))
+    }
+}
+
+impl<S: Side> TlsSession<S> {
+    fn new(side: S, handshake_bytes_max: usize) -> Self {
+        Self {
+            rustls: Box::new(side),
+            handshake_bytes_max,
             incoming: Vec::new(),
             outgoing: Vec::new(),
             sent: 0,
@@ -105,12 +182,18 @@ impl TlsSession {
             plain_at: 0,
             peer_closed: false,
             refused: None,
-        })
+        }
+    }
+
+    /// What rustls knows of the session.
+    pub(super) fn common(&self) -> &CommonState {
+        self.rustls.common()
     }
 
     /// Whether the handshake was the short one of a resumed session.
+    #[must_use]
     pub fn is_resumed(&self) -> bool {
-        self.rustls.handshake_kind() == Some(HandshakeKind::Resumed)
+        self.common().handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// Whether the session is between exchanges: open, and nothing that was received is left unread. Tickets and key updates
@@ -126,8 +209,10 @@ impl TlsSession {
         loop {
             match self.handshake_step() {
                 Ok(Handshake::Again) => {}
-                Ok(Handshake::Done) => return self.send_all(socket).await,
-                Ok(Handshake::Receive) => {
+                Ok(Handshake::Established) if !self.common().is_handshaking() => {
+                    return self.send_all(socket).await;
+                }
+                Ok(Handshake::Established | Handshake::Receive) => {
                     self.send_all(socket).await?;
                     self.receive_handshake(socket).await?;
                 }
@@ -140,7 +225,7 @@ impl TlsSession {
     }
 
     fn handshake_step(&mut self) -> Result<Handshake, TlsError> {
-        let status = self.rustls.process_tls_records(&mut self.incoming);
+        let status = self.rustls.process(&mut self.incoming);
         let mut discard = status.discard;
         let next = match status.state.map_err(TlsError::Refused)? {
             ConnectionState::EncodeTlsData(data) => {
@@ -160,7 +245,8 @@ impl TlsSession {
                 }
                 Handshake::Again
             }
-            ConnectionState::WriteTraffic(_) => Handshake::Done,
+            // A server of TLS 1.3 could write before it has the client's last flight; nothing is to be said before that.
+            ConnectionState::WriteTraffic(_) => Handshake::Established,
             ConnectionState::BlockedHandshake => Handshake::Receive,
             _ => return Err(TlsError::ClosedInHandshake),
         };
@@ -170,11 +256,12 @@ impl TlsSession {
 
     async fn receive_handshake(&mut self, socket: &Socket) -> Result<(), TlsFailure> {
         let old = self.incoming.len();
-        if old >= HANDSHAKE_BYTES_MAX {
+        if old >= self.handshake_bytes_max {
             return Err(TlsError::ClosedInHandshake.into());
         }
         loop {
-            self.incoming.resize(old + RECORD_PLAIN_BYTES, 0);
+            let room = RECORD_PLAIN_BYTES.min(self.handshake_bytes_max - old);
+            self.incoming.resize(old + room, 0);
             let received = socket.try_recv(&mut self.incoming[old..]);
             self.incoming
                 .truncate(old + received.as_ref().map_or(0, |n| n.unwrap_or(0)));
@@ -265,7 +352,7 @@ impl TlsSession {
     ) -> Result<usize, TlsError> {
         let mut used = 0;
         while *at < out.len() {
-            let status = self.rustls.process_tls_records(&mut cipher[used..]);
+            let status = self.rustls.process(&mut cipher[used..]);
             used += status.discard;
             match status.state.map_err(TlsError::Refused)? {
                 ConnectionState::ReadTraffic(mut traffic) => {
@@ -345,12 +432,12 @@ impl TlsSession {
     }
 
     /// Brings the session into the state in which it encrypts; plaintext that comes to light on the way is kept.
-    fn with_write_traffic(
+    pub(super) fn with_write_traffic(
         &mut self,
-        write: impl FnOnce(&mut WriteTraffic<'_, ClientConnectionData>, &mut Vec<u8>),
+        write: impl FnOnce(&mut WriteTraffic<'_, S::Data>, &mut Vec<u8>),
     ) -> Result<(), TlsError> {
         loop {
-            let status = self.rustls.process_tls_records(&mut self.incoming);
+            let status = self.rustls.process(&mut self.incoming);
             let mut discard = status.discard;
             match status.state.map_err(TlsError::Refused)? {
                 ConnectionState::WriteTraffic(mut traffic) => {
@@ -395,10 +482,10 @@ impl TlsSession {
     }
 
     /// Tells the peer why, as far as the socket takes it.
-    fn alert(&mut self, socket: &Socket) {
+    pub(super) fn alert(&mut self, socket: &Socket) {
         // Asked first: with nothing to encode the session would go on with input that it has refused.
-        while self.rustls.wants_write() {
-            match self.rustls.process_tls_records(&mut self.incoming).state {
+        while self.common().wants_write() {
+            match self.rustls.process(&mut self.incoming).state {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(&mut self.outgoing, data),
                 _ => break,
             }
@@ -434,7 +521,7 @@ impl TlsSession {
 }
 
 /// Appends a handshake message, an alert or a key update.
-fn encode(buffer: &mut Vec<u8>, mut data: EncodeTlsData<'_, ClientConnectionData>) {
+fn encode<D>(buffer: &mut Vec<u8>, mut data: EncodeTlsData<'_, D>) {
     append(buffer, |room| match data.encode(room) {
         Ok(written) => Ok(written),
         Err(EncodeError::InsufficientSize(error)) => Err(error.required_size),

@@ -1,0 +1,75 @@
+//! The end of a server: what has begun is finished, within bounds, and nothing new begins.
+//!
+//! Called by `server::run` on the main thread, when the process is told to stop and when another has taken over.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::admin::State;
+use crate::base::clock;
+use crate::config::Server;
+use crate::shard::message::Message;
+
+use super::{Running, ServerError, wait_until};
+
+/// How long doors stay open after `/readyz` has begun to fail, so that a balancer can notice.
+const NOTICE_MS_MAX: u64 = 1000;
+
+/// Told to stop: `/readyz` fails, then the doors close, then what is under way ends.
+pub(super) fn stop(running: Running, drain_ms: u64) -> Result<(), ServerError> {
+    tracing::info!(drain_ms, "draining");
+    let deadline_ms = clock::now_ms() + drain_ms;
+    running.readiness.set(State::Draining);
+    running.world.draining.store(true, Ordering::Relaxed);
+    wait_until(clock::now_ms() + (drain_ms / 10).min(NOTICE_MS_MAX), || {
+        false
+    });
+    running
+        .doors
+        .iter()
+        .for_each(|door| door.listener.shutdown());
+    finish(running, deadline_ms)
+}
+
+/// Another process takes what comes: clients are told with their next answer, and those that ask nothing are let go after a while.
+pub(super) fn leave(running: Running, pid: u32, server: &Server) -> Result<(), ServerError> {
+    let begun_ms = clock::now_ms();
+    running.world.leaving.store(true, Ordering::Relaxed);
+    running.world.draining.store(true, Ordering::Relaxed);
+    running.doors.iter().for_each(|door| door.listener.stop());
+    running.admin_leaves.notify_one();
+    tracing::info!(pid, "handed over");
+    wait_until(begun_ms + server.drain_ms, || connections(&running) == 0);
+    running.world.leaving.store(false, Ordering::Relaxed);
+    let longest_ms = server.handover_ms.max(server.drain_ms);
+    finish(running, begun_ms + longest_ms)
+}
+
+fn connections(running: &Running) -> usize {
+    let shards = running.world.shards.iter();
+    shards
+        .map(|shard| shard.connections.load(Ordering::Relaxed))
+        .sum()
+}
+
+fn finish(running: Running, deadline_ms: u64) -> Result<(), ServerError> {
+    wait_until(deadline_ms, || connections(&running) == 0);
+    let left = connections(&running);
+    if left > 0 {
+        tracing::warn!(
+            connections = left,
+            "the time to drain is over; the rest is cut"
+        );
+    }
+    for shard in &running.world.shards {
+        let _ = shard.mailbox.push(Message::Drain);
+    }
+    let flushed = || {
+        let mut shards = running.world.shards.iter();
+        shards.all(|shard| shard.drained.load(Ordering::Acquire))
+    };
+    wait_until(clock::now_ms() + 1000, flushed);
+    running.log.shutdown(Duration::from_secs(1))?;
+    tracing::info!("stopped");
+    Ok(())
+}

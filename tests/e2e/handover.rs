@@ -1,0 +1,234 @@
+//! A new process takes over the listening sockets: nobody is refused, nothing is cut,
+//! and what is read is true although two processes serve for a while.
+
+use crate::harness::millrace::{Millrace, Scratch, admin_status};
+use crate::harness::store::Object;
+use crate::harness::{Ask, Connection, KIB, MIB, PATIENCE, Store, Tile, wait_until};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The program under a name of its own, so that a test can put another in its place.
+fn program(folder: &Scratch) -> PathBuf {
+    let path = folder.path.join("millrace-program");
+    let built = crate::harness::millrace::binary();
+    std::fs::hard_link(&built, &path)
+        .or_else(|_| std::fs::copy(&built, &path).map(drop))
+        .expect("a program");
+    path
+}
+
+fn replace(path: &Path, script: &str) {
+    let next = path.with_extension("next");
+    std::fs::write(&next, script).expect("a script");
+    std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    std::fs::rename(&next, path).expect("in its place");
+}
+
+/// The process that serves now, by what it says in the log.
+fn successor(server: &Millrace) -> u32 {
+    let output = server.output();
+    let line = output
+        .lines()
+        .rfind(|line| line.contains("handed over"))
+        .expect("a line");
+    let pid = line.split("pid=").nth(1).expect("a process");
+    let digits: String = pid.chars().filter(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
+/// Ends the process that took over, by its number.
+struct Heir(u32);
+
+impl Drop for Heir {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("sh")
+            .args(["-c", &format!("kill -TERM {}", self.0)])
+            .status();
+    }
+}
+
+#[test]
+fn semantics_206_a_hand_over_under_load_fails_no_request() {
+    let store = Store::new();
+    for number in 0..64u64 {
+        store.insert(&format!("/bucket/{number}"), Object::tile(number, 64 * KIB));
+    }
+    store.insert("/bucket/large", Object::tile(99, 40 * MIB));
+    let origin = store.serve();
+    let folder = Scratch::new();
+    let mut server = Millrace::setup()
+        .program(&program(&folder))
+        .shards(2)
+        .settings("[server]\ndrain = \"2s\"")
+        .start(origin.address);
+    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    let door = server.door;
+    let mut heir = None;
+    std::thread::scope(|scope| {
+        for number in 0..64u64 {
+            let (stop, done) = (&stop, &done);
+            scope.spawn(move || load(door, number, stop, done));
+        }
+        // A long answer that is under way at the hand-over.
+        let long = scope.spawn(move || {
+            let mut reader = Connection::open(door);
+            reader.send_ask(&Ask::get("/bucket/large"));
+            let head = reader.head().expect("a head");
+            std::thread::sleep(Duration::from_millis(1500));
+            reader.check_body(&head, &Tile::new(99), 0)
+        });
+        wait_until("some load", PATIENCE, || {
+            done.load(Ordering::Relaxed) > 2_000
+        });
+        server.signal("USR2");
+        wait_until("a new process", PATIENCE, || {
+            server.output().contains("handed over")
+        });
+        heir = Some(Heir(successor(&server)));
+        let before = done.load(Ordering::Relaxed);
+        wait_until("load on the new one", PATIENCE, || {
+            done.load(Ordering::Relaxed) > before + 2_000
+        });
+        assert_eq!(long.join().expect("a reader"), Ok(40 * MIB));
+        let status = server.await_exit();
+        assert!(status.success(), "{}", server.output());
+        let before = done.load(Ordering::Relaxed);
+        wait_until("load when the old one has gone", PATIENCE, || {
+            done.load(Ordering::Relaxed) > before + 2_000
+        });
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(admin_status(server.admin, "/readyz"), Some(200));
+    drop(heir);
+    wait_until("the new one ends too", PATIENCE, || {
+        admin_status(server.admin, "/readyz").is_none()
+    });
+}
+
+/// One client: keeps its connection as long as it is told to, and takes no failure.
+fn load(door: SocketAddr, number: u64, stop: &AtomicBool, done: &AtomicU64) {
+    let path = format!("/bucket/{number}");
+    while !stop.load(Ordering::Relaxed) {
+        let mut connection = Connection::open(door);
+        for round in 0..200 {
+            let mut ask = Ask::get(&path);
+            let last = round == 199 || stop.load(Ordering::Relaxed);
+            if last {
+                ask = ask.header("Connection", "close");
+            }
+            let response = connection.exchange(&ask);
+            assert_eq!(response.status(), 200);
+            response.assert_body(&Tile::new(number), 0, 64 * KIB);
+            done.fetch_add(1, Ordering::Relaxed);
+            let told = response
+                .header("connection")
+                .is_some_and(|word| word.eq_ignore_ascii_case("close"));
+            if told || last {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn semantics_207_a_new_process_that_does_not_come_up_changes_nothing() {
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(1, 1000));
+    let origin = store.serve();
+    let folder = Scratch::new();
+    let path = program(&folder);
+    let setup = Millrace::setup().program(&path);
+    let server = setup
+        .settings("[server]\nhandover = \"1m\"")
+        .start(origin.address);
+    assert_eq!(server.get("/bucket/k").cache_word(), "MISS");
+    let failed = || server.metrics().sum("millrace_handovers_failed_total", &[]);
+    replace(&path, "#!/bin/sh\nexit 7\n");
+    server.signal("USR2");
+    wait_until("it is told", PATIENCE, || failed() == 1.0);
+    assert!(server.output().contains("exit status: 7"));
+    std::fs::remove_file(&path).expect("removed");
+    server.signal("USR2");
+    wait_until("it is told again", PATIENCE, || failed() == 2.0);
+    // One that comes up with settings that do not hold.
+    std::fs::hard_link(crate::harness::millrace::binary(), &path).expect("a program");
+    std::fs::write(server.settings_file(), "[server]\nshards = -1\n").expect("written");
+    server.signal("USR2");
+    wait_until("and again", PATIENCE, || failed() == 3.0);
+    assert_eq!(server.ready_status(), Some(200));
+    assert_eq!(server.get("/bucket/k").cache_word(), "HIT");
+    server.finish();
+}
+
+#[test]
+fn semantics_208_what_is_written_through_either_process_is_seen_through_both() {
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(1, 1000));
+    store.insert("/bucket/j", Object::tile(2, 1000));
+    let origin = store.serve();
+    let folder = Scratch::new();
+    let cache = Scratch::new();
+    let mut server = Millrace::setup()
+        .program(&program(&folder))
+        .cache_dir(&cache.path)
+        .settings("[server]\ndrain = \"30s\"\n[disk]\nsize = \"256MiB\"")
+        .start(origin.address);
+    let mut old: Vec<Connection> = (0..3).map(|_| server.connect()).collect();
+    for connection in &mut old {
+        connection.exchange(&Ask::get("/bucket/k"));
+        let hit = connection.exchange(&Ask::get("/bucket/j"));
+        assert_eq!(hit.status(), 200);
+    }
+    server.signal("USR2");
+    wait_until("a new process", PATIENCE, || {
+        server.output().contains("handed over")
+    });
+    let heir = Heir(successor(&server));
+    // Through the new one, seen through the old one.
+    let mut new = server.connect();
+    assert_eq!(new.exchange(&Ask::get("/bucket/k")).status(), 200);
+    assert_eq!(new.exchange(&Ask::get("/bucket/j")).status(), 200);
+    let body = Tile::new(5).slice(0, 500);
+    let begun = Instant::now();
+    assert_eq!(new.exchange(&Ask::put("/bucket/k", body)).status(), 200);
+    assert!(begun.elapsed() < Duration::from_secs(2), "a write waited");
+    let seen = old[0].exchange(&Ask::get("/bucket/k"));
+    seen.assert_body(&Tile::new(5), 0, 500);
+    assert_eq!(seen.header("connection"), Some("close"));
+    // Through the old one, seen through the new one: at once, and when the old one has gone.
+    let body = Tile::new(6).slice(0, 600);
+    assert_eq!(old[1].exchange(&Ask::put("/bucket/j", body)).status(), 200);
+    let seen = new.exchange(&Ask::get("/bucket/j"));
+    seen.assert_body(&Tile::new(6), 0, 600);
+    assert!(old[0].closes() && old[1].closes());
+    drop(old);
+    let status = server.await_exit();
+    assert!(status.success(), "{}", server.output());
+    for path in ["/bucket/k", "/bucket/j"] {
+        let (tile, length) = if path.ends_with('k') {
+            (5, 500)
+        } else {
+            (6, 600)
+        };
+        let seen = new.exchange(&Ask::get(path));
+        seen.assert_body(&Tile::new(tile), 0, length);
+    }
+    wait_until("the directory is the new one's", PATIENCE, || {
+        server
+            .output()
+            .matches("the cache directory is open")
+            .count()
+            == 2
+    });
+    wait_until("copies are trusted again", PATIENCE, || {
+        new.exchange(&Ask::get("/bucket/k")).cache_word() == "HIT"
+    });
+    drop(new);
+    drop(heir);
+    wait_until("the new one ends too", PATIENCE, || {
+        admin_status(server.admin, "/readyz").is_none()
+    });
+}

@@ -1,0 +1,184 @@
+//! What a service manager sees: readiness and the rest over its socket, a watchdog that is
+//! fed, sockets that it passes, and unit files that it accepts.
+
+use crate::harness::millrace::Scratch;
+use crate::harness::store::Object;
+use crate::harness::{Ask, Connection, Millrace, PATIENCE, Store, Tile, free_address};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The manager's end.
+struct Manager {
+    socket: UnixDatagram,
+    folder: Scratch,
+}
+
+impl Manager {
+    fn new() -> Manager {
+        let folder = Scratch::new();
+        let socket = UnixDatagram::bind(folder.path.join("n")).expect("a socket");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .expect("a timeout");
+        Manager { socket, folder }
+    }
+
+    fn path(&self) -> String {
+        self.folder.path.join("n").to_string_lossy().into_owned()
+    }
+
+    /// Waits for a message with this line; the lines of it.
+    #[track_caller]
+    fn hear(&self, wanted: &str) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = Vec::new();
+        while Instant::now() < deadline {
+            let mut bytes = [0u8; 4096];
+            let Ok(length) = self.socket.recv(&mut bytes) else {
+                break;
+            };
+            let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            if lines.iter().any(|line| line.starts_with(wanted)) {
+                return lines;
+            }
+            seen.push(lines);
+        }
+        panic!("no {wanted}, only {seen:?}");
+    }
+}
+
+#[test]
+fn semantics_204_a_service_manager_hears_what_goes_on() {
+    let store = Store::new();
+    let origin = store.serve();
+    let manager = Manager::new();
+    let path = manager.path();
+    let mut server = Millrace::setup()
+        .prepare(move |command| {
+            command
+                .env("NOTIFY_SOCKET", path)
+                .env("WATCHDOG_USEC", "300000");
+        })
+        .start(origin.address);
+    manager.hear("READY=1");
+    let begun = Instant::now();
+    for _ in 0..5 {
+        manager.hear("WATCHDOG=1");
+    }
+    assert!(begun.elapsed() < Duration::from_millis(3_000));
+    server.signal("HUP");
+    let lines = manager.hear("RELOADING=1");
+    assert!(lines.iter().any(|line| line.starts_with("MONOTONIC_USEC=")));
+    manager.hear("READY=1");
+    server.terminate();
+    manager.hear("STOPPING=1");
+    assert!(server.await_exit().success());
+}
+
+/// Runs the program behind a shell that puts the sockets at descriptors 3 and on, as systemd does.
+fn activated(sockets: &[(&'static str, &TcpListener)]) -> impl FnOnce(&mut Command) + 'static {
+    let names: Vec<&str> = sockets.iter().map(|(name, _)| *name).collect();
+    let names = names.join(":");
+    let fds: Vec<OwnedFd> = sockets
+        .iter()
+        .map(|(_, socket)| socket.try_clone().expect("a handle").into())
+        .collect();
+    move |command: &mut Command| {
+        let count = fds.len();
+        let program = command.get_program().to_owned();
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let mut shell = Command::new("sh");
+        shell
+            .arg("-c")
+            .arg("LISTEN_PID=$$ exec \"$0\" \"$@\"")
+            .arg(program)
+            .args(arguments)
+            .env("LISTEN_FDS", count.to_string())
+            .env("LISTEN_FDNAMES", names);
+        let mappings = fds.into_iter().zip(3..);
+        let mappings = mappings.map(|(parent_fd, child_fd)| command_fds::FdMapping {
+            parent_fd,
+            child_fd,
+        });
+        command_fds::CommandFdExt::fd_mappings(&mut shell, mappings.collect()).expect("mapped");
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        *command = shell;
+    }
+}
+
+#[test]
+fn semantics_205_sockets_that_are_passed_are_doors_and_stay_open_behind_us() {
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(1, 1000));
+    let origin = store.serve();
+    let http = TcpListener::bind(free_address()).expect("bound");
+    let admin = TcpListener::bind(free_address()).expect("bound");
+    let address = |socket: &TcpListener| -> SocketAddr { socket.local_addr().expect("an address") };
+    let setup = Millrace::setup()
+        .prepare(activated(&[("http", &http), ("admin", &admin)]))
+        .admin(address(&admin));
+    // A client that came before the server waits in the queue.
+    let mut early = Connection::open(address(&http));
+    early.send_ask(&Ask::get("/bucket/k"));
+    let mut server = setup.start(origin.address);
+    let response = early.response("GET").expect("an answer");
+    response.assert_body(&Tile::new(1), 0, 1000);
+    // The settings' own address is not bound beside what was passed.
+    assert!(std::net::TcpStream::connect(server.door).is_err());
+    drop(early);
+    server.terminate();
+    assert!(server.await_exit().success(), "{}", server.output());
+    // The next instance serves who comes in between.
+    let mut between = Connection::open(address(&http));
+    between.send_ask(&Ask::get("/bucket/k"));
+    let next = Millrace::setup()
+        .prepare(activated(&[("http", &http), ("admin", &admin)]))
+        .admin(address(&admin))
+        .start(origin.address);
+    let response = between.response("GET").expect("an answer");
+    response.assert_body(&Tile::new(1), 0, 1000);
+    drop(between);
+    next.finish();
+}
+
+#[test]
+fn the_unit_files_hold() {
+    if Command::new("systemd-analyze")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        eprintln!("no systemd-analyze here");
+        return;
+    }
+    let folder = Scratch::new();
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let program = crate::harness::millrace::binary();
+    for name in ["millrace.service", "millrace.socket"] {
+        let text = std::fs::read_to_string(config.join(name)).expect("a unit");
+        let text = text.replace("/usr/bin/millrace", &program.to_string_lossy());
+        std::fs::write(folder.path.join(name), text).expect("a copy");
+    }
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(folder.path.join("millrace.service"))
+        .arg(folder.path.join("millrace.socket"))
+        .output()
+        .expect("it runs");
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    let ours: Vec<&str> = words
+        .lines()
+        .filter(|line| line.contains("millrace."))
+        .collect();
+    assert!(output.status.success() && ours.is_empty(), "{words}");
+}
