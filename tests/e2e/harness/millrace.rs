@@ -10,6 +10,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+/// What is done to a command before it runs.
+type Prepare = Box<dyn FnOnce(&mut Command)>;
+
 /// How a server is to be started. The defaults suit a test: one shard, little RAM, no disk.
 pub struct Setup {
     arguments: Vec<String>,
@@ -21,7 +24,7 @@ pub struct Setup {
     cache_dir: Option<PathBuf>,
     program: Option<PathBuf>,
     admin: Option<SocketAddr>,
-    prepare: Option<Box<dyn FnOnce(&mut Command)>>,
+    prepare: Option<Prepare>,
 }
 
 impl Setup {
