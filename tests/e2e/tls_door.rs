@@ -392,5 +392,6 @@ fn a_client_that_leaves_is_noticed_and_one_that_reads_slowly_gets_every_byte() {
     assert!(tile.holds(body, &rest), "a wrong byte behind {body}");
     assert_eq!(Some(body + rest.len() as u64), head.content_length());
     assert_eq!(ending, Ending::Said);
+    drop(slow);
     door.server.finish();
 }
