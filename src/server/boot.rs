@@ -3,7 +3,7 @@
 //! Called by `server::run`.
 
 use std::io::IsTerminal;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -247,6 +247,8 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
         predecessor,
     } = doors::bind(settings, inheritance)?;
     let (entry, certificates) = doors::entry(settings, &doors, &registry)?;
+    let admin_address = admin_listener.local_addr();
+    let admin_address = admin_address.unwrap_or(settings.admin.listen);
     let admin = admin_listener.try_clone();
     let admin = admin.map_err(resource("no descriptor for the admin address"))?;
     let (world, partitions) = world(settings, &limits, by_reference, (&registry, entry))?;
@@ -258,7 +260,8 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let desk = (admin_listener, contact.run.clone());
     let control = start_control(loaded, &world, &readiness, desk, certificates)?;
     let names = control.names;
-    let guard = guard(settings, &doors, &world, overrides);
+    let own = (admin_address, &doors[..]);
+    let guard = guard(settings, own, &world, overrides);
     let mut disk = DiskThreads::open(settings, &limits, contact.text())?;
     let seats = Seats {
         disk: disk.as_ref(),
@@ -503,17 +506,17 @@ fn open_all(
     }
 }
 
-/// What may be dialled.
+/// What may be dialled: nothing of our own.
 fn guard(
     settings: &Settings,
-    doors: &[Door],
+    (admin, doors): (SocketAddr, &[Door]),
     world: &World,
     overrides: Arc<Overrides>,
 ) -> Arc<Guard> {
     let named = world.routes.single.iter().chain(&world.routes.custom);
     let named = named.flat_map(|origin| std::iter::once(&origin.first).chain(&origin.fallbacks));
     let mut own: Vec<_> = doors.iter().map(|door| door.listener.address()).collect();
-    own.push(settings.admin.listen);
+    own.push(admin);
     Arc::new(Guard {
         doors: own,
         named: named.map(Arc::clone).collect(),

@@ -40,6 +40,9 @@ pub(super) struct Estate<'a> {
 /// What may go wrong.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandoverError {
+    /// Two are enough.
+    #[error("the process before this one has not ended yet")]
+    Crowded,
     /// Before or while it was started.
     #[error("the new process cannot be started: {0}")]
     Start(#[from] std::io::Error),
@@ -57,6 +60,9 @@ impl Estate<'_> {
     /// # Errors
     /// It could not be started.
     pub(super) fn pass_on(&self, events: &Sender<Event>) -> Result<(), HandoverError> {
+        if self.world.doubt.is_about_all() {
+            return Err(HandoverError::Crowded);
+        }
         let (ours, theirs) = UnixStream::pair()?;
         let mut names = Vec::new();
         let mut passed = Vec::new();
@@ -121,8 +127,6 @@ fn accompany(mut child: Child, line: &UnixStream, world: &World) -> Result<(), H
     if result.is_ok() {
         return Ok(());
     }
-    // It may have taken writes, if it came as far as that.
-    world.doubt.only(i64::MIN, clock::now_ms() as i64);
     let ended = child.try_wait().ok().flatten();
     let took_ms = clock::now_ms() as i64 - begun_ms;
     if ended.is_none() && took_ms >= READY.as_millis() as i64 {
@@ -137,10 +141,19 @@ fn accompany(mut child: Child, line: &UnixStream, world: &World) -> Result<(), H
     Err(HandoverError::Ended(child.wait()?))
 }
 
-fn talk(mut line: &UnixStream, world: &World) -> std::io::Result<()> {
+fn talk(line: &UnixStream, world: &World) -> std::io::Result<()> {
     line.set_read_timeout(Some(READY))?;
     expect(line, "ready")?;
     world.doubt.all();
+    let opened = open(line);
+    if opened.is_err() {
+        // It may have taken writes.
+        world.doubt.only(i64::MIN, clock::now_ms() as i64);
+    }
+    opened
+}
+
+fn open(mut line: &UnixStream) -> std::io::Result<()> {
     wait_until(clock::now_ms() + SETTLE_MS, || false);
     line.write_all(b"go\n")?;
     line.set_read_timeout(Some(OPEN))?;

@@ -32,6 +32,12 @@ impl Doubt {
             && confirmed_ms >= self.from_ms.load(Ordering::Relaxed)
     }
 
+    /// Whether every copy is: another process lives beside this one.
+    #[must_use]
+    pub fn is_about_all(&self) -> bool {
+        self.until_ms.load(Ordering::Relaxed) == i64::MAX
+    }
+
     /// Every copy is.
     pub fn all(&self) {
         self.until_ms.store(i64::MAX, Ordering::SeqCst);
@@ -56,6 +62,7 @@ mod tests {
         assert_eq!(about(&doubt), [false; 6]);
         doubt.all();
         assert_eq!(about(&doubt), [true; 6]);
+        assert!(doubt.is_about_all());
         doubt.only(10, 20);
         assert_eq!(about(&doubt), [false, false, false, true, true, false]);
     }

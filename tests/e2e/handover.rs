@@ -28,7 +28,7 @@ fn replace(path: &Path, script: &str) {
 }
 
 /// The process that serves now, by what it says in the log.
-fn successor(server: &Millrace) -> u32 {
+pub fn successor(server: &Millrace) -> u32 {
     let output = server.output();
     let line = output
         .lines()
@@ -40,7 +40,7 @@ fn successor(server: &Millrace) -> u32 {
 }
 
 /// Ends the process that took over, by its number.
-struct Heir(u32);
+pub struct Heir(pub u32);
 
 impl Drop for Heir {
     fn drop(&mut self) {

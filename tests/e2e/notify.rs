@@ -1,6 +1,7 @@
 //! What a service manager sees: readiness and the rest over its socket, a watchdog that is
 //! fed, sockets that it passes, and unit files that it accepts.
 
+use crate::handover::{Heir, successor};
 use crate::harness::millrace::Scratch;
 use crate::harness::store::Object;
 use crate::harness::{Ask, Connection, Millrace, PATIENCE, Store, Tile, free_address};
@@ -78,6 +79,32 @@ fn semantics_204_a_service_manager_hears_what_goes_on() {
     server.terminate();
     manager.hear("STOPPING=1");
     assert!(server.await_exit().success());
+}
+
+#[test]
+fn a_hand_over_names_the_new_main_process_which_goes_on_saying_that_it_lives() {
+    let store = Store::new();
+    let origin = store.serve();
+    let manager = Manager::new();
+    let path = manager.path();
+    let mut server = Millrace::setup()
+        .prepare(move |command| {
+            let own = command.env("NOTIFY_SOCKET", path);
+            own.env("WATCHDOG_USEC", "300000");
+        })
+        .start(origin.address);
+    manager.hear("READY=1");
+    server.signal("USR2");
+    let lines = manager.hear("MAINPID=");
+    let pid = lines[0].trim_start_matches("MAINPID=").parse();
+    let heir = Heir(pid.expect("a number"));
+    assert!(server.await_exit().success());
+    assert_eq!(successor(&server), heir.0);
+    for _ in 0..5 {
+        manager.hear("WATCHDOG=1");
+    }
+    drop(heir);
+    manager.hear("STOPPING=1");
 }
 
 /// Runs the program behind a shell that puts the sockets at descriptors 3 and on, as systemd does.

@@ -356,3 +356,42 @@ fn a_session_of_many_requests_survives_pipelining_and_small_pieces() {
     connection.close();
     door.server.finish();
 }
+
+#[test]
+fn a_client_that_leaves_is_noticed_and_one_that_reads_slowly_gets_every_byte() {
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(1, 30 * MIB));
+    let origin = store.serve();
+    let door = door(origin.address, "", 1);
+    let config = trust_of(&door);
+    let open = || door.server.metrics().sum("millrace_connections_open", &[]);
+    // While it waits for bytes that do not come: with a word, and without.
+    store.shut_gate(MIB);
+    let mut said = TlsConnection::open(door.address, &config).expect("a session");
+    said.send(&Ask::get("/bucket/k"));
+    said.head().expect("a head");
+    let mut silent = TlsConnection::open(door.address, &config).expect("a session");
+    silent.send(&Ask::get("/bucket/k"));
+    silent.head().expect("a head");
+    assert_eq!(open(), 2.0);
+    said.close();
+    drop(silent);
+    wait_until("both are gone", PATIENCE, || open() == 0.0);
+    store.open_gate();
+    let mut slow = TlsConnection::open(door.address, &config).expect("a session");
+    slow.send(&Ask::get("/bucket/k").header("Connection", "close"));
+    let head = slow.head().expect("a head");
+    let (mut body, tile) = (0u64, Tile::new(1));
+    for _ in 0..20 {
+        let piece = slow.some(64 * 1024);
+        assert!(tile.holds(body, &piece), "a wrong byte near {body}");
+        body += piece.len() as u64;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (rest, ending) = slow.rest();
+    assert!(tile.holds(body, &rest), "a wrong byte behind {body}");
+    assert_eq!(Some(body + rest.len() as u64), head.content_length());
+    assert_eq!(ending, Ending::Said);
+    drop(slow);
+    door.server.finish();
+}

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// What is done to the command before it is run.
+/// What is done to a command before it runs.
 type Prepare = Box<dyn FnOnce(&mut Command)>;
 
 /// How a server is to be started. The defaults suit a test: one shard, little RAM, no disk.

@@ -138,6 +138,14 @@ impl TlsConnection {
         self.response(&ask.method)
     }
 
+    /// What one read gives, so many bytes at most.
+    pub fn some(&mut self, most: usize) -> Vec<u8> {
+        let mut piece = vec![0; most];
+        let length = self.stream.read(&mut piece).expect("bytes");
+        piece.truncate(length);
+        piece
+    }
+
     /// Reads to the end; what came, and how it ended.
     pub fn rest(&mut self) -> (Vec<u8>, Ending) {
         let mut all = Vec::new();
