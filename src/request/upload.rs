@@ -130,10 +130,32 @@ async fn upload(
     };
     let complete = flow.pump.is_sent();
     let mut conn = flow.conn;
+    // Such an answer may begin long before it is known how it ends.
+    if may_take_minutes(exchange.request.operation) {
+        conn.may_idle(LONG_ANSWER_MS);
+    }
     if !complete {
         conn.poison();
     }
     Ok(exchange.shard.upstream.response(conn, head))
+}
+
+/// Whether the origin may need minutes for its answer, or for the rest of one that it has begun.
+fn may_take_minutes(operation: Operation) -> bool {
+    match operation {
+        Operation::Copy
+        | Operation::MultipartComplete
+        | Operation::UploadPart
+        | Operation::MultiDelete => true,
+        Operation::GetObject
+        | Operation::HeadObject
+        | Operation::PartRead
+        | Operation::ObjectWrite
+        | Operation::MultipartCreate
+        | Operation::MultipartAbort
+        | Operation::Pass(_)
+        | Operation::Refused(_) => false,
+    }
 }
 
 struct Flow<'f, 'a> {
@@ -248,21 +270,9 @@ impl Flow<'_, '_> {
                 Either::Second(result) => Ok(result?),
             };
         }
-        match self.exchange.request.operation {
-            Operation::Copy
-            | Operation::MultipartComplete
-            | Operation::UploadPart
-            | Operation::MultiDelete => {
-                self.conn.arm_for(Awaiting::FirstByte, LONG_ANSWER_MS);
-            }
-            Operation::GetObject
-            | Operation::HeadObject
-            | Operation::PartRead
-            | Operation::ObjectWrite
-            | Operation::MultipartCreate
-            | Operation::MultipartAbort
-            | Operation::Pass(_)
-            | Operation::Refused(_) => self.conn.arm(Awaiting::FirstByte),
+        match may_take_minutes(self.exchange.request.operation) {
+            true => self.conn.arm_for(Awaiting::FirstByte, LONG_ANSWER_MS),
+            false => self.conn.arm(Awaiting::FirstByte),
         }
         let leaves = pin!(self.exchange.client.leaves());
         match race(answered, leaves).await {

@@ -157,6 +157,7 @@ pub fn policy(settings: &Settings, by_reference: bool) -> Policy {
         idle_timeout_ms: settings.listener.idle_timeout_ms,
         send_timeout_ms: settings.listener.send_timeout_ms,
         connections_max: settings.listener.connections_max,
+        write_idle_ms: settings.cache.write_idle_timeout_ms,
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Policy {
     pub send_timeout_ms: u64,
     /// Connections that all shards together may have.
     pub connections_max: usize,
+    /// Time between the parts of a multipart upload that is kept.
+    pub write_idle_ms: u64,
 }
 
 /// Where requests lead: hosts to origins, and whom to dial.
@@ -205,6 +207,8 @@ impl Shard {
     /// Puts a shard together.
     #[must_use]
     pub fn new(parts: ShardParts) -> Rc<Self> {
+        let write_idle_ms = parts.world.policy.write_idle_ms;
+        let uploads = RefCell::new(uploads::Uploads::new(write_idle_ms));
         Rc::new(Self {
             id: parts.id,
             rules: RefCell::new(Arc::clone(&parts.world.rules)),
@@ -221,7 +225,7 @@ impl Shard {
             date: Cell::new((0, http_date(0))),
             partition: RefCell::new(parts.partition),
             holds: RefCell::default(),
-            uploads: RefCell::default(),
+            uploads,
             sequences: RefCell::default(),
             tally: Cell::new(Tally::default()),
             ghost_hits: Cell::new(0),

@@ -21,6 +21,7 @@
 
 mod harness;
 
+mod aborted_writes;
 mod access;
 mod chain;
 mod conditions;
