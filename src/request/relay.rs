@@ -58,7 +58,7 @@ impl From<Gone> for Broken {
 
 /// White space says that the origin is at work, and nothing of what comes of it: it waits for nothing.
 fn is_blank(bytes: &[u8]) -> bool {
-    bytes.iter().all(u8::is_ascii_whitespace)
+    bytes.trim_ascii().is_empty()
 }
 
 impl Relay<'_, '_> {
@@ -180,8 +180,8 @@ impl Relay<'_, '_> {
                 break;
             }
             self.count(received);
-            let blank = hold && is_blank(&seen) && is_blank(&buffer[..received]);
-            if hold && !(blank && !response.is_done()) {
+            let blank = is_blank(&seen) && is_blank(&buffer[..received]);
+            if hold && (!blank || response.is_done()) {
                 let room = ANSWER_BYTES_MAX - seen.len();
                 seen.extend_from_slice(&buffer[..received.min(room)]);
                 self.send(&held, frame, report, out).await?;

@@ -13,6 +13,7 @@ pub mod purge;
 mod reclaim;
 pub mod routing;
 pub mod staging;
+pub mod strides;
 pub mod uploads;
 pub mod waits;
 
@@ -165,6 +166,8 @@ pub struct Shard {
     pub logs: bool,
     /// Places for copies of request bodies that have to be understood (multi-deletes, lists of parts).
     pub copies: Rc<Places>,
+    /// Buffers of uploads.
+    pub strides: strides::Strides,
     rules: RefCell<Arc<Rules>>,
     wall: Cell<Wall>,
     /// The `Date` of a second since 1970.
@@ -219,6 +222,7 @@ impl Shard {
             log: RefCell::new(parts.log),
             logs: parts.logs,
             copies: Places::new(BODY_COPIES_MAX),
+            strides: strides::Strides::default(),
             waits: Waits::new(parts.id),
             prng: Prng::new(parts.seed),
             wall: Cell::new(Wall::read()),

@@ -37,29 +37,65 @@ fn headers_of(mut ask: Ask, lines: &[&str]) -> Ask {
 
 const AUTHORIZATION: &str = "Authorization: AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/s3/aws4_request, SignedHeaders=content-md5;host;if-match;if-none-match;x-amz-bypass-governance-retention;x-amz-checksum-crc64nvme;x-amz-content-sha256;x-amz-date;x-amz-object-lock-legal-hold;x-amz-object-lock-mode;x-amz-object-lock-retain-until-date;x-amz-tagging;x-amz-trailer, Signature=00ff";
 
+const STREAMING: [&str; 5] = [
+    "x-amz-content-sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
+    "Content-Encoding: aws-chunked,gzip",
+    "x-amz-trailer: x-amz-checksum-crc64nvme",
+    "x-amz-decoded-content-length: 70000",
+    "x-amz-sdk-checksum-algorithm: CRC64NVME",
+];
+
+const OBJECT: [&str; 20] = [
+    "If-None-Match: *",
+    "Content-MD5: 1B2M2Y8AsgTpgAmY7PhCfg==",
+    "X-Amz-Checksum-Crc32C: yZRlqg==",
+    "x-amz-checksum-sha256: 47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
+    "x-amz-content-sha256: UNSIGNED-PAYLOAD",
+    "x-amz-object-lock-mode: GOVERNANCE",
+    "x-amz-object-lock-retain-until-date: 2030-01-01T00:00:00.000Z",
+    "x-amz-object-lock-legal-hold: ON",
+    "x-amz-tagging: a=b%20c&d=%C3%A9+",
+    "x-amz-meta-Mixed-CASE: one  two",
+    "x-amz-meta-empty: ",
+    "x-amz-storage-class: STANDARD_IA",
+    "x-amz-server-side-encryption: aws:kms",
+    "x-amz-server-side-encryption-context: eyJhIjoiYiJ9",
+    "x-amz-website-redirect-location: /other?a=b",
+    "x-amz-grant-read: uri=\"http://acs.amazonaws.com/groups/global/AllUsers\"",
+    "x-amz-expected-bucket-owner: 111122223333",
+    "Cache-Control: no-transform",
+    "Content-Disposition: attachment; filename=\"a; b\"",
+    "Expires: Thu, 01 Dec 2030 16:00:00 GMT",
+];
+
+/// In the framing of the SDKs, as odd as it may be: upper case, leading zeros, signatures, a trailer.
+fn framed(body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for piece in body.chunks(16_001) {
+        out.extend_from_slice(format!("00{:X};chunk-signature=ab\r\n", piece.len()).as_bytes());
+        out.extend_from_slice(piece);
+        out.extend_from_slice(b"\r\n");
+    }
+    let trailer = b"0;chunk-signature=cd\r\nx-amz-checksum-crc64nvme:AAAAAAAAAAA=\r\nx-amz-trailer-signature:ef\r\n\r\n";
+    out.extend_from_slice(trailer);
+    out
+}
+
+/// The same in chunks of the transfer, with a trailer of its own.
+fn doubly(framed: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for piece in framed.chunks(9_973) {
+        out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        out.extend_from_slice(piece);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"0\r\nX-Of-The-Transfer: yes\r\n\r\n");
+    out
+}
+
 fn writes() -> Vec<Ask> {
     let body = Tile::new(3).slice(0, 70_000);
-    let chunks = |end: &str| {
-        let mut out = Vec::new();
-        for piece in body.chunks(16_001) {
-            // As odd as it may be: upper case, leading zeros, a signature.
-            out.extend_from_slice(format!("00{:X};chunk-signature=ab\r\n", piece.len()).as_bytes());
-            out.extend_from_slice(piece);
-            out.extend_from_slice(b"\r\n");
-        }
-        out.extend_from_slice(end.as_bytes());
-        out
-    };
-    let trailer = "0;chunk-signature=cd\r\nx-amz-checksum-crc64nvme:AAAAAAAAAAA=\r\nx-amz-trailer-signature:ef\r\n\r\n";
-    let framed = chunks(trailer);
-    let inner = framed.clone();
-    let mut doubly = Vec::new();
-    for piece in inner.chunks(9_973) {
-        doubly.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-        doubly.extend_from_slice(piece);
-        doubly.extend_from_slice(b"\r\n");
-    }
-    doubly.extend_from_slice(b"0\r\nX-Of-The-Transfer: yes\r\n\r\n");
+    let (framed, doubly) = (framed(&body), doubly(&framed(&body)));
     let common = [
         AUTHORIZATION,
         "X-Amz-Date: 20260101T000000Z",
@@ -67,41 +103,12 @@ fn writes() -> Vec<Ask> {
         "amz-sdk-request: attempt=1; max=3",
         "User-Agent: aws-sdk/1  (two  spaces)",
     ];
-    let streaming = [
-        "x-amz-content-sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
-        "Content-Encoding: aws-chunked,gzip",
-        "x-amz-trailer: x-amz-checksum-crc64nvme",
-        "x-amz-decoded-content-length: 70000",
-        "x-amz-sdk-checksum-algorithm: CRC64NVME",
-    ];
-    let object = [
-        "If-None-Match: *",
-        "Content-MD5: 1B2M2Y8AsgTpgAmY7PhCfg==",
-        "X-Amz-Checksum-Crc32C: yZRlqg==",
-        "x-amz-checksum-sha256: 47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
-        "x-amz-content-sha256: UNSIGNED-PAYLOAD",
-        "x-amz-object-lock-mode: GOVERNANCE",
-        "x-amz-object-lock-retain-until-date: 2030-01-01T00:00:00.000Z",
-        "x-amz-object-lock-legal-hold: ON",
-        "x-amz-tagging: a=b%20c&d=%C3%A9+",
-        "x-amz-meta-Mixed-CASE: one  two",
-        "x-amz-meta-empty: ",
-        "x-amz-storage-class: STANDARD_IA",
-        "x-amz-server-side-encryption: aws:kms",
-        "x-amz-server-side-encryption-context: eyJhIjoiYiJ9",
-        "x-amz-website-redirect-location: /other?a=b",
-        "x-amz-grant-read: uri=\"http://acs.amazonaws.com/groups/global/AllUsers\"",
-        "x-amz-expected-bucket-owner: 111122223333",
-        "Cache-Control: no-transform",
-        "Content-Disposition: attachment; filename=\"a; b\"",
-        "Expires: Thu, 01 Dec 2030 16:00:00 GMT",
-    ];
     let list = "<CompleteMultipartUpload><Part><ETag>\"a\"</ETag><PartNumber>1</PartNumber></Part></CompleteMultipartUpload>";
     [
-        headers_of(Ask::put("/bucket/k?x-id=PutObject", body.clone()), &object),
+        headers_of(Ask::put("/bucket/k?x-id=PutObject", body.clone()), &OBJECT),
         headers_of(Ask::put("/bucket/k", body.clone()), &["If-Match: \"abc\""]),
-        headers_of(Ask::put("/bucket/k", framed), &streaming),
-        headers_of(Ask::put("/bucket/k", doubly), &streaming)
+        headers_of(Ask::put("/bucket/k", framed), &STREAMING),
+        headers_of(Ask::put("/bucket/k", doubly), &STREAMING)
             .header("Trailer", "X-Of-The-Transfer")
             .header("Transfer-Encoding", "chunked"),
         headers_of(
