@@ -10,7 +10,7 @@ use std::rc::Rc;
 use crate::base::places::{Place, Places};
 
 /// Bytes of a short stride.
-pub const SHORT_BYTES: usize = 32 * 1024;
+pub const SHORT_BYTES: usize = 16 * 1024;
 /// Bytes of a long one.
 const LONG_BYTES: usize = 256 * 1024;
 /// Long strides whose bytes their origins have not taken yet.

@@ -46,6 +46,7 @@ mod idle;
 mod interims;
 mod kept_writes;
 mod kept_writes_odd;
+mod kept_writes_together;
 mod late_answers;
 mod leaving_clients;
 mod log_and_metrics;

@@ -218,6 +218,17 @@ impl Slow {
         }
     }
 
+    /// All leave at once.
+    fn end(mut self) {
+        for client in self.clients.drain(..) {
+            client.reset();
+        }
+        wait_until("that all have gone", PATIENCE * 2, || {
+            self.server.metrics().held().is_empty()
+        });
+        self.server.finish();
+    }
+
     #[track_caller]
     fn assert_growth(&self, when: &str) {
         let resident = memory(self.server.child.id(), "VmRSS");
@@ -240,15 +251,12 @@ fn semantics_174_heavy_a_thousand_slow_uploads_cost_64_kib_each_at_most() {
             client.send(&body[..bytes]);
         }
         let sent = if round == 1 { 300 } else { 300 + 200 * 1024 } * UPLOADS;
-        wait_until("that it has come", PATIENCE * 2, || {
+        wait_until("that it has come", PATIENCE * 6, || {
             taken.load(Ordering::Acquire) == sent
         });
         slow.assert_growth(&format!("clients that pause after {bytes} bytes"));
     }
-    for client in slow.clients.drain(..) {
-        client.reset();
-    }
-    slow.server.finish();
+    slow.end();
     // An origin that takes nothing: what is on its way waits here.
     let (reads, taken) = (
         Arc::new(AtomicBool::new(false)),
@@ -267,8 +275,5 @@ fn semantics_174_heavy_a_thousand_slow_uploads_cost_64_kib_each_at_most() {
     assert!(sent > UPLOADS * 100 * KIB, "{sent}");
     slow.assert_growth("an origin that takes nothing");
     reads.store(true, Ordering::Release);
-    for client in slow.clients.drain(..) {
-        client.reset();
-    }
-    slow.server.finish();
+    slow.end();
 }
