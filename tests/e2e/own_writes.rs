@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 const CLIENTS: u64 = 32;
 const KEYS: u64 = 12;
+/// A machine that stands still for a while is no violation.
+const SETTINGS: &str = "[cache]\nttl = '1h'\nwrite_through = true\n[upstream]\nfirst_byte_timeout = '10m'\nidle_timeout = '10m'\n[listener]\nsend_timeout = '10m'\n";
 /// Of one part of a multipart upload.
 const PART: usize = 5 << 20;
 
@@ -215,7 +217,7 @@ impl World {
             // A body whose version the origin has no more is cut, for its client to ask again; nothing else is.
             assert!(most > least, "key {key}: a cut without a write");
             self.cuts.fetch_add(1, Ordering::Relaxed);
-            *connection = Connection::open(self.door);
+            *connection = self.connect();
             return;
         };
         self.reads.fetch_add(1, Ordering::Relaxed);
@@ -239,13 +241,19 @@ impl World {
         }
     }
 
+    fn connect(&self) -> Connection {
+        let mut connection = Connection::open(self.door);
+        connection.patience(Duration::from_secs(600));
+        connection
+    }
+
     fn goes_on(&self) -> bool {
         let in_time = self.task.until.is_none_or(|until| Instant::now() < until);
         in_time && self.rounds.fetch_add(1, Ordering::Relaxed) < self.task.rounds
     }
 
     fn client(&self, client: u64) {
-        let mut connection = Connection::open(self.door);
+        let mut connection = self.connect();
         for round in 0.. {
             if !self.goes_on() {
                 return;
@@ -272,7 +280,7 @@ fn semantics_165_heavy_every_read_sees_the_last_acknowledged_write_or_a_later_on
     let server = Millrace::setup()
         .shards(2)
         .ram("256MiB")
-        .settings("[cache]\nttl = '1h'\nwrite_through = true\n")
+        .settings(SETTINGS)
         .start(origin.address);
     let world = World {
         registers: (0..KEYS).map(|_| Register::default()).collect(),
