@@ -66,6 +66,7 @@ mod rules;
 mod shards;
 mod signed_range;
 mod tls_origin;
+mod two_on_one_directory;
 mod upload_memory;
 mod versions;
 mod wishes;
