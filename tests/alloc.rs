@@ -245,6 +245,7 @@ fn assert_hits_allocate_nothing(further_settings: &str) {
     }
 }
 
+/// Reference 2A.33: what lies in RAM is plain, whatever it was on disk, and no hit waits for another's lock.
 #[test]
 fn a_hit_allocates_nothing() {
     assert_hits_allocate_nothing("log.access = \"off\"");

@@ -31,6 +31,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("cold-1g-tls", include_str!("../scenarios/cold-1g-tls.toml")),
     ("herd-100m", include_str!("../scenarios/herd-100m.toml")),
     ("put-1m", include_str!("../scenarios/put-1m.toml")),
+    ("put-64m", include_str!("../scenarios/put-64m.toml")),
     ("open-4k", include_str!("../scenarios/open-4k.toml")),
     ("shards-2", include_str!("../scenarios/shards-2.toml")),
     ("disk-1g", include_str!("../scenarios/disk-1g.toml")),

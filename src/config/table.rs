@@ -582,6 +582,8 @@ settings! {
             "Keep the body of an upload beside its stream, so that its first reader does not fetch it: the origin is asked for one byte, to learn the headers. The upload itself goes to the origin as ever.";
         write_percent_max: u32 = "write_percent_max" (int(1, 75), "25")
             "How much of `ram.size` the bodies of uploads under way may take. What does not fit is not kept.";
+        write_idle_timeout_ms: u64 = "write_idle_timeout" (duration(SECOND, 7 * DAY), "15m")
+            "How long the parts of a multipart upload are kept that nobody goes on with.";
         page_bytes: u64 = "page" (size_or_zero(4 * KIB, 8 * MIB), "0")
             "An unsigned `Range` that is shorter than this is fetched from the origin as the whole pages that it touches: many small reads near each other become few requests. The client gets what it asked for. 0: just what is asked for.";
         read_ahead_bytes: u64 = "read_ahead" (size_or_zero(64 * KIB, GIB), "0")

@@ -1,14 +1,11 @@
 //! A request body on its way from the client to the origin: raw bytes as they came, with its framing watched.
 //!
-//! Called by `upload`. Holds at most one buffer; knows where the body ends, so that what follows stays for the next request; can keep a
-//! bounded copy of the decoded bytes beside it (a multi-delete names its objects in the body).
+//! Called by `upload`. Its buffer is lent to it for a step, and filled and emptied in place; knows where the body ends, so that what follows stays
+//! for the next request; can keep a bounded copy of the decoded bytes beside it (a multi-delete names its objects in the body).
 
 use std::ops::Range;
 
 use crate::http::{ChunkError, ChunkStep, ChunkedDecoder, RequestBody};
-
-/// Bytes of a body held at a time.
-pub const BUFFER_BYTES: usize = 64 * 1024;
 
 enum Framing {
     Length(u64),
@@ -18,10 +15,11 @@ enum Framing {
 /// The body of one request.
 pub struct BodyPump {
     framing: Framing,
-    /// Received; `[sent, checked)` may go on to the origin, the rest is not understood yet.
+    /// `[sent, checked)` may go on to the origin, `[checked, end)` is not understood yet, the rest is room.
     buffer: Vec<u8>,
     sent: usize,
     checked: usize,
+    end: usize,
     done: bool,
     received: u64,
     /// Where the decoded bytes of the last [`BodyPump::take`] lie in the buffer.
@@ -46,6 +44,7 @@ impl BodyPump {
             buffer: Vec::new(),
             sent: 0,
             checked: 0,
+            end: 0,
             done,
             received: 0,
             content: Vec::new(),
@@ -59,23 +58,71 @@ impl BodyPump {
     /// # Errors
     /// The chunked framing is broken: the connection cannot go on.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, ChunkError> {
-        let before = self.buffer.len();
-        self.content.clear();
+        self.buffer.truncate(self.end);
         self.buffer.extend_from_slice(bytes);
+        self.filled(bytes.len())
+    }
+
+    /// Takes over a buffer to be filled. Nothing may be pending.
+    pub fn load(&mut self, mut buffer: Vec<u8>) {
+        assert_eq!(self.sent, self.checked, "it would be lost");
+        let odd = &self.buffer[self.checked..self.end];
+        buffer[..odd.len()].copy_from_slice(odd);
+        (self.sent, self.checked, self.end) = (0, 0, odd.len());
+        self.buffer = buffer;
+    }
+
+    /// Where the next bytes of the body are to be put, and no others.
+    pub fn room(&mut self) -> &mut [u8] {
+        let left = usize::try_from(self.left()).unwrap_or(usize::MAX);
+        let end = self.buffer.len().min(self.end.saturating_add(left));
+        &mut self.buffer[self.end..end]
+    }
+
+    /// The room holds so many more bytes; returns how many of them belong to this body.
+    ///
+    /// # Errors
+    /// As [`BodyPump::take`].
+    pub fn filled(&mut self, bytes: usize) -> Result<usize, ChunkError> {
+        let before = self.end;
+        self.content.clear();
+        self.end += bytes;
         self.check()?;
-        if !self.done {
-            self.received += bytes.len() as u64;
-            return Ok(bytes.len());
-        }
-        let ours = self.checked.saturating_sub(before);
-        self.buffer.truncate(self.checked);
+        let ours = match self.done {
+            true => self.checked.saturating_sub(before),
+            false => bytes,
+        };
         self.received += ours as u64;
         Ok(ours)
     }
 
+    /// What came behind the end of the body; it is forgotten here.
+    pub fn surplus(&mut self) -> &[u8] {
+        let surplus = match self.done {
+            true => self.checked..self.end,
+            false => self.end..self.end,
+        };
+        self.end = surplus.start;
+        &self.buffer[surplus]
+    }
+
+    /// Gives the buffer back, unless more than `most` bytes of it are still needed.
+    pub fn unload(&mut self, most: usize) -> Option<Vec<u8>> {
+        let needed = self.sent..self.end;
+        if needed.len() > most {
+            return None;
+        }
+        let rest = self.buffer[needed].to_vec();
+        self.checked -= self.sent;
+        self.end -= self.sent;
+        self.sent = 0;
+        self.content.clear();
+        Some(std::mem::replace(&mut self.buffer, rest))
+    }
+
     fn check(&mut self) -> Result<(), ChunkError> {
-        while !self.done && self.checked < self.buffer.len() {
-            let input = &self.buffer[self.checked..];
+        while !self.done && self.checked < self.end {
+            let input = &self.buffer[self.checked..self.end];
             let bytes = match &mut self.framing {
                 Framing::Length(left) => {
                     let bytes = input
@@ -132,11 +179,6 @@ impl BodyPump {
             self.sent <= self.checked,
             "only what was pending can have gone"
         );
-        if self.sent == self.checked {
-            self.buffer.drain(..self.sent);
-            self.checked = 0;
-            self.sent = 0;
-        }
     }
 
     /// Whether more must come from the client.
@@ -145,12 +187,12 @@ impl BodyPump {
         !self.done
     }
 
-    /// Bytes of the next receive that are certainly of this body, at most `most`.
+    /// Bytes that are still to come; as many as can be, where nobody has said.
     #[must_use]
-    pub fn room(&self, most: usize) -> usize {
+    pub fn left(&self) -> u64 {
         match &self.framing {
-            Framing::Length(left) => most.min(usize::try_from(*left).unwrap_or(usize::MAX)),
-            Framing::Chunked(_) => most,
+            Framing::Length(left) => *left,
+            Framing::Chunked(_) => u64::MAX,
         }
     }
 
@@ -189,6 +231,28 @@ mod tests {
         pump.advance(3);
         assert!(pump.is_sent());
         assert_eq!(pump.into_copy().unwrap(), b"abcde");
+    }
+
+    #[test]
+    fn a_buffer_is_kept_only_for_what_is_needed_of_it() {
+        let mut pump = BodyPump::new(RequestBody::Chunked, 0);
+        pump.load(vec![0; 32]);
+        let wire = b"4\r\nabcd\r\n0\r\nx: 1\r";
+        pump.room()[..wire.len()].copy_from_slice(wire);
+        assert_eq!(pump.filled(wire.len()).unwrap(), wire.len());
+        assert!(pump.unload(5).is_none(), "nothing of it has gone");
+        pump.advance(7);
+        let buffer = pump.unload(16).expect("little of it is needed");
+        assert_eq!((buffer.len(), pump.pending()), (32, &b"\r\n0\r\n"[..]));
+        pump.advance(5);
+        pump.load(buffer);
+        pump.room()[..8].copy_from_slice(b"\n\r\nGET /");
+        assert_eq!(pump.filled(8).unwrap(), 3);
+        assert_eq!(pump.surplus(), b"GET /");
+        assert_eq!(pump.pending(), b"x: 1\r\n\r\n");
+        pump.advance(8);
+        assert!(pump.is_sent());
+        assert_eq!(pump.unload(0).map(|buffer| buffer.len()), Some(32));
     }
 
     #[test]

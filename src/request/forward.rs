@@ -53,7 +53,10 @@ pub(super) fn lines(
     for line in head.headers.lines() {
         // A signature that cannot be read is the origin's to refuse; it keeps no header of one hop alive.
         let signed = auth.signs(line.name) && !auth.malformed;
-        let one_hop = is_hop_by_hop(line.name, &head.headers) && !signed;
+        // Trailers go on, and with them what announces them.
+        let announces =
+            head.body == RequestBody::Chunked && line.name.eq_ignore_ascii_case("trailer");
+        let one_hop = is_hop_by_hop(line.name, &head.headers) && !signed && !announces;
         let framing = line.name.eq_ignore_ascii_case("transfer-encoding");
         if !one_hop && !framing && keep(line.name) {
             out.extend_from_slice(line.raw);

@@ -56,6 +56,11 @@ impl From<Gone> for Broken {
     }
 }
 
+/// White space says that the origin is at work, and nothing of what comes of it: it waits for nothing.
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.trim_ascii().is_empty()
+}
+
 impl Relay<'_, '_> {
     pub(super) async fn run(
         self,
@@ -175,7 +180,8 @@ impl Relay<'_, '_> {
                 break;
             }
             self.count(received);
-            if hold {
+            let blank = is_blank(&seen) && is_blank(&buffer[..received]);
+            if hold && (!blank || response.is_done()) {
                 let room = ANSWER_BYTES_MAX - seen.len();
                 seen.extend_from_slice(&buffer[..received.min(room)]);
                 self.send(&held, frame, report, out).await?;

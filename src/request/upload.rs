@@ -7,18 +7,23 @@ use std::io::IoSlice;
 use std::pin::pin;
 use std::sync::Arc;
 
+use crate::base::places::Place;
 use crate::http::ChunkError;
 use crate::io::{Either, race};
 use crate::metrics::Counter;
 use crate::s3::Operation;
+use crate::shard::strides::SHORT_BYTES;
 use crate::upstream::{Awaiting, Conn, Endpoint, HeadRead, Response, Reuse, UpstreamError};
 
 use super::Exchange;
-use super::body::{BUFFER_BYTES, BodyPump};
+use super::body::BodyPump;
 use super::client::Gone;
 use super::keep::Keeping;
 use super::pass::LONG_ANSWER_MS;
 use super::report::Report;
+
+/// Bytes that go without a pause before other tasks of the shard get a turn.
+const FAIR_BYTES: usize = 2 << 20;
 
 /// What came of an upload.
 pub(super) enum Uploaded {
@@ -117,7 +122,9 @@ async fn upload(
         conn,
         pump,
         keeping,
-        buffer: Vec::new(),
+        place: None,
+        since_pause: 0,
+        drained: false,
         writing: true,
     };
     flow.keep().await;
@@ -125,15 +132,48 @@ async fn upload(
         match flow.conn.try_read_head(exchange.head.method)? {
             Some(HeadRead::Final(head)) => break head,
             Some(HeadRead::Interim { head, .. }) => flow.interim(&head).await?,
-            None => flow.step().await?,
+            None => while !flow.steps().await? {},
         }
     };
     let complete = flow.pump.is_sent();
     let mut conn = flow.conn;
+    // Such an answer may begin long before it is known how it ends.
+    if may_take_minutes(exchange.request.operation) {
+        conn.may_idle(LONG_ANSWER_MS);
+    }
     if !complete {
         conn.poison();
     }
     Ok(exchange.shard.upstream.response(conn, head))
+}
+
+/// Whether it was the first one.
+fn which<A, B>(came: Either<Result<(), A>, Result<(), B>>) -> Result<bool, Stop>
+where
+    Stop: From<A> + From<B>,
+{
+    match came {
+        Either::First(result) => Ok(result.map(|()| true)?),
+        Either::Second(result) => Ok(result.map(|()| false)?),
+    }
+}
+
+/// Whether the origin may need minutes for its answer, or for the rest of one that it has begun.
+fn may_take_minutes(operation: Operation) -> bool {
+    match operation {
+        Operation::Copy
+        | Operation::MultipartComplete
+        | Operation::UploadPart
+        | Operation::MultiDelete => true,
+        Operation::GetObject
+        | Operation::HeadObject
+        | Operation::PartRead
+        | Operation::ObjectWrite
+        | Operation::MultipartCreate
+        | Operation::MultipartAbort
+        | Operation::Pass(_)
+        | Operation::Refused(_) => false,
+    }
 }
 
 struct Flow<'f, 'a> {
@@ -141,7 +181,12 @@ struct Flow<'f, 'a> {
     conn: Conn,
     pump: &'f mut BodyPump,
     keeping: Option<&'f mut Keeping>,
-    buffer: Vec<u8>,
+    /// Of the long stride whose bytes the origin has not taken yet.
+    place: Option<Place>,
+    /// Bytes that have gone since others had their turn.
+    since_pause: usize,
+    /// The client's socket has just been emptied.
+    drained: bool,
     /// The origin still takes bytes.
     writing: bool,
 }
@@ -154,17 +199,35 @@ impl Flow<'_, '_> {
         Ok(())
     }
 
-    /// Moves what can be moved, else waits for whatever comes first.
-    async fn step(&mut self) -> Result<(), Stop> {
-        let received = self.receive()?;
-        if received {
-            self.keep().await;
+    /// Moves what can be moved, then waits for whatever comes first. True: the origin may have said something.
+    async fn steps(&mut self) -> Result<bool, Stop> {
+        loop {
+            let received = self.receive()?;
+            if received {
+                self.keep().await;
+            }
+            let sent = self.send();
+            if let Some(buffer) = self.pump.unload(SHORT_BYTES) {
+                self.exchange.shard.strides.give_back(buffer);
+                self.place = None;
+            }
+            if !received && !sent {
+                self.since_pause = 0;
+                return self.wait().await;
+            }
+            if self.since_pause >= FAIR_BYTES {
+                self.since_pause = 0;
+                return self.take_turn().await;
+            }
         }
-        let sent = self.send();
-        if received || sent {
-            return Ok(());
-        }
-        self.wait().await
+    }
+
+    /// Lets the other connections of the shard go first.
+    async fn take_turn(&mut self) -> Result<bool, Stop> {
+        self.conn.arm(Awaiting::Idle);
+        let answered = pin!(self.conn.readable());
+        let room = pin!(self.conn.writable());
+        which(race(answered, room).await)
     }
 
     /// Keeps what was received last, if the body is kept.
@@ -180,19 +243,23 @@ impl Flow<'_, '_> {
         if !self.pump.wants_more() || !self.pump.pending().is_empty() || !self.writing {
             return Ok(false);
         }
-        let room = self.pump.room(BUFFER_BYTES);
-        if self.buffer.len() < room {
-            self.buffer.resize(room, 0);
+        // What is not known to be there is waited for; a try in vain costs as much as the wait.
+        if std::mem::take(&mut self.drained) {
+            return Ok(false);
         }
-        match self.exchange.client.try_receive(&mut self.buffer[..room]) {
+        let (buffer, place) = self.exchange.shard.strides.lend(self.pump.left());
+        self.pump.load(buffer);
+        self.place = place;
+        match self.exchange.client.try_receive(self.pump.room()) {
             Ok(None) => Ok(false),
             Ok(Some(0)) | Err(_) => Err(Stop::Gone(self.exchange.client.gone())),
             Ok(Some(bytes)) => {
-                let ours = self.pump.take(&self.buffer[..bytes])?;
-                self.exchange
-                    .overread
-                    .borrow_mut()
-                    .extend_from_slice(&self.buffer[ours..bytes]);
+                // A session may hold more that has been decrypted already.
+                let short = bytes < self.pump.room().len();
+                self.drained = short && !self.exchange.client.is_tls();
+                self.pump.filled(bytes)?;
+                let mut overread = self.exchange.overread.borrow_mut();
+                overread.extend_from_slice(self.pump.surplus());
                 Ok(true)
             }
         }
@@ -213,6 +280,7 @@ impl Flow<'_, '_> {
         match self.conn.try_write(&[IoSlice::new(pending)]) {
             Ok(Some(bytes)) => {
                 self.pump.advance(bytes);
+                self.since_pause += bytes;
                 true
             }
             Ok(None) => false,
@@ -223,7 +291,7 @@ impl Flow<'_, '_> {
         }
     }
 
-    async fn wait(&mut self) -> Result<(), Stop> {
+    async fn wait(&mut self) -> Result<bool, Stop> {
         let blocked = self.writing
             && (!self.pump.pending().is_empty() || !self.conn.try_flush().unwrap_or(true));
         let hungry = self.writing && self.pump.wants_more() && self.pump.pending().is_empty();
@@ -231,37 +299,20 @@ impl Flow<'_, '_> {
         if blocked {
             self.conn.arm(Awaiting::Idle);
             let room = pin!(self.conn.writable());
-            return match race(answered, room).await {
-                Either::First(result) | Either::Second(result) => Ok(result?),
-            };
+            return which(race(answered, room).await);
         }
         if hungry {
             self.conn.disarm();
             let more = pin!(self.exchange.client.readable());
-            return match race(answered, more).await {
-                Either::First(result) => Ok(result?),
-                Either::Second(result) => Ok(result?),
-            };
+            return which(race(answered, more).await);
         }
-        match self.exchange.request.operation {
-            Operation::Copy
-            | Operation::MultipartComplete
-            | Operation::UploadPart
-            | Operation::MultiDelete => {
-                self.conn.arm_for(Awaiting::FirstByte, LONG_ANSWER_MS);
-            }
-            Operation::GetObject
-            | Operation::HeadObject
-            | Operation::PartRead
-            | Operation::ObjectWrite
-            | Operation::MultipartCreate
-            | Operation::MultipartAbort
-            | Operation::Pass(_)
-            | Operation::Refused(_) => self.conn.arm(Awaiting::FirstByte),
+        match may_take_minutes(self.exchange.request.operation) {
+            true => self.conn.arm_for(Awaiting::FirstByte, LONG_ANSWER_MS),
+            false => self.conn.arm(Awaiting::FirstByte),
         }
         let leaves = pin!(self.exchange.client.leaves());
         match race(answered, leaves).await {
-            Either::First(result) => Ok(result?),
+            Either::First(result) => Ok(result.map(|()| true)?),
             Either::Second(()) => Err(Stop::Gone(self.exchange.client.gone())),
         }
     }

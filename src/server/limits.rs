@@ -162,6 +162,7 @@ pub fn policy(settings: &Settings, by_reference: bool) -> Policy {
             idle_timeout_ms: settings.tunnel.idle_timeout_ms,
             tunnels_max: settings.tunnel.tunnels_max,
         },
+        write_idle_ms: settings.cache.write_idle_timeout_ms,
     }
 }
 

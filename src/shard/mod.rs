@@ -15,6 +15,7 @@ pub mod purge;
 mod reclaim;
 pub mod routing;
 pub mod staging;
+pub mod strides;
 pub mod uploads;
 pub mod waits;
 
@@ -88,6 +89,8 @@ pub struct Policy {
     pub send_timeout_ms: u64,
     /// Connections that all shards together may have.
     pub connections_max: usize,
+    /// Time between the parts of a multipart upload that is kept.
+    pub write_idle_ms: u64,
     /// Bounds of tunnels.
     pub tunnels: TunnelPolicy,
 }
@@ -204,6 +207,8 @@ pub struct Shard {
     pub logs: bool,
     /// Places for copies of request bodies that have to be understood (multi-deletes, lists of parts).
     pub copies: Rc<Places>,
+    /// Buffers of uploads.
+    pub strides: strides::Strides,
     rules: RefCell<Arc<Rules>>,
     wall: Cell<Wall>,
     /// The `Date` of a second since 1970.
@@ -248,6 +253,8 @@ impl Shard {
     pub fn new(parts: ShardParts) -> Rc<Self> {
         let shards = parts.world.shards.len().min(LARGE_PIPES_MAX);
         let tunnels_max = parts.world.policy.tunnels.tunnels_max;
+        let write_idle_ms = parts.world.policy.write_idle_ms;
+        let uploads = RefCell::new(uploads::Uploads::new(write_idle_ms));
         Rc::new(Self {
             id: parts.id,
             rules: RefCell::new(Arc::clone(&parts.world.rules)),
@@ -260,6 +267,7 @@ impl Shard {
             log: RefCell::new(parts.log),
             logs: parts.logs,
             copies: Places::new(BODY_COPIES_MAX),
+            strides: strides::Strides::default(),
             waits: Waits::new(parts.id),
             tls_scratch: Rc::default(),
             handshakes: Cell::default(),
@@ -268,7 +276,7 @@ impl Shard {
             date: Cell::new((0, http_date(0))),
             partition: RefCell::new(parts.partition),
             holds: RefCell::default(),
-            uploads: RefCell::default(),
+            uploads,
             sequences: RefCell::default(),
             tally: Cell::new(Tally::default()),
             ghost_hits: Cell::new(0),

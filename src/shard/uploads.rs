@@ -20,9 +20,6 @@ use super::{Shard, routing};
 const UPLOADS_MAX: usize = 4096;
 /// Parts of all of them.
 const PARTS_MAX: usize = 1 << 18;
-/// After so long without a part an upload is forgotten.
-const IDLE_MS: u64 = 15 * 60 * 1000;
-
 /// Which upload: the object's digest and a digest of the origin's id for it.
 pub type UploadName = (u128, u128);
 
@@ -46,13 +43,25 @@ struct Upload {
 }
 
 /// The uploads whose objects' heads a shard owns.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Uploads {
     uploads: HashMap<UploadName, Upload>,
     parts: usize,
+    /// After so long without a part an upload is forgotten.
+    idle_ms: u64,
 }
 
 impl Uploads {
+    /// None yet; each is forgotten after so long without a part.
+    #[must_use]
+    pub(super) fn new(idle_ms: u64) -> Self {
+        Self {
+            uploads: HashMap::new(),
+            parts: 0,
+            idle_ms,
+        }
+    }
+
     fn remove(&mut self, name: UploadName) -> Option<Upload> {
         let upload = self.uploads.remove(&name)?;
         self.parts -= upload.parts.len();
@@ -68,7 +77,7 @@ impl Uploads {
     /// The oldest one, if it is to go.
     fn expired(&mut self, now_ms: u64, full: bool) -> Option<Upload> {
         let (name, touched_ms) = self.longest_idle()?;
-        let gone = full || now_ms.saturating_sub(touched_ms) > IDLE_MS;
+        let gone = full || now_ms.saturating_sub(touched_ms) > self.idle_ms;
         gone.then(|| self.remove(name)).flatten()
     }
 }
@@ -239,10 +248,10 @@ impl Uploads {
         upload.map(|upload| upload.parts).unwrap_or_default()
     }
 
-    /// Forgets the upload that has been idle longest, if that is too long.
+    /// Forgets the uploads that have been idle for too long.
     fn expire(&mut self, now_ms: u64) -> Forgotten {
-        let expired = self.expired(now_ms, false);
-        expired.map(staged_of).into_iter().flatten().collect()
+        let expired = std::iter::from_fn(|| self.expired(now_ms, false));
+        expired.flat_map(staged_of).collect()
     }
 }
 
@@ -281,6 +290,7 @@ mod tests {
     use crate::shard::staging::Share;
 
     const NAME: UploadName = (1, 2);
+    const IDLE_MS: u64 = 60_000;
 
     fn part(etag: &str, start: u64, bytes: u64) -> Part {
         let held = Share::new(u64::MAX).take(bytes).expect("there is room");
@@ -297,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_place_of_a_part_follows_from_its_number() {
-        let mut uploads = Uploads::default();
+        let mut uploads = Uploads::new(IDLE_MS);
         assert_eq!(uploads.place(NAME, 2, 100, 0).0, 100);
         assert_eq!(uploads.place(NAME, 1, 100, 0).0, 0);
         // The last one is shorter.
@@ -340,7 +350,7 @@ mod tests {
 
     #[test]
     fn parts_sent_again_and_uploads_that_idle_are_given_back() {
-        let mut uploads = Uploads::default();
+        let mut uploads = Uploads::new(IDLE_MS);
         assert!(uploads.place(NAME, 1, 10, 0).1.is_empty());
         assert!(uploads.put(NAME, 1, part("a", 0, 10), 0).is_empty());
         let replaced = uploads.put(NAME, 1, part("b", 0, 10), 5);

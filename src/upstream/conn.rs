@@ -60,6 +60,7 @@ pub struct Conn {
     pub(super) poisoned: bool,
     awaiting: Cell<Awaiting>,
     limit_ms: Cell<u64>,
+    idle_ms: Cell<u64>,
     _lease: Lease,
     // Last: the permit is free when the socket is closed.
     _permit: Permit,
@@ -103,6 +104,7 @@ impl Conn {
             poisoned: false,
             awaiting: Cell::new(Awaiting::FirstByte),
             limit_ms: Cell::new(0),
+            idle_ms: Cell::new(shared.config.idle_timeout_ms),
             _lease: holding.lease,
             _permit: holding.permit,
         }
@@ -160,9 +162,14 @@ impl Conn {
             awaiting,
             match awaiting {
                 Awaiting::FirstByte => self.shared.config.first_byte_timeout_ms,
-                Awaiting::Idle => self.shared.config.idle_timeout_ms,
+                Awaiting::Idle => self.idle_ms.get(),
             },
         );
+    }
+
+    /// From now on, until it is pooled, the origin may pause so long.
+    pub fn may_idle(&self, idle_ms: u64) {
+        self.idle_ms.set(idle_ms);
     }
 
     /// Starts a time of the caller's own, for answers that may take minutes.
@@ -301,6 +308,7 @@ impl Conn {
     /// Makes it ready to lie idle: no deadline, no buffers.
     pub(super) fn rest(&mut self) {
         self.socket.disarm();
+        self.idle_ms.set(self.shared.config.idle_timeout_ms);
         self.inbox = Vec::new();
         self.heads = HeadProgress::default();
         if let Some(tls) = &mut self.tls {

@@ -82,7 +82,13 @@ impl Conn {
             inbox.truncate(old + bytes);
             self.inbox = inbox;
             match received? {
-                None => return Ok(None),
+                None => {
+                    // Who waits has no buffer.
+                    if old == 0 {
+                        self.inbox = Vec::new();
+                    }
+                    return Ok(None);
+                }
                 Some(Piece::Bytes(_)) => {}
                 Some(Piece::End | Piece::Cut) => {
                     let address = self.address;

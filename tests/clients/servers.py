@@ -81,7 +81,7 @@ def answers(url):
 class Servers:
     """The origin and the server in front of it; both end with the Python process."""
 
-    def __init__(self):
+    def __init__(self, write_through=False):
         self.root = tempfile.mkdtemp(prefix="millrace-clients-")
         self.processes = []
         atexit.register(self.stop)
@@ -94,9 +94,13 @@ class Servers:
         self.door = self.origin
         if not DIRECT:
             self.door, self.admin = free_address(), free_address()
+            settings = self.root + ".toml"
+            with open(settings, "w") as file:
+                file.write("[cache]\nwrite_through = true\nwrite_percent_max = 40\n" if write_through else "")
             self.spawn(
                 os.environ["MILLRACE_BIN"], "serve", "--listen", self.door, "--admin", self.admin,
                 "--origin", f"http://{self.origin}", "--ram", "512MiB", "--cache-dir", "none", "--shards", "2",
+                "--config", settings,
             )
             wait_for("millrace is ready", lambda: self.answers(f"http://{self.admin}/readyz"))
         self.endpoint = f"http://{self.door}"
@@ -125,11 +129,20 @@ class Servers:
             except subprocess.TimeoutExpired:
                 process.kill()
         shutil.rmtree(self.root, ignore_errors=True)
-        if os.path.exists(self.root + ".log"):
-            os.unlink(self.root + ".log")
+        for path in (self.root + ".log", self.root + ".toml"):
+            if os.path.exists(path):
+                os.unlink(path)
+
+    def origin_stats(self):
+        return json.loads(fetch(f"http://{self.stats_address}/stats")[1])
 
     def origin_gets(self):
-        return json.loads(fetch(f"http://{self.stats_address}/stats")[1])["get_requests"]
+        return self.origin_stats()["get_requests"]
+
+    def origin_log(self, method, path):
+        """The requests that the origin has seen with this method for paths that begin so."""
+        log = json.loads(fetch(f"http://{self.stats_address}/log")[1])
+        return [entry for entry in log if entry["method"] == method and entry["target"].startswith(path)]
 
     def held(self):
         """Gauges of what is in use right now, where they are not zero."""
@@ -138,15 +151,14 @@ class Servers:
         return {name: value for name, value in re.findall(pattern, text, re.M) if float(value) != 0}
 
 
-_servers = None
+_servers = {}
 
 
-def shared():
-    """One pair of servers for all test files of a run."""
-    global _servers
-    if _servers is None:
-        _servers = Servers()
-    return _servers
+def shared(write_through=False):
+    """One pair of servers of a kind for all test files of a run."""
+    if write_through not in _servers:
+        _servers[write_through] = Servers(write_through)
+    return _servers[write_through]
 
 
 def content(length, seed=0):
@@ -163,12 +175,15 @@ def sha256(data):
 class ClientTest(unittest.TestCase):
     """A test with servers, a bucket of its own, and eyes on the origin."""
 
+    # Whether the server keeps what is written through it.
+    write_through = False
+
     @classmethod
     def setUpClass(cls):
         import boto3
         from botocore.config import Config
 
-        cls.servers = shared()
+        cls.servers = shared(cls.write_through)
         cls.endpoint, cls.door = cls.servers.endpoint, cls.servers.door
         cls.direct = boto3.client(
             "s3", endpoint_url=f"http://{cls.servers.origin}",

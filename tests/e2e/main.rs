@@ -21,6 +21,7 @@
 
 mod harness;
 
+mod aborted_writes;
 mod access;
 mod chain;
 mod conditions;
@@ -48,8 +49,11 @@ mod idle;
 mod interims;
 mod kept_writes;
 mod kept_writes_odd;
+mod kept_writes_together;
+mod late_answers;
 mod leaving_clients;
 mod log_and_metrics;
+mod multi_deletes;
 mod notify;
 mod origin_decides;
 mod origin_decides_past;
@@ -71,6 +75,10 @@ mod tls_origin;
 mod tunnel;
 mod tunnel_many;
 mod tunnel_refused;
+mod two_on_one_directory;
+mod upload_memory;
 mod versions;
 mod wishes;
+mod write_drops;
+mod writes_as_they_came;
 mod writes_in_doubt;

@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
 
 const CLIENTS: u64 = 32;
 const KEYS: u64 = 12;
+/// A machine that stands still for a while is no violation.
+const SETTINGS: &str = "[cache]\nttl = '1h'\nwrite_through = true\n[upstream]\nfirst_byte_timeout = '10m'\nidle_timeout = '10m'\n[listener]\nsend_timeout = '10m'\n";
 /// Of one part of a multipart upload.
 const PART: usize = 5 << 20;
 
@@ -31,6 +34,37 @@ struct World {
     reads: AtomicU64,
     /// Answers that broke off, and were not judged.
     cuts: AtomicU64,
+    /// Rounds of all clients that have begun.
+    rounds: AtomicU64,
+    /// How much is done.
+    task: Task,
+    /// Body bytes that the clients received.
+    received: AtomicU64,
+}
+
+/// When it is enough: after so many rounds of all clients, or so long, whichever comes first.
+#[derive(Clone, Copy)]
+struct Task {
+    rounds: u64,
+    until: Option<Instant>,
+}
+
+impl Task {
+    /// `MILLRACE_TEST_ROUNDS` (of all clients together) and `MILLRACE_TEST_SECONDS`; where neither is given, as many as fit into a run of all tests.
+    fn of_environment() -> Task {
+        let number = |name: &str| {
+            let text = std::env::var(name).ok()?;
+            Some(text.parse::<u64>().expect("a number"))
+        };
+        let full = std::env::var_os("MILLRACE_TEST_FULL").is_some();
+        let seconds = number("MILLRACE_TEST_SECONDS").map(Duration::from_secs);
+        let few = if full { 800 } else { 12 } * CLIENTS;
+        let most = if seconds.is_some() { u64::MAX } else { few };
+        Task {
+            rounds: number("MILLRACE_TEST_ROUNDS").unwrap_or(most),
+            until: seconds.map(|seconds| Instant::now() + seconds),
+        }
+    }
 }
 
 /// A store that knows copies and multipart uploads, each of which is done at one moment.
@@ -183,10 +217,12 @@ impl World {
             // A body whose version the origin has no more is cut, for its client to ask again; nothing else is.
             assert!(most > least, "key {key}: a cut without a write");
             self.cuts.fetch_add(1, Ordering::Relaxed);
-            *connection = Connection::open(self.door);
+            *connection = self.connect();
             return;
         };
         self.reads.fetch_add(1, Ordering::Relaxed);
+        let bytes = answer.body.len() as u64;
+        self.received.fetch_add(bytes, Ordering::Relaxed);
         match answer.status() {
             200 | 206 => {
                 let number = number_of(key, &answer.body);
@@ -205,9 +241,23 @@ impl World {
         }
     }
 
-    fn client(&self, client: u64, rounds: u64) {
+    fn connect(&self) -> Connection {
         let mut connection = Connection::open(self.door);
-        for round in 0..rounds {
+        connection.patience(Duration::from_secs(600));
+        connection
+    }
+
+    fn goes_on(&self) -> bool {
+        let in_time = self.task.until.is_none_or(|until| Instant::now() < until);
+        in_time && self.rounds.fetch_add(1, Ordering::Relaxed) < self.task.rounds
+    }
+
+    fn client(&self, client: u64) {
+        let mut connection = self.connect();
+        for round in 0.. {
+            if !self.goes_on() {
+                return;
+            }
             let dice = (client * 2_654_435_761 + round * 40_503) ^ (round << 3);
             let key = dice % KEYS;
             self.write(&mut connection, key, dice / KEYS);
@@ -225,14 +275,12 @@ impl World {
 /// Reference 2A.20, 2E.90 and 2E.96.
 #[test]
 fn semantics_165_heavy_every_read_sees_the_last_acknowledged_write_or_a_later_one() {
-    let full = std::env::var_os("MILLRACE_TEST_FULL").is_some();
-    let rounds = if full { 800 } else { 12 };
     let store = Store::new();
     let origin = with_uploads(&store);
     let server = Millrace::setup()
         .shards(2)
         .ram("256MiB")
-        .settings("[cache]\nttl = '1h'\nwrite_through = true\n")
+        .settings(SETTINGS)
         .start(origin.address);
     let world = World {
         registers: (0..KEYS).map(|_| Register::default()).collect(),
@@ -240,16 +288,30 @@ fn semantics_165_heavy_every_read_sees_the_last_acknowledged_write_or_a_later_on
         door: server.door,
         reads: AtomicU64::new(0),
         cuts: AtomicU64::new(0),
+        rounds: AtomicU64::new(0),
+        task: Task::of_environment(),
+        received: AtomicU64::new(0),
     };
+    let begun = Instant::now();
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
             let world = &world;
-            scope.spawn(move || world.client(client, rounds));
+            scope.spawn(move || world.client(client));
         }
     });
     let [reads, cuts] = [&world.reads, &world.cuts].map(|count| count.load(Ordering::Relaxed));
-    println!("{reads} reads, {cuts} cuts");
-    assert_eq!(reads + cuts, CLIENTS * rounds * 3);
+    let (rounds, sent) = ((reads + cuts) / 3, world.store.body_bytes());
+    let received = world.received.load(Ordering::Relaxed);
+    let metrics = server.metrics();
+    let kept = |result| metrics.sum("millrace_writes_kept_total", &[("result", result)]);
+    println!(
+        "{rounds} rounds in {:?}: {reads} reads, {cuts} cuts, no violation; {} uploads kept, {} beaten; {received} body bytes read, {sent} of them sent by the origin",
+        begun.elapsed(),
+        kept("kept"),
+        kept("beaten"),
+    );
+    assert_eq!(reads + cuts, rounds * 3);
+    assert!(rounds >= CLIENTS, "every client has done something");
     assert!(cuts * 100 < reads, "{cuts} cuts for {reads} reads");
     assert!(server.results("hit") > 0, "nothing was read from the cache");
     server.finish();

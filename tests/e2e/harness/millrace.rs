@@ -331,7 +331,7 @@ impl Drop for Millrace {
         if self.finished {
             return;
         }
-        if std::thread::panicking() {
+        if std::thread::panicking() && matches!(self.child.try_wait(), Ok(None)) {
             // A moment to write its logs: they tell why.
             self.terminate();
             let deadline = Instant::now() + Duration::from_secs(1);

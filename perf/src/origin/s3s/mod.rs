@@ -1,9 +1,9 @@
 //! The embedded S3 server: `s3s-fs` behind hyper, with counters around it.
 //!
 //! Run by `perf s3s` as a process, started in-process by the demo. Signatures (header and presigned) are verified
-//! against one access key. Invariant: what is counted is what hyper took from the answer's body. It ignores
-//! `If-Match`, has no versions and answers several ranges with 400. Left to others: reading bodies fast (`files`),
-//! faults (the other origin).
+//! against one access key. Invariant: what is counted is what hyper took from the answer's body. Writes with a condition are done one after
+//! the other, since `s3s-fs` looks first and writes then. It ignores `If-Match` of reads, has no versions and answers several ranges with 400.
+//! Left to others: reading bodies fast (`files`), faults (the other origin).
 
 mod files;
 
@@ -25,6 +25,7 @@ use s3s::auth::SimpleAuth;
 use s3s::host::MultiDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use self::files::Files;
@@ -156,6 +157,7 @@ fn service(config: &Config) -> Result<S3Service, StartError> {
 
 async fn accept(listener: TcpListener, service: S3Service, stats: Arc<Stats>) {
     let mut connections = JoinSet::new();
+    let turn = Arc::new(Mutex::new(()));
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -168,11 +170,12 @@ async fn accept(listener: TcpListener, service: S3Service, stats: Arc<Stats>) {
             Some(_) = connections.join_next() => continue,
         };
         let _ = stream.set_nodelay(true);
-        connections.spawn(serve(stream, service.clone(), Arc::clone(&stats)));
+        let turn = Arc::clone(&turn);
+        connections.spawn(serve(stream, service.clone(), Arc::clone(&stats), turn));
     }
 }
 
-async fn serve(stream: TcpStream, service: S3Service, stats: Arc<Stats>) {
+async fn serve(stream: TcpStream, service: S3Service, stats: Arc<Stats>, turn: Arc<Mutex<()>>) {
     let guard = stats.connection();
     let number = guard.number();
     let counted = service_fn(|request: Request<Incoming>| {
@@ -189,7 +192,12 @@ async fn serve(stream: TcpStream, service: S3Service, stats: Arc<Stats>) {
             })
         });
         let service = service.clone();
+        let turn = has_condition(&request).then(|| Arc::clone(&turn));
         async move {
+            let _turn = match &turn {
+                Some(turn) => Some(turn.lock().await),
+                None => None,
+            };
             let response = service.call(request).await?;
             record.edit(|entry| entry.status = response.status().as_u16());
             let response: Response<Counted<s3s::Body>> = response.map(|inner| Counted {
@@ -204,6 +212,15 @@ async fn serve(stream: TcpStream, service: S3Service, stats: Arc<Stats>) {
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), counted)
         .await;
+}
+
+/// Whether it writes only what is, or is not, there.
+fn has_condition<B>(request: &Request<B>) -> bool {
+    let names = ["if-match", "if-none-match"];
+    request.method() == hyper::Method::PUT
+        && names
+            .iter()
+            .any(|name| request.headers().contains_key(*name))
 }
 
 fn entry(request: &Request<Incoming>, connection: u64) -> LogEntry {
