@@ -112,7 +112,7 @@ fn semantics_202_a_balancer_names_the_client() {
     // However it is cut.
     let mut slow = Connection::open(server.door);
     for byte in [binary([192, 0, 2, 3], 4713), request()].concat() {
-        slow.send(&[byte]);
+        slow.send([byte]);
     }
     assert_eq!(slow.response("GET").expect("an answer").status(), 200);
     logged("192.0.2.3:4713", "http");
