@@ -55,15 +55,17 @@ pub(crate) enum HandoverError {
 }
 
 impl Estate<'_> {
-    /// Starts a new process of the same command; what comes of it is an event.
+    /// Starts a new process of the same command; what comes of it is an event. Gives the line to it: who shuts that before it has opened its doors
+    /// ends it.
     ///
     /// # Errors
     /// It could not be started.
-    pub(super) fn pass_on(&self, events: &Sender<Event>) -> Result<(), HandoverError> {
+    pub(super) fn pass_on(&self, events: &Sender<Event>) -> Result<UnixStream, HandoverError> {
         if self.world.doubt.is_about_all() {
             return Err(HandoverError::Crowded);
         }
         let (ours, theirs) = UnixStream::pair()?;
+        let line = ours.try_clone()?;
         let mut names = Vec::new();
         let mut passed = Vec::new();
         for door in self.doors {
@@ -106,7 +108,7 @@ impl Estate<'_> {
         };
         let thread = std::thread::Builder::new().name("handover".to_owned());
         thread.spawn(body)?;
-        Ok(())
+        Ok(line)
     }
 }
 

@@ -162,7 +162,7 @@ pub fn run(loaded: Loaded) -> Result<(), ServerError> {
     let fed_no_more = Arc::new(AtomicBool::new(false));
     notify::feed(&running.world, &fed_no_more);
     notify::ready();
-    let mut handing_over = false;
+    let mut heir: Option<UnixStream> = None;
     loop {
         match running.events_end.recv() {
             Ok(Event::Reopen) => {
@@ -170,17 +170,15 @@ pub fn run(loaded: Loaded) -> Result<(), ServerError> {
                 running.log.rotation().reopen();
                 notify::ready();
             }
-            Ok(Event::HandOver) if handing_over => {
+            Ok(Event::HandOver) if heir.is_some() => {
                 tracing::warn!("a new process is being started already");
             }
-            Ok(Event::HandOver) => {
-                handing_over = true;
-                if let Err(error) = running.hand_over() {
-                    let _ = running.events.send(Event::Failed(error));
-                }
-            }
+            Ok(Event::HandOver) => match running.hand_over() {
+                Ok(line) => heir = Some(line),
+                Err(error) => drop(running.events.send(Event::Failed(error))),
+            },
             Ok(Event::Failed(error)) => {
-                handing_over = false;
+                heir = None;
                 let metrics = running.world.registry.global();
                 metrics.count(Counter::HandoversFailed);
                 tracing::error!(%error, "there is no hand-over: this process goes on");
@@ -194,6 +192,10 @@ pub fn run(loaded: Loaded) -> Result<(), ServerError> {
             }
             Ok(Event::Stop) | Err(_) => {
                 notify::stopping();
+                // One that has not opened its doors goes too.
+                if let Some(line) = heir {
+                    let _ = line.shutdown(std::net::Shutdown::Both);
+                }
                 return drain::stop(running, settings.server.drain_ms);
             }
         }
@@ -201,7 +203,7 @@ pub fn run(loaded: Loaded) -> Result<(), ServerError> {
 }
 
 impl Running {
-    fn hand_over(&self) -> Result<(), HandoverError> {
+    fn hand_over(&self) -> Result<UnixStream, HandoverError> {
         let estate = handover::Estate {
             doors: &self.doors,
             admin: &self.admin,

@@ -78,6 +78,11 @@ impl<S: Side> TlsSession<S> {
         Ok(Some(taken))
     }
 
+    /// Keeps no more room for what waits than this, beyond what does wait.
+    pub(super) fn trim(&mut self, bytes: usize) {
+        self.outgoing.shrink_to(bytes);
+    }
+
     /// Puts a byte back that was read to see whether there is one.
     pub(super) fn unread(&mut self, byte: u8) {
         self.plain.insert(self.plain_at, byte);

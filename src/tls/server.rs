@@ -113,6 +113,9 @@ impl TlsServer {
                 false => step * 2,
             };
             self.step_bytes.set(next.clamp(STEP_BYTES_MIN, SEND_BYTES));
+            if next < STEP_BYTES_MIN {
+                session.trim(2 * STEP_BYTES_MIN);
+            }
         }
         Ok(taken)
     }
