@@ -163,6 +163,42 @@ fn semantics_207_a_new_process_that_does_not_come_up_changes_nothing() {
     server.finish();
 }
 
+/// A new process that is told to open its doors, is not heard of any more and lives on: what is written through it until it is ended is seen here.
+#[test]
+fn while_a_new_process_that_failed_still_lives_every_copy_is_asked_about() {
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(1, 1000));
+    let origin = store.serve();
+    let folder = Scratch::new();
+    let path = program(&folder);
+    let server = Millrace::setup().program(&path).start(origin.address);
+    assert_eq!(server.get("/bucket/k").status(), 200);
+    assert_eq!(server.get("/bucket/k").cache_word(), "HIT");
+    let said = folder.path.join("said");
+    // Its sockets are those of the door, of the admin address, and the line.
+    let script = format!(
+        "#!/bin/sh\nprintf 'ready\\n' >&5\nread word <&5\necho $word > {0}.next\nexec 5>&-\nmv {0}.next {0}\nexec sleep 60\n",
+        said.display()
+    );
+    replace(&path, &script);
+    server.signal("USR2");
+    wait_until("it was told to open", PATIENCE, || said.exists());
+    assert_eq!(std::fs::read_to_string(&said).expect("a word"), "go\n");
+    let failed = || server.metrics().sum("millrace_handovers_failed_total", &[]);
+    let mut number = 10;
+    while failed() == 0.0 {
+        number += 1;
+        store.insert("/bucket/k", Object::tile(number, 1000));
+        let seen = server.get("/bucket/k");
+        seen.assert_body(&Tile::new(number), 0, 1000);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(number > 20, "it was ended at once");
+    assert_eq!(server.get("/bucket/k").status(), 200);
+    assert_eq!(server.get("/bucket/k").cache_word(), "HIT");
+    server.finish();
+}
+
 #[test]
 fn semantics_208_what_is_written_through_either_process_is_seen_through_both() {
     let store = Store::new();
