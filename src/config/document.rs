@@ -242,7 +242,6 @@ mod tests {
         let mut settings = loaded.settings;
         assert_eq!(loaded_rules(&settings), 1);
         settings.origins.clear();
-        settings.endpoints.clear();
         settings.rules.clear();
         assert_eq!(settings.hosts.len(), 1);
         settings.hosts.clear();
