@@ -14,7 +14,7 @@ use crate::metrics::Outcome;
 pub(super) const LINE_BYTES_MAX: usize = 24 << 10;
 
 /// Longest texts taken as they came, in bytes; S3's own limit of a key is 1024.
-pub(super) const METHOD_BYTES_MAX: usize = 32;
+const METHOD_BYTES_MAX: usize = 32;
 pub(super) const NAME_BYTES_MAX: usize = 256;
 const KEY_BYTES_MAX: usize = 1024;
 
@@ -132,7 +132,7 @@ pub(super) fn number(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-pub(super) fn optional_number(out: &mut Vec<u8>, value: Option<u64>) {
+fn optional_number(out: &mut Vec<u8>, value: Option<u64>) {
     match value {
         Some(value) => number(out, value),
         None => out.extend_from_slice(b"null"),
@@ -200,7 +200,7 @@ fn escape(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// A host without the `user:password@` that a URL may carry (RFC 3986 section 3.2.1).
-pub(super) fn without_user(host: &[u8]) -> &[u8] {
+fn without_user(host: &[u8]) -> &[u8] {
     match host.iter().rposition(|byte| *byte == b'@') {
         Some(at) => &host[at + 1..],
         None => host,

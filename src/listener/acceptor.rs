@@ -16,7 +16,6 @@ use crate::metrics::{Counter, Refusal};
 use crate::s3::{ErrorCode, write_xml};
 use crate::shard::message::{Accepted, DoorKind};
 use crate::shard::{World, hand_over};
-
 use crate::tls::hello::Alert;
 
 /// Pause when descriptors have run out.

@@ -80,7 +80,7 @@ fn refused(shard: &Shard, reason: Refusal) -> NotServed {
 ///
 /// # Errors
 /// No header, or none that holds.
-pub async fn take_proxy_header(socket: &Socket) -> Result<Option<SocketAddr>, &'static str> {
+async fn take_proxy_header(socket: &Socket) -> Result<Option<SocketAddr>, &'static str> {
     let mut taken = Vec::new();
     let mut room = [0u8; 256];
     loop {

@@ -3,7 +3,7 @@
 //! Called by `server`.
 
 pub mod acceptor;
-pub mod arrive;
+mod arrive;
 pub mod connection;
 pub mod proxy_header;
 mod tunnel;
