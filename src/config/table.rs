@@ -627,7 +627,7 @@ settings! {
         tls_max: Option<TlsVersion> = "tls_max" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.3"))
             "As `upstream.tls_max`.";
     }
-    @repeated endpoints: EndpointOverride = "endpoint" "Where hosts are, whatever the name servers say: a VPC interface endpoint (PrivateLink), say. Holds for requests and tunnels, of origins and of Amazon S3. May be given many times; the longest `host` that fits counts." {
+    @repeated endpoints: EndpointOverride = "endpoint" "Where hosts are, whatever the name servers say: a VPC interface endpoint (PrivateLink), say. Holds for requests and tunnels, of origins and of Amazon S3. May be given many times; the host's own name counts before a `*.suffix`, and a longer one before a shorter." {
         host: String = "host" (one(Shape::HostPattern), Initial::Required("*.s3.us-east-1.amazonaws.com"))
             "The host that is dialled, or \"*.suffix\" for all names below one.";
         addresses: Vec<IpAddr> = "addresses" (Kind::list(Shape::Ip), Initial::Given(""))
