@@ -73,7 +73,7 @@ pub async fn client(shard: &Rc<Shard>, accepted: Accepted) -> Result<Arrived, No
 
 fn refused(shard: &Shard, reason: Refusal) -> NotServed {
     shard.metrics().count(Counter::ConnectionsRefused(reason));
-    NotServed(Close::Malformed)
+    NotServed(Close::Refused)
 }
 
 /// Takes the PROXY header, and not a byte more, that `socket` must begin with. `None`: the balancer asks for itself. The caller bounds the time.
@@ -123,7 +123,7 @@ async fn shake(
     let under_way = shard.handshakes.get();
     if under_way >= HANDSHAKES_MAX {
         metrics.count(Counter::TlsHandshakes(TlsHandshake::Busy));
-        return Err(NotServed(Close::Error));
+        return Err(NotServed(Close::Refused));
     }
     shard.handshakes.set(under_way + 1);
     metrics.gauge_add(Gauge::TlsHandshakesInFlight, 1);

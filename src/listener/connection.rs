@@ -67,7 +67,7 @@ async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool)
         )
         .await;
         farewell(connection).await;
-        return Close::Client;
+        return Close::Refused;
     }
     loop {
         let world = &shard.world;

@@ -121,5 +121,5 @@ fn alert(reason: TunnelRefusal) -> Alert {
 async fn refuse(socket: &Socket, alert: Alert) -> Close {
     let _ = socket.try_send(&[std::io::IoSlice::new(&alert.record())], false);
     linger(socket).await;
-    Close::Client
+    Close::Refused
 }
