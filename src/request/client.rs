@@ -1,4 +1,4 @@
-//! The client's connection as a request sees it: the socket, its deadlines, and ways to send.
+//! The client's connection as a request sees it: the socket, its session where it has one, its deadlines, and ways to send.
 //!
 //! Called by every step. All waiting is on readiness; a client that takes or gives no byte for `send_timeout` is cut by the watchdog, which
 //! shows here as [`Gone`].

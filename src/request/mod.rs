@@ -1,7 +1,8 @@
 //! Row 6: ONE request, a file per step. Control flow is here, the steps compute.
 //!
 //! Called by `listener` for each request whose head is whole. receive (`receive`) → understand (`crate::s3`) → look up and answer from the
-//! cache (`read`, `answer`, `hit`, `deliver`) or pass through (`pass`, `upload`, `relay`) → say what happened (`report`). Every failure
+//! cache (`read`, `answer`, `hit`, `deliver`) or pass through (`pass`, `upload`, `relay`) → say what happened (`report`). Before all that a
+//! request to a host that stands for a bucket is written anew (`mapped`), and a `CONNECT` becomes a tunnel (`connect`, `tunnel`). Every failure
 //! becomes an answer in `failure`.
 
 mod access;
