@@ -1,6 +1,6 @@
-//! The access log: one JSON line per request, written by its own thread.
+//! The access log: one JSON line per request and per tunnel, written by its own thread.
 //!
-//! Called by `request/report` on every shard ([`ShardLog::record`]), by the shard's tick once a second
+//! Called by `request/report` and `request/tunnel` on every shard ([`ShardLog::record`], [`ShardLog::record_tunnel`]), by the shard's tick once a second
 //! ([`ShardLog::flush`]) and by the server at start and end ([`AccessLog`]). Invariants: recording never waits, takes
 //! no lock and allocates nothing; each shard has a fixed number of buffers that circle between it and the log thread,
 //! and when all of them wait to be written, lines are dropped and counted. Rotation (who renames, how many files are

@@ -14,7 +14,7 @@ use crate::metrics::Outcome;
 pub(super) const LINE_BYTES_MAX: usize = 24 << 10;
 
 /// Longest texts taken as they came, in bytes; S3's own limit of a key is 1024.
-pub(super) const METHOD_BYTES_MAX: usize = 32;
+const METHOD_BYTES_MAX: usize = 32;
 pub(super) const NAME_BYTES_MAX: usize = 256;
 const KEY_BYTES_MAX: usize = 1024;
 
@@ -22,13 +22,13 @@ const KEY_BYTES_MAX: usize = 1024;
 const ESCAPED_BYTE_MAX: usize = 6;
 const _: () = assert!(
     LINE_BYTES_MAX
-        > 1024 + ESCAPED_BYTE_MAX * (METHOD_BYTES_MAX + KEY_BYTES_MAX + 8 * NAME_BYTES_MAX)
+        > 1024 + ESCAPED_BYTE_MAX * (METHOD_BYTES_MAX + KEY_BYTES_MAX + 10 * NAME_BYTES_MAX)
 );
 
 /// What is logged of one request. Texts are as they came; an empty one means that there is none.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
-    /// When the request's first byte came: milliseconds since 1970.
+    /// When the request's head was whole: milliseconds since 1970.
     pub time_unix_ms: u64,
     /// The client's end of the connection.
     pub client: SocketAddr,
@@ -56,7 +56,7 @@ pub struct Record<'a> {
     pub origin_status: Option<u16>,
     /// Whether the answer rests on what a fallback said in the place of its origin.
     pub by_fallback: bool,
-    /// First byte of the request to last byte of the response, microseconds.
+    /// Whole request head to last byte of the response, microseconds.
     pub duration_us: u64,
     /// Whole request head to first byte of the response, microseconds.
     pub first_byte_us: Option<u64>,
@@ -74,13 +74,8 @@ impl Record<'_> {
     /// Appends the line, its end included, to `out`.
     pub fn write(&self, shard: usize, out: &mut Vec<u8>) {
         let before = out.len();
-        out.extend_from_slice(b"{\"time\":\"");
-        time(out, self.time_unix_ms);
-        out.extend_from_slice(b"\",\"shard\":");
-        number(out, shard as u64);
-        out.extend_from_slice(b",\"client\":\"");
-        write!(out, "{}", self.client).expect("a Vec takes every byte");
-        out.extend_from_slice(b"\",\"door\":");
+        begin(out, self.time_unix_ms, shard, self.client);
+        out.extend_from_slice(b",\"door\":");
         text(out, self.door.as_bytes(), NAME_BYTES_MAX);
         out.extend_from_slice(b",\"tls\":");
         text(out, self.tls.as_bytes(), NAME_BYTES_MAX);
@@ -120,19 +115,34 @@ impl Record<'_> {
             self.error.unwrap_or_default().as_bytes(),
             NAME_BYTES_MAX,
         );
-        out.extend_from_slice(b"}\n");
-        assert!(
-            out.len() - before <= LINE_BYTES_MAX,
-            "an access-log line has a bound"
-        );
+        end(out, before);
     }
+}
+
+/// What every line begins with.
+pub(super) fn begin(out: &mut Vec<u8>, unix_ms: u64, shard: usize, client: SocketAddr) {
+    out.extend_from_slice(b"{\"time\":\"");
+    time(out, unix_ms);
+    out.extend_from_slice(b"\",\"shard\":");
+    number(out, shard as u64);
+    out.extend_from_slice(b",\"client\":\"");
+    write!(out, "{client}\"").expect("a Vec takes every byte");
+}
+
+/// Ends the line that began at `start`.
+pub(super) fn end(out: &mut Vec<u8>, start: usize) {
+    out.extend_from_slice(b"}\n");
+    assert!(
+        out.len() - start <= LINE_BYTES_MAX,
+        "an access-log line has a bound"
+    );
 }
 
 pub(super) fn number(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-pub(super) fn optional_number(out: &mut Vec<u8>, value: Option<u64>) {
+fn optional_number(out: &mut Vec<u8>, value: Option<u64>) {
     match value {
         Some(value) => number(out, value),
         None => out.extend_from_slice(b"null"),
@@ -200,7 +210,7 @@ fn escape(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// A host without the `user:password@` that a URL may carry (RFC 3986 section 3.2.1).
-pub(super) fn without_user(host: &[u8]) -> &[u8] {
+fn without_user(host: &[u8]) -> &[u8] {
     match host.iter().rposition(|byte| *byte == b'@') {
         Some(at) => &host[at + 1..],
         None => host,
@@ -225,7 +235,7 @@ fn without_signature(key: &[u8]) -> &[u8] {
 }
 
 /// RFC 3339 in UTC with milliseconds. Gregorian date from the day number, by eras of 400 years.
-pub(super) fn time(out: &mut Vec<u8>, unix_ms: u64) {
+fn time(out: &mut Vec<u8>, unix_ms: u64) {
     let seconds = unix_ms / 1_000;
     // Days since 0000-03-01: with the leap day at its end, a year's length needs no case of its own.
     let days = seconds / 86_400 + 719_468;

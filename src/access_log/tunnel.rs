@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 
-use super::record::{LINE_BYTES_MAX, NAME_BYTES_MAX, number, text, time};
+use super::record::{NAME_BYTES_MAX, begin, end, number, text};
 
 /// What is logged of one tunnel.
 #[derive(Debug, Clone, Copy)]
@@ -36,13 +36,8 @@ impl TunnelRecord<'_> {
     /// Appends the line, its end included, to `out`.
     pub fn write(&self, shard: usize, out: &mut Vec<u8>) {
         let before = out.len();
-        out.extend_from_slice(b"{\"time\":\"");
-        time(out, self.time_unix_ms);
-        out.extend_from_slice(b"\",\"shard\":");
-        number(out, shard as u64);
-        out.extend_from_slice(b",\"client\":\"");
-        write!(out, "{}", self.client).expect("a Vec takes every byte");
-        out.extend_from_slice(b"\",\"tunnel\":");
+        begin(out, self.time_unix_ms, shard, self.client);
+        out.extend_from_slice(b",\"tunnel\":");
         text(out, self.door.as_bytes(), NAME_BYTES_MAX);
         out.extend_from_slice(b",\"destination\":");
         text(out, self.destination, NAME_BYTES_MAX);
@@ -62,11 +57,7 @@ impl TunnelRecord<'_> {
         out.extend_from_slice(b",\"error\":");
         let error = self.error.unwrap_or_default();
         text(out, error.as_bytes(), NAME_BYTES_MAX);
-        out.extend_from_slice(b"}\n");
-        assert!(
-            out.len() - before <= LINE_BYTES_MAX,
-            "an access-log line has a bound"
-        );
+        end(out, before);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Row 0: what everything stands on. Clock, pseudo-random numbers, small bounded containers.
+//! Row 0: what everything stands on. Clock, pseudo-random numbers, small bounded containers, patterns of hosts, whose an address is.
 //!
 //! Called by every module. Knows no word of the domain and does no I/O.
 

@@ -32,7 +32,7 @@ Written from the table in `src/config/table.rs`: edit that, then run the tests w
 
 - **Sources.** Defaults, then the TOML file named by `--config` or `MILLRACE_CONFIG`, then `MILLRACE_…` variables, then
   flags: the later overrides. No file is needed. Lists in variables are separated by commas; `--listen` may be repeated.
-  `[[origin]]` and `[[rule]]` can be given in the file only.
+  Sections in double brackets (`[[rule]]`) can be given in the file only.
 - **Errors.** All at once, one line each, `file:line:column: …`, `VARIABLE: …` or `--flag: …`, and exit code 1 before anything
   is bound. An unknown key or `MILLRACE_…` variable is an error; the nearest known one is named. Not ours, and passed over, are
   the variables that Kubernetes and Docker set for a service named `millrace` (`MILLRACE_SERVICE_HOST`,
@@ -245,6 +245,8 @@ mod tests {
         settings.rules.clear();
         assert_eq!(settings.hosts.len(), 1);
         settings.hosts.clear();
+        assert_eq!(settings.endpoints.len(), 1);
+        settings.endpoints.clear();
         assert_eq!(settings, Settings::default());
     }
 

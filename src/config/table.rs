@@ -403,15 +403,15 @@ settings! {
         http: Vec<SocketAddr> = "http" (Kind::List(Shape::Address, 1, 64), "127.0.0.1:8080", "--listen")
             "Addresses of the HTTP doors. On an address that other hosts reach, whoever reaches it may read what is cached (see `cache.access`).";
         tunnel: Vec<SocketAddr> = "tunnel" (Kind::List(Shape::Door { port: 443 }, 0, 64), "")
-            "Addresses of the HTTPS tunnels, `ip[:port]`, port 443 where none is given. A TLS connection is led, as it is, to the host that its first message (SNI) names, if that is a destination: Amazon S3 where `routing.aws` says so, a configured origin, or one of `destinations.allow`. Nothing of it is cached. Empty: none; `CONNECT` on an HTTP door is a tunnel under the same rules.";
+            "Addresses of the tunnel doors. An address without a port is at 443. A TLS connection is led, as it is, to the host that its first message (SNI) names, if that is a destination: Amazon S3 where `routing.aws` says so, a configured origin, or one of `destinations.allow`. Nothing of it is cached. Empty: none; `CONNECT` on an HTTP door is a tunnel under the same rules.";
         tls: Vec<SocketAddr> = "tls" (Kind::List(Shape::Door { port: 443 }, 0, 64), "")
-            "Addresses of the TLS doors: HTTP inside TLS that ends here, with the certificate of `tls.cert_file`, and the same cache behind it. An address without a port is at 443.";
+            "Addresses of the TLS doors: HTTP inside TLS that ends here, with the certificate of `tls.cert_file` and the key of `tls.key_file`, and the same cache behind it. An address without a port is at 443.";
         http_allow: Vec<IpNet> = "http_allow" (Kind::list(Shape::Network), "")
-            "Networks whose clients the HTTP doors are for; a connection from elsewhere is closed at once. Empty: everybody.";
+            "Networks whose clients the HTTP doors are for; a connection from elsewhere is reset before a byte of it is read. Empty: everybody.";
         tls_allow: Vec<IpNet> = "tls_allow" (Kind::list(Shape::Network), "")
-            "The same of the TLS doors.";
+            "As `listener.http_allow`, for the TLS doors.";
         tunnel_allow: Vec<IpNet> = "tunnel_allow" (Kind::list(Shape::Network), "")
-            "The same of HTTPS tunnels: of their doors, and of CONNECT at the others.";
+            "As `listener.http_allow`, for the tunnel doors, and for CONNECT at the others.";
         proxy_protocol_from: Vec<IpNet> = "proxy_protocol_from" (Kind::list(Shape::Network), "")
             "Balancers that say for whom they ask: a connection from these networks must begin with a PROXY protocol header, version 1 or 2, at every door; the client is who it names, for the networks above and the access log. From elsewhere no such header is looked for.";
         backlog: u32 = "backlog" (int(1, 65_535), "4096")
@@ -437,7 +437,7 @@ settings! {
         tunnels_max: usize = "tunnels_max" (int(1, 1_000_000), "4096")
             "Tunnels at a time, for each shard. They do not count against `upstream.connections_max`, but against `listener.connections_max`, and each takes two descriptors. One more is refused.";
     }
-    destinations: Destinations = "Where clients may be led." {
+    destinations: Destinations = "Where tunnels may lead, and which addresses may be dialled." {
         allow: Vec<String> = "allow" (Kind::list(Shape::HostPattern), "")
             "Hosts that tunnels may lead to besides Amazon S3 and configured origins: names, addresses, or \"*.suffix\" for all names below one. Requests that are cached never go there.";
         ports: Vec<u16> = "ports" (Kind::List(Shape::Int { min: 1, max: 65_535 }, 1, 64), "443")
@@ -449,15 +449,15 @@ settings! {
         cert_file: Option<PathBuf> = "cert_file" (one(Shape::Path), "")
             "PEM file of the certificate, with those between it and its authority behind it.";
         key_file: Option<PathBuf> = "key_file" (one(Shape::Path), "")
-            "PEM file of its key.";
+            "PEM file of the certificate's key.";
         min_version: TlsVersion = "min_version" (one(Shape::OneOf(TlsVersion::WORDS)), "1.2")
-            "The oldest version that is spoken.";
+            "The oldest version of TLS that is spoken with clients.";
         client_ca_file: Option<PathBuf> = "client_ca_file" (one(Shape::Path), "")
             "PEM file of the authorities that clients' certificates are verified against. Empty: clients are not asked for one.";
         client_certificate: ClientCertificate = "client_certificate" (one(Shape::OneOf(ClientCertificate::WORDS)), "required")
-            "With client_ca_file, whether a client without a certificate is refused. One that does not hold is refused in any case.";
+            "With `tls.client_ca_file`, whether a client without a certificate is refused. A certificate that does not hold is refused in any case.";
         handshake_timeout_ms: u64 = "handshake_timeout" (duration(100, 5 * MINUTE), "10s")
-            "Time for a handshake.";
+            "Time for a client's whole TLS handshake.";
     }
     tcp: Tcp = "Sockets." {
         congestion: Option<String> = "congestion" (one(Shape::Congestion), "")
@@ -487,7 +487,7 @@ settings! {
         tls_min: TlsVersion = "tls_min" (one(Shape::OneOf(TlsVersion::WORDS)), "1.2")
             "Oldest version of TLS that is spoken with origins.";
         tls_max: TlsVersion = "tls_max" (one(Shape::OneOf(TlsVersion::WORDS)), "1.3")
-            "Newest one.";
+            "Newest version of TLS that is spoken with origins.";
         connect_timeout_ms: u64 = "connect_timeout" (duration(10, 5 * MINUTE), "3s")
             "Time for a connection to one address, TLS handshake included.";
         first_byte_timeout_ms: u64 = "first_byte_timeout" (duration(10, HOUR), "15s")
@@ -627,7 +627,7 @@ settings! {
         tls_max: Option<TlsVersion> = "tls_max" (one(Shape::OneOf(TlsVersion::WORDS)), Initial::Unset("1.3"))
             "As `upstream.tls_max`.";
     }
-    @repeated endpoints: EndpointOverride = "endpoint" "Where hosts are, whatever the name servers say: a VPC interface endpoint (PrivateLink), say. Holds for requests and tunnels, of origins and of Amazon S3. May be given many times; the longest `host` that fits counts." {
+    @repeated endpoints: EndpointOverride = "endpoint" "Where hosts are, whatever the name servers say: a VPC interface endpoint (PrivateLink), say. Holds for requests and tunnels, of origins and of Amazon S3. May be given many times; the host's own name counts before a `*.suffix`, and a longer one before a shorter." {
         host: String = "host" (one(Shape::HostPattern), Initial::Required("*.s3.us-east-1.amazonaws.com"))
             "The host that is dialled, or \"*.suffix\" for all names below one.";
         addresses: Vec<IpAddr> = "addresses" (Kind::list(Shape::Ip), Initial::Given(""))
@@ -677,7 +677,7 @@ settings! {
         write_through: Option<bool> = "write_through" (one(Shape::Bool), Initial::Unset("true"))
             "As `cache.write_through`.";
     }
-    @repeated hosts: Host = "host" "A host of public objects: an unsigned GET or HEAD of `http://name/path` is served as `/bucket/prefix/path` of the endpoint, one copy with all other ways to that object. What is signed is refused (a signature covers the host), and so is what is no read; a query does not go along. May be given many times." {
+    @repeated hosts: Host = "host" "A host of public objects: an unsigned GET or HEAD of `http://name/path` is served as `/bucket/prefix/path` of the endpoint, one copy with all other ways to that object. What is signed is refused (a signature covers the host), and so is what is no read (but OPTIONS, which browsers ask first); a query does not go along. May be given many times." {
         name: String = "name" (one(Shape::Domain), Initial::Required("cdn.example.com"))
             "The host, on any port.";
         endpoint: String = "endpoint" (one(Shape::Host), Initial::Required("s3.eu-west-1.amazonaws.com"))

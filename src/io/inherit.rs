@@ -5,7 +5,7 @@
 //! own, and passes a socket of this name to talk over.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The name of the socket between two millraces.
@@ -62,26 +62,6 @@ pub fn take() -> io::Result<Vec<Passed>> {
             Ok(Passed { name, fd })
         })
         .collect()
-}
-
-/// What a socket is: whether it listens, and whether it is a stream.
-pub(super) fn option(fd: &OwnedFd, name: libc::c_int) -> io::Result<libc::c_int> {
-    let mut value: libc::c_int = 0;
-    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: `value` and `size` are valid for the call.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            name,
-            (&raw mut value).cast(),
-            &raw mut size,
-        )
-    };
-    match result {
-        0 => Ok(value),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::eventfd::EventFd;
-use super::inherit::option;
 use super::socket::{raw_address, set_congestion};
 
 /// A bound, listening socket.
@@ -221,6 +220,26 @@ pub fn local_address(fd: &OwnedFd) -> io::Result<SocketAddr> {
         ));
     }
     std::net::TcpListener::from(fd.try_clone()?).local_addr()
+}
+
+/// A numeric option of a socket.
+fn option(fd: &OwnedFd, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `value` and `size` are valid for the call.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            (&raw mut value).cast(),
+            &raw mut size,
+        )
+    };
+    match result {
+        0 => Ok(value),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn peer_address(storage: &libc::sockaddr_storage) -> SocketAddr {

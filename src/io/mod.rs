@@ -2,7 +2,7 @@
 //!
 //! Nothing outside this module names monoio, `io_uring` or libc. The traps of monoio 0.2.4 are fenced here by what
 //! is *not* offered: no file handle that closes on the spot, no accept future, no blocking name resolution, no yield by waking oneself,
-//! no splice operation. Sockets are non-blocking: data moves by direct system calls and the ring is asked only
+//! no splice operation (`splice` calls the kernel itself). Sockets are non-blocking: data moves by direct system calls and the ring is asked only
 //! for readiness, so dropping any future of this module is safe, and loses no byte but for `Socket::recv_append`.
 
 #![allow(

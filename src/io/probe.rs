@@ -123,6 +123,7 @@ fn group_limits() -> impl Iterator<Item = u64> {
         std::fs::read_to_string(file).ok()?.trim().parse().ok()
     })
 }
+
 /// Whether `ip` is an address of this machine. Nothing is sent.
 #[must_use]
 pub fn is_own_address(ip: IpAddr) -> bool {

@@ -1,8 +1,8 @@
 //! One thread per door: takes connections and gives each to the shard that has the fewest.
 //!
-//! Called by `server`. Blocking `accept4` on a thread of its own: `SO_REUSEPORT` hashing would leave few connections unevenly spread, and a
-//! dropped accept of the runtime leaks descriptors. Over the limit, or with descriptors running out, a client is told so instead of
-//! left waiting.
+//! Called by `server`. A thread of its own that waits for its socket: `SO_REUSEPORT` hashing would leave few connections unevenly spread, and a
+//! dropped accept of the runtime leaks descriptors. Over the limit, or with descriptors running out, a client is told so in its door's own words
+//! instead of left waiting; at the TLS door, where there is no session yet, its connection closes.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -16,7 +16,6 @@ use crate::metrics::{Counter, Refusal};
 use crate::s3::{ErrorCode, write_xml};
 use crate::shard::message::{Accepted, DoorKind};
 use crate::shard::{World, hand_over};
-
 use crate::tls::hello::Alert;
 
 /// Pause when descriptors have run out.

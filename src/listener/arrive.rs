@@ -73,14 +73,14 @@ pub async fn client(shard: &Rc<Shard>, accepted: Accepted) -> Result<Arrived, No
 
 fn refused(shard: &Shard, reason: Refusal) -> NotServed {
     shard.metrics().count(Counter::ConnectionsRefused(reason));
-    NotServed(Close::Malformed)
+    NotServed(Close::Refused)
 }
 
 /// Takes the PROXY header, and not a byte more, that `socket` must begin with. `None`: the balancer asks for itself. The caller bounds the time.
 ///
 /// # Errors
 /// No header, or none that holds.
-pub async fn take_proxy_header(socket: &Socket) -> Result<Option<SocketAddr>, &'static str> {
+async fn take_proxy_header(socket: &Socket) -> Result<Option<SocketAddr>, &'static str> {
     let mut taken = Vec::new();
     let mut room = [0u8; 256];
     loop {
@@ -123,7 +123,7 @@ async fn shake(
     let under_way = shard.handshakes.get();
     if under_way >= HANDSHAKES_MAX {
         metrics.count(Counter::TlsHandshakes(TlsHandshake::Busy));
-        return Err(NotServed(Close::Error));
+        return Err(NotServed(Close::Refused));
     }
     shard.handshakes.set(under_way + 1);
     metrics.gauge_add(Gauge::TlsHandshakesInFlight, 1);

@@ -1,6 +1,7 @@
-//! The loop of one client connection: receive a head, serve it, again, until one side has had enough.
+//! One client connection from its arrival to its end; of one that makes requests, the loop: receive a head, serve it, again, until one side has had
+//! enough.
 //!
-//! Called by the shard's dispatcher for each accepted connection, as a task of its own.
+//! Called by the shard's dispatcher for each accepted connection, as a task of its own. What arrives is `arrive`'s to say, tunnels are `tunnel`'s.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -67,7 +68,7 @@ async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool)
         )
         .await;
         farewell(connection).await;
-        return Close::Client;
+        return Close::Refused;
     }
     loop {
         let world = &shard.world;

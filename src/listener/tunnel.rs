@@ -11,9 +11,9 @@ use crate::io::watchdog::OnExpiry;
 use crate::metrics::{Close, Counter, Refusal, TunnelDoor, TunnelRefusal};
 use crate::request::tunnel::{self, Asked};
 use crate::shard::Shard;
+use crate::tls::hello::{Alert, Hello, NoHello};
 
 use super::connection::linger;
-use crate::tls::hello::{Alert, Hello, NoHello};
 
 /// The longest hello, its records' headers and what came right behind it included. With the largest key shares in use it has two to three KiB.
 const HELLO_BYTES_MAX: usize = 32 << 10;
@@ -121,5 +121,5 @@ fn alert(reason: TunnelRefusal) -> Alert {
 async fn refuse(socket: &Socket, alert: Alert) -> Close {
     let _ = socket.try_send(&[std::io::IoSlice::new(&alert.record())], false);
     linger(socket).await;
-    Close::Client
+    Close::Refused
 }

@@ -127,12 +127,14 @@ labels! {
         ClientGone = "client_gone",
         /// Nothing came for the idle time.
         Idle = "idle",
-        /// A request head was not whole in time.
+        /// A request head, a TLS handshake or the hello of a tunnel was not whole in time.
         HeadTimeout = "head_timeout",
         /// The client read, or sent its body, too slowly.
         SlowClient = "slow_client",
-        /// The request's framing was in doubt, or it was malformed.
+        /// The request's framing was in doubt, or it was malformed, or what came made no TLS session.
         Malformed = "malformed",
+        /// It was not served: a limit, the door's networks, a PROXY header, no destination of a tunnel.
+        Refused = "refused",
         /// The response could not be finished: a short body must not look whole.
         ResponseCut = "response_cut",
         /// The server is shutting down.

@@ -1,4 +1,4 @@
-//! The client's connection as a request sees it: the socket, its deadlines, and ways to send.
+//! The client's connection as a request sees it: the socket, its session where it has one, its deadlines, and ways to send.
 //!
 //! Called by every step. All waiting is on readiness; a client that takes or gives no byte for `send_timeout` is cut by the watchdog, which
 //! shows here as [`Gone`].
@@ -13,6 +13,7 @@ use crate::io::Socket;
 use crate::io::lend::{LEND_BYTES_MAX, Lender, Lent};
 use crate::io::watchdog::OnExpiry;
 use crate::shard::Shard;
+use crate::shard::message::DoorKind;
 use crate::tls::TlsServer;
 
 /// The client is not there any more, or too slow.
@@ -64,7 +65,7 @@ impl Client {
     /// Takes over a connection.
     #[must_use]
     pub fn new(socket: Socket, address: SocketAddr, shard: &Rc<Shard>) -> Self {
-        let (door, tls) = ("http", "");
+        let (door, tls) = (DoorKind::Http.text(), "");
         Self {
             socket,
             peer: Peer { address, door, tls },
@@ -79,7 +80,7 @@ impl Client {
     /// The same inside a TLS session.
     #[must_use]
     pub fn with_tls(mut self, tls: Box<TlsServer>) -> Self {
-        self.peer.door = "tls";
+        self.peer.door = DoorKind::Tls.text();
         self.peer.tls = tls.version();
         self.tls = Some(tls);
         self

@@ -66,11 +66,7 @@ pub(super) async fn serve(
     connection.out = out;
     report.finish_quietly(shard, Some(head));
     connection.quiet_since = crate::base::clock::Moment::now();
-    match answered {
-        Ok(()) if keep_alive => End::KeepAlive,
-        Ok(()) => End::Close,
-        Err(gone) => End::Gone(gone),
-    }
+    End::of_refusal(answered, keep_alive)
 }
 
 /// RFC 9110, section 9.3.6: no `Content-Length`, no `Transfer-Encoding`; what follows is the tunnel.

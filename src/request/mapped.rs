@@ -5,13 +5,11 @@
 use std::rc::Rc;
 
 use crate::http::{RequestHead, parse_request};
-use crate::metrics::Counter;
 use crate::s3::MapRefusal;
 use crate::shard::Shard;
 
 use super::failure::Failure;
-use super::report::Report;
-use super::{Connection, End, fail, serve_head};
+use super::{Connection, End, refuse_request, serve_head};
 
 /// Serves the request of `head`, which `rest` follows; how much of both was used up, and what came behind it.
 pub(super) async fn serve(
@@ -51,20 +49,7 @@ async fn refuse(
     refusal: MapRefusal,
 ) -> (End, usize, Vec<u8>) {
     let (code, words) = refusal.answer();
-    shard.metrics().count(Counter::RequestsForbidden);
-    let mut report = Report::begin(shard);
-    let mut out = std::mem::take(&mut connection.out);
-    let keep_alive = head.keep_alive && head.body.is_empty();
     let failure = Failure::new(code, words);
-    let what = (&failure, head.method, head.path);
-    let client = &connection.client;
-    let answered = fail(shard, client, what, keep_alive, &mut report, &mut out).await;
-    connection.quiet_since = report.finish(shard, Some((head, None)), connection.client.peer);
-    connection.out = out;
-    let end = match answered {
-        Ok(()) if keep_alive => End::KeepAlive,
-        Ok(()) => End::Close,
-        Err(gone) => End::Gone(gone),
-    };
+    let end = refuse_request(shard, connection, head, &failure).await;
     (end, head.bytes, Vec::new())
 }

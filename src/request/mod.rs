@@ -1,7 +1,8 @@
 //! Row 6: ONE request, a file per step. Control flow is here, the steps compute.
 //!
 //! Called by `listener` for each request whose head is whole. receive (`receive`) → understand (`crate::s3`) → look up and answer from the
-//! cache (`read`, `answer`, `hit`, `deliver`) or pass through (`pass`, `upload`, `relay`) → say what happened (`report`). Every failure
+//! cache (`read`, `answer`, `hit`, `deliver`) or pass through (`pass`, `upload`, `relay`) → say what happened (`report`). Before all that a
+//! request to a host that stands for a bucket is written anew (`mapped`), and a `CONNECT` becomes a tunnel (`connect`, `tunnel`). Every failure
 //! becomes an answer in `failure`.
 
 mod access;
@@ -61,6 +62,15 @@ pub enum End {
 }
 
 impl End {
+    /// After an answer of our own to a request whose body, if it has one, is not read.
+    fn of_refusal(answered: Result<(), Gone>, keep_alive: bool) -> Self {
+        match answered {
+            Ok(()) if keep_alive => Self::KeepAlive,
+            Ok(()) => Self::Close,
+            Err(gone) => Self::Gone(gone),
+        }
+    }
+
     /// The client left in the middle.
     fn gone(gone: Gone, report: &mut Report) -> Self {
         report.error = Some(match gone {
@@ -242,75 +252,68 @@ pub async fn refuse_head(shard: &Rc<Shard>, connection: &mut Connection, error: 
     refuse(shard, connection, &Failure::of_head(error)).await;
 }
 
+/// Answers a request that leads to no origin.
+#[cold]
+async fn refuse_request(
+    shard: &Rc<Shard>,
+    connection: &mut Connection,
+    head: &RequestHead<'_>,
+    failure: &Failure,
+) -> End {
+    let mut report = Report::begin(shard);
+    let mut out = std::mem::take(&mut connection.out);
+    let keep_alive = head.keep_alive && head.body.is_empty();
+    let what = (failure, head.method, head.path);
+    let client = &connection.client;
+    let answered = fail(shard, client, what, keep_alive, &mut report, &mut out).await;
+    connection.quiet_since = report.finish(shard, Some((head, None)), connection.client.peer);
+    connection.out = out;
+    End::of_refusal(answered, keep_alive)
+}
+
 async fn serve_head(
     shard: &Rc<Shard>,
     connection: &mut Connection,
     head: &RequestHead<'_>,
     rest: &[u8],
 ) -> (End, usize, Vec<u8>) {
+    let map = &shard.world.routes.map;
+    let route = match map.resolve_request(head.authority, head.host) {
+        Ok(route) => route,
+        Err(error) => {
+            shard.metrics().count(Counter::RequestsForbidden);
+            let failure = Failure::of_route(&error);
+            let end = Box::pin(refuse_request(shard, connection, head, &failure)).await;
+            return (end, head.bytes, Vec::new());
+        }
+    };
     let mut report = Report::begin(shard);
     let mut key = std::mem::take(&mut connection.key);
     let mut out = std::mem::take(&mut connection.out);
     out.clear();
-    let route = shard
-        .world
-        .routes
-        .map
-        .resolve_request(head.authority, head.host);
-    let (end, consumed, overread) = match &route {
-        Ok(route) => {
-            let request = classify_with(head, route, &mut key, |object| shard.expect(object));
-            let exchange = Exchange {
-                shard,
-                client: &connection.client,
-                head,
-                rest,
-                route,
-                request: &request,
-                keep_alive: head.keep_alive
-                    && !shard
-                        .world
-                        .draining
-                        .load(std::sync::atomic::Ordering::Relaxed),
-                body_bytes_buffered: Cell::new(0),
-                overread: RefCell::default(),
-                body_unread: Cell::new(false),
-            };
-            report.operation = operation_name(request.operation);
-            let end = decide(&exchange, &mut report, &mut out).await;
-            let ended = report.finish(
-                shard,
-                Some((head, Some(&request.target))),
-                connection.client.peer,
-            );
-            let (body_bytes, overread) =
-                (exchange.body_bytes_buffered.get(), exchange.overread.take());
-            connection.quiet_since = ended;
-            (end, body_bytes, overread)
-        }
-        Err(error) => {
-            shard.metrics().count(Counter::RequestsForbidden);
-            let keep_alive = head.keep_alive && head.body.is_empty();
-            let what = (&Failure::of_route(error), head.method, head.path);
-            let answered = fail(
-                shard,
-                &connection.client,
-                what,
-                keep_alive,
-                &mut report,
-                &mut out,
-            )
-            .await;
-            connection.quiet_since =
-                report.finish(shard, Some((head, None)), connection.client.peer);
-            let end = match answered {
-                Ok(()) if keep_alive => End::KeepAlive,
-                Ok(()) => End::Close,
-                Err(gone) => End::Gone(gone),
-            };
-            (end, 0, Vec::new())
-        }
+    let request = classify_with(head, &route, &mut key, |object| shard.expect(object));
+    let exchange = Exchange {
+        shard,
+        client: &connection.client,
+        head,
+        rest,
+        route: &route,
+        request: &request,
+        keep_alive: head.keep_alive
+            && !shard
+                .world
+                .draining
+                .load(std::sync::atomic::Ordering::Relaxed),
+        body_bytes_buffered: Cell::new(0),
+        overread: RefCell::default(),
+        body_unread: Cell::new(false),
     };
+    report.operation = operation_name(request.operation);
+    let end = decide(&exchange, &mut report, &mut out).await;
+    let understood = Some((head, Some(&request.target)));
+    connection.quiet_since = report.finish(shard, understood, connection.client.peer);
+    let consumed = exchange.body_bytes_buffered.get();
+    let overread = exchange.overread.take();
     connection.key = key;
     connection.out = out;
     (end, head.bytes + consumed, overread)

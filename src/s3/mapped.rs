@@ -91,6 +91,7 @@ impl MappedHost {
     /// [`MapRefusal`].
     pub fn rewrite(&self, head: &RequestHead<'_>, out: &mut Vec<u8>) -> Result<(), MapRefusal> {
         match head.method {
+            // Browsers ask with OPTIONS first (CORS).
             Method::Get | Method::Head | Method::Options => {}
             _ => return Err(MapRefusal::NotARead),
         }

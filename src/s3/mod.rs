@@ -1,9 +1,10 @@
-//! What a request means to S3: which object in which store, which operation, how it is signed.
+//! What a request means to S3: which object in which store, which operation, how it is signed; and where a tunnel may lead.
 //!
 //! Called by `listener` and `request` for each request, by `fill`, `cache` and `disk`'s callers for identities and
 //! byte ranges. Pure: no I/O and no clock (`now` is an argument), and next to nothing is allocated.
 //!
-//! The way of a request through it: [`OriginMap::resolve_request`] → [`classify`] → [`Classified`].
+//! The way of a request through it: [`OriginMap::resolve_request`] → [`classify`] → [`Classified`]; before it, for a host
+//! that stands for a bucket, [`MappedHost::rewrite`].
 //!
 //! Invariants:
 //! - Two stores never share an object's identity; every spelling of one object does.

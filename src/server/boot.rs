@@ -85,7 +85,7 @@ fn probe_kernel(settings: &Settings) -> Result<(), ServerError> {
         tracing::warn!(
             descriptors,
             wanted,
-            "fewer descriptors than listener.connections_max and upstream.connections_max can need: raise the limit (ulimit -n, LimitNOFILE=)"
+            "fewer descriptors than listener.connections_max, upstream.connections_max and tunnel.tunnels_max can need: raise the limit (ulimit -n, LimitNOFILE=)"
         );
     }
     let loopback = settings

@@ -1,4 +1,5 @@
-//! The control thread: a tokio runtime of its own for what is not the data plane. Admin endpoints, DNS, signals, settings that change.
+//! The control thread: a tokio runtime of its own for what is not the data plane. Admin endpoints, DNS, signals, settings and
+//! certificates that change.
 //!
 //! Called by `boot`. Reaches shards only through their mailboxes.
 

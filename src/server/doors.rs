@@ -33,15 +33,7 @@ pub(super) struct Door {
 impl Door {
     /// What it is called among passed sockets.
     pub(super) fn name(&self) -> &'static str {
-        name_of(self.kind)
-    }
-}
-
-fn name_of(kind: DoorKind) -> &'static str {
-    match kind {
-        DoorKind::Http => "http",
-        DoorKind::Tls => "tls",
-        DoorKind::Tunnel => "tunnel",
+        self.kind.text()
     }
 }
 
@@ -125,7 +117,7 @@ impl Inheritance {
 }
 
 fn is_ours(name: &str) -> bool {
-    name == ADMIN || KINDS.iter().any(|kind| name_of(*kind) == name)
+    name == ADMIN || KINDS.iter().any(|kind| kind.text() == name)
 }
 
 const KINDS: [DoorKind; 3] = [DoorKind::Http, DoorKind::Tls, DoorKind::Tunnel];
@@ -151,7 +143,7 @@ pub(super) fn bind(
     };
     let mut doors = Vec::new();
     for kind in KINDS {
-        let name = name_of(kind);
+        let name = kind.text();
         let mut listeners = Vec::new();
         if inheritance.names(name) {
             for socket in inheritance.kept(name) {

@@ -1,7 +1,7 @@
-//! Row 8: boot order, every bound derived once from the configuration, and the end.
+//! Row 8: boot order, every bound derived once from the configuration, hand-over to another process, and the end.
 //!
-//! Called by `main`. Order: limits → kernel probe → self-test → TLS and routes → doors bound → partitions → threads → ready. Everything that can
-//! fail does so before the first client is taken.
+//! Called by `main`. Order: what was passed → kernel probe → self-test → limits → TLS to origins → doors bound → certificates → partitions and routes →
+//! threads → ready. Everything that can fail does so before the first client is taken.
 
 mod boot;
 mod certificates;

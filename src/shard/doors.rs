@@ -18,9 +18,9 @@ pub struct Doors {
     pub http_allow: Vec<IpNet>,
     /// The same of the TLS doors.
     pub tls_allow: Vec<IpNet>,
-    /// The same of the HTTPS tunnels.
+    /// The same of the tunnel doors.
     pub tunnel_allow: Vec<IpNet>,
-    /// Balancers that begin with a PROXY header.
+    /// Balancers, whose connections begin with a PROXY header.
     pub balancers: Vec<IpNet>,
     /// What the TLS doors show.
     pub tls: Option<Arc<TlsDoor>>,
@@ -69,7 +69,9 @@ mod tests {
         assert!(doors.admits(DoorKind::Http, at("10.1.2.3")));
         assert!(!doors.admits(DoorKind::Http, at("11.1.2.3")));
         assert!(!doors.admits(DoorKind::Http, at("::1")));
-        assert!(doors.admits(DoorKind::Tls, at("::1")));
+        for other in [DoorKind::Tls, DoorKind::Tunnel] {
+            assert!(doors.admits(other, at("::1")));
+        }
         assert!(doors.is_balancer(at("fd00::1")) && !doors.is_balancer(at("10.0.0.1")));
     }
 }

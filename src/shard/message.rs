@@ -34,6 +34,18 @@ pub enum DoorKind {
     Tunnel,
 }
 
+impl DoorKind {
+    /// Its word: in the access log, and among the names of passed sockets.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tls => "tls",
+            Self::Tunnel => "tunnel",
+        }
+    }
+}
+
 /// A client's connection on its way from an acceptor to its shard.
 #[derive(Debug)]
 pub struct Accepted {

@@ -1,8 +1,9 @@
 //! The host that a TLS client names in its hello, read without touching the bytes.
 //!
-//! Called by `tunnel` with each piece that has come. The parser is rustls' own (`Acceptor`): it joins what is spread over records, takes hellos of
-//! any size that its peers send, and is strict about what another parser might read differently (a name twice, lengths that do not agree),
-//! so that the destination cannot find another name in the same bytes. Pure; `fuzz/fuzz_targets/hello.rs` gives it anything.
+//! Called by `listener::tunnel` with each piece that has come; the alerts also by `listener::acceptor`. The parser is rustls' own (`Acceptor`):
+//! it joins what is spread over records, takes hellos of any size that its peers send, and is strict about what another parser might read
+//! differently (a name twice, lengths that do not agree), so that the destination cannot find another name in the same bytes. Pure;
+//! `fuzz/fuzz_targets/hello.rs` gives it anything.
 
 use rustls::server::Acceptor;
 

@@ -1,4 +1,4 @@
-//! Connections to origins: names, addresses and their health, pools, TLS, exchanges.
+//! Connections to origins: names, addresses and their health, pools, TLS, exchanges; and passages, which tunnels go through.
 //!
 //! Called by `fill` and `request` on their shard; `server` builds one [`Upstream`] for each shard and one [`TlsConfig`] for all.
 //! Everything here belongs to one shard's thread; only [`DetachedResponse`] may travel.

@@ -2,7 +2,8 @@
 //!
 //! Called by `dial` (which address now?), by every connection's end (how did it fare?) and by the shard, which passes on what
 //! the control thread resolved. The control thread repeats its look-ups by their TTL and answers unasked; a name
-//! once resolved never waits again and keeps its addresses when a later look-up fails. IP literals need no answer.
+//! once resolved never waits again and keeps its addresses when a later look-up fails. IP literals, and hosts whose
+//! addresses the operator gives, need no answer.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;

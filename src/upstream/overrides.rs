@@ -1,34 +1,28 @@
-//! What the operator says of single endpoints: their addresses, and how TLS with them is.
+//! The addresses that the operator gives to hosts, in the place of the name servers'.
 //!
-//! Built by `server` from the settings. Read by `names` (addresses instead of a look-up), by `tls` (whose authority, which name, which
-//! versions) and by the rule of addresses. Pure.
+//! Built by `server` from the `[[endpoint]]`s. Read by `names` (instead of a look-up) and by the rule of addresses (`server::guard`). How TLS with
+//! such hosts is, is `tls`'s. Pure.
 
 use std::net::IpAddr;
 
-use crate::base::hosts::covers;
+use crate::base::hosts::ByHost;
 
-/// Hosts and what holds for them; the longest pattern that fits counts.
+/// Hosts and their addresses.
 #[derive(Debug, Clone, Default)]
-pub struct Overrides {
-    /// Longest first.
-    entries: Vec<(Box<str>, Vec<IpAddr>)>,
-}
+pub struct Overrides(ByHost<Vec<IpAddr>>);
 
 impl Overrides {
     /// Hosts, or `*.suffix`, and their addresses; where those are none the name servers are asked.
     #[must_use]
     pub fn new(entries: impl IntoIterator<Item = (String, Vec<IpAddr>)>) -> Self {
         let entries = entries.into_iter();
-        let mut entries: Vec<_> = entries.map(|(host, all)| (host.into(), all)).collect();
-        entries.sort_by_key(|(host, _): &(Box<str>, _)| std::cmp::Reverse(host.len()));
-        Self { entries }
+        Self(ByHost::new(entries.map(|(host, all)| (host.into(), all))))
     }
 
     /// The addresses of `host`, if the operator says so.
     #[must_use]
     pub fn addresses(&self, host: &str) -> Option<&[IpAddr]> {
-        let fits = |entry: &&(Box<str>, Vec<IpAddr>)| covers(&entry.0, host);
-        let (_, addresses) = self.entries.iter().find(fits)?;
+        let addresses = self.0.find(host)?;
         (!addresses.is_empty()).then_some(addresses)
     }
 }
@@ -38,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_pattern_that_fits_counts() {
+    fn an_entry_without_addresses_asks_the_name_servers() {
         let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
         let overrides = Overrides::new([
             ("*.example.com".to_owned(), vec![ip(1)]),

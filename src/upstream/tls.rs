@@ -12,7 +12,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::base::hosts::covers;
+use crate::base::hosts::ByHost;
 use crate::tls::{ClientSession, TlsError};
 
 use super::endpoint::Endpoint;
@@ -115,8 +115,8 @@ pub struct TlsConfig {
     usual: Speaker,
     /// Of these hosts and ports.
     places: Vec<(Box<str>, u16, Speaker)>,
-    /// Of hosts that these patterns mean, the longest first.
-    hosts: Vec<(Box<str>, Speaker)>,
+    /// Of hosts, by pattern.
+    hosts: ByHost<Speaker>,
 }
 
 impl TlsConfig {
@@ -144,14 +144,12 @@ impl TlsConfig {
         let hosts = hosts
             .iter()
             .map(|(host, profile)| Ok(((*host).into(), Speaker::new(profile)?)));
-        let mut config = Self {
+        let hosts: Vec<_> = hosts.collect::<Result<_, TlsSetupError>>()?;
+        Ok(Arc::new(Self {
             usual: Speaker::new(usual)?,
             places: places.collect::<Result<_, TlsSetupError>>()?,
-            hosts: hosts.collect::<Result<_, TlsSetupError>>()?,
-        };
-        let length = |(host, _): &(Box<str>, _)| std::cmp::Reverse(host.len());
-        config.hosts.sort_by_key(length);
-        Ok(Arc::new(config))
+            hosts: ByHost::new(hosts),
+        }))
     }
 
     fn speaker(&self, endpoint: &Endpoint) -> &Speaker {
@@ -160,9 +158,7 @@ impl TlsConfig {
         if let Some((_, _, speaker)) = place {
             return speaker;
         }
-        let mut hosts = self.hosts.iter();
-        let host = hosts.find(|(pattern, _)| covers(pattern, &endpoint.host));
-        host.map_or(&self.usual, |(_, speaker)| speaker)
+        self.hosts.find(&endpoint.host).unwrap_or(&self.usual)
     }
 
     /// A session with nothing sent yet.

@@ -55,6 +55,12 @@ fn semantics_209_a_mapped_host_serves_the_objects_of_its_prefix_as_one_copy() {
     index.assert_body(&Tile::new(2), 0, 200);
     let index = server.fetch(&at("cdn.example.com", "/a/"));
     index.assert_body(&Tile::new(3), 0, 300);
+    let preflight = Ask::new("OPTIONS", "/a/b.bin").header("Host", "cdn.example.com");
+    server.fetch(&preflight);
+    let seen = origin.seen();
+    let asked = seen.last().expect("a request");
+    let line = (asked.method(), asked.target());
+    assert_eq!(line, ("OPTIONS", "/site/public/a/b.bin"));
     // Several requests on one connection, mapped and not.
     let mut connection = server.connect();
     for _ in 0..3 {
@@ -101,5 +107,8 @@ fn semantics_210_a_mapped_host_refuses_what_is_signed_writes_or_climbs() {
     let listing = server.fetch(&at("files.example.com", "/?list-type=2"));
     listing.assert_s3_error(403, "AccessDenied");
     assert_eq!(origin.requests(), 0, "nothing of this goes to the store");
+    let forbidden = "millrace_requests_forbidden_total";
+    let unknown_hosts = server.metrics().sum(forbidden, &[]);
+    assert_eq!(unknown_hosts, 0.0, "such a host leads to the store");
     server.finish();
 }

@@ -66,6 +66,10 @@ fn semantics_201_a_door_is_for_its_networks_alone() {
     wait_until("it is counted", PATIENCE, || {
         refused(&server, "network") == 1.0
     });
+    wait_until("and so is its end", PATIENCE, || {
+        let (name, reason) = ("millrace_connections_closed_total", ("reason", "refused"));
+        server.metrics().sum(name, &[reason]) == 1.0
+    });
     let config = trust(&folder.path, None, &[&TLS13, &TLS12]);
     let mut session = TlsConnection::open(tls, &config).expect("a session");
     let response = session.exchange(&Ask::get("/bucket/k")).expect("an answer");
