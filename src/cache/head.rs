@@ -313,6 +313,12 @@ impl Head {
         self.checksums_known
     }
 
+    /// When the origin was asked for it.
+    #[must_use]
+    pub fn asked_ms(&self) -> i64 {
+        self.asked_ms
+    }
+
     /// When the origin confirmed it, in monotonic milliseconds: to us, or to the caches behind us.
     #[must_use]
     pub fn confirmed_ms(&self) -> i64 {

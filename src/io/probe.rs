@@ -124,9 +124,14 @@ fn group_limits() -> impl Iterator<Item = u64> {
     })
 }
 
-/// Whether `ip` is an address of this machine: then the kernel would reach it from that very address. Nothing is sent.
+/// Whether `ip` is an address of this machine. Nothing is sent.
 #[must_use]
 pub fn is_own_address(ip: IpAddr) -> bool {
+    is_reached_from_itself(ip) || is_of_an_interface(ip)
+}
+
+/// Most addresses of this machine the kernel would reach from that very address.
+fn is_reached_from_itself(ip: IpAddr) -> bool {
     let any: IpAddr = match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -136,4 +141,89 @@ pub fn is_own_address(ip: IpAddr) -> bool {
         socket.local_addr()
     });
     source.is_ok_and(|source| source.ip() == ip)
+}
+
+/// A second address of an interface is reached from the first one.
+fn is_of_an_interface(ip: IpAddr) -> bool {
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: `first` is valid for the call.
+    if unsafe { libc::getifaddrs(&raw mut first) } < 0 {
+        return false;
+    }
+    let (mut next, mut found) = (first, false);
+    while !next.is_null() && !found {
+        // SAFETY: an entry of the kernel's list, which is freed below.
+        let entry = unsafe { &*next };
+        found = address_of(entry.ifa_addr) == Some(ip);
+        next = entry.ifa_next;
+    }
+    // SAFETY: the list is ours, and nothing of it is used any more.
+    unsafe { libc::freeifaddrs(first) };
+    found
+}
+
+/// The IP address that a socket address of the C library is; it may be none.
+fn address_of(raw: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: null, or a socket address of the list that is being read.
+    let family = unsafe { raw.as_ref() }?.sa_family;
+    match i32::from(family) {
+        libc::AF_INET => {
+            // SAFETY: the family says what it is.
+            let v4 = unsafe { raw.cast::<libc::sockaddr_in>().read_unaligned() };
+            Some(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let v6 = unsafe { raw.cast::<libc::sockaddr_in6>().read_unaligned() };
+            Some(Ipv6Addr::from(v6.sin6_addr.s6_addr).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// In a network of its own: a second address of a network that an interface is in already.
+    fn second_addresses() {
+        // SAFETY: plain system call; it is about this thread alone.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
+            eprintln!("no right to a network of one's own");
+            return;
+        }
+        for address in ["10.7.0.1/24", "10.7.0.2/24", "fd07::1/64", "fd07::2/64"] {
+            let words = ["addr", "add", address, "dev", "lo"];
+            let added = Command::new("ip").args(words).output();
+            if !added.is_ok_and(|added| added.status.success()) {
+                eprintln!("{address} cannot be added here");
+                return;
+            }
+        }
+        let up = Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
+        assert!(up.is_ok_and(|status| status.success()), "lo is up");
+        let own = |text: &str| is_own_address(text.parse().expect(text));
+        for address in [
+            "127.0.0.1",
+            "::1",
+            "10.7.0.1",
+            "10.7.0.2",
+            "fd07::1",
+            "fd07::2",
+        ] {
+            assert!(own(address), "{address}");
+        }
+        for address in ["10.7.0.3", "192.0.2.1", "2001:db8::1"] {
+            assert!(!own(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn every_address_of_an_interface_is_this_machines() {
+        let thread = std::thread::spawn(second_addresses);
+        thread.join().expect("a thread");
+    }
 }

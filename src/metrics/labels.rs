@@ -223,6 +223,8 @@ labels! {
         HelloTimeout = "hello_timeout",
         /// The client left before its hello was whole.
         ClientGone = "client_gone",
+        /// Tunnels are not for the client's network.
+        Network = "network",
         /// The host is no destination.
         Host = "host",
         /// The port is none of that host's.

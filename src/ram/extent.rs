@@ -265,6 +265,11 @@ impl Extent {
         self.frequency.load(Ordering::Relaxed) & FREQUENCY_MAX
     }
 
+    /// It is kept for somebody who has yet to read it: it does not leave with what nobody reads.
+    pub fn keep_for_reader(&self) {
+        self.set_frequency(1);
+    }
+
     /// Owner only, at eviction.
     pub fn set_frequency(&self, frequency: u8) {
         let marks = self.frequency.load(Ordering::Relaxed) & !FREQUENCY_MAX;

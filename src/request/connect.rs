@@ -78,6 +78,10 @@ fn failure(refused: &Refused) -> Failure {
     }
     match refused.reason {
         TunnelRefusal::Busy => Failure::slow_down("too many tunnels"),
+        TunnelRefusal::Network => Failure::new(
+            ErrorCode::AccessDenied,
+            "tunnels are not for the network of this client",
+        ),
         _ => Failure::new(
             ErrorCode::AccessDenied,
             "no tunnel leads to this destination",

@@ -55,13 +55,14 @@ const OVERRIDES: [&str; 6] = [
 pub(super) fn changes_what_is_stored(name: &str) -> bool {
     let name = name.as_bytes();
     let is_one_of = |prefixes: &[&str]| prefixes.iter().any(|p| strip_prefix(name, p).is_some());
-    let amz = [
+    let whole_or_not = [
+        "content-range",
         "x-amz-copy-source",
         "x-amz-rename-source",
         "x-amz-server-side-encryption-customer-",
         "x-amz-write-offset-bytes",
     ];
-    is_one_of(&amz) || is_one_of(&OTHER_STORES) || is_override(name)
+    is_one_of(&whole_or_not) || is_one_of(&OTHER_STORES) || is_override(name)
 }
 
 impl<'b> RequestHeaders<'b> {

@@ -270,6 +270,7 @@ mod tests {
             ),
             // Not what is stored, or not for everybody.
             ("Content-Length: 7\r\nx-amz-write-offset-bytes: 5\r\n".to_owned(), None),
+            ("Content-Length: 7\r\nContent-Range: bytes 5-11/20\r\n".to_owned(), None),
             ("Content-Length: 7\r\nX-Amz-Copy-Source: /b/k\r\n".to_owned(), None),
             (
                 "Content-Length: 7\r\nx-amz-server-side-encryption-customer-algorithm: AES256\r\n".to_owned(),

@@ -5,7 +5,7 @@
 //! machine, to its links, to a group, nor through a translator, unless `destinations.networks` says so; a tunnel does not lead to private
 //! networks either, while a request for an endpoint of Amazon S3 may: that is what the operator's own name server says of PrivateLink.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -64,7 +64,13 @@ fn leads_to(door: SocketAddr, ip: IpAddr, port: u16) -> bool {
     if door.port() != port {
         return false;
     }
-    let here = || ip.is_loopback() || ip.is_unspecified() || probe::is_own_address(ip);
+    // Who dials no address is led to the loopback one.
+    let ip = match ip {
+        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        _ => ip,
+    };
+    let here = || ip.is_loopback() || probe::is_own_address(ip);
     door.ip().to_canonical() == ip || door.ip().is_unspecified() && here()
 }
 
@@ -91,7 +97,7 @@ mod tests {
     #[test]
     fn our_own_doors_are_never_dialled() {
         let origin = Endpoint::new(false, "127.0.0.1", 8080);
-        let doors = ["127.0.0.1:8080", "0.0.0.0:80", "[::]:443"];
+        let doors = ["127.0.0.1:8080", "0.0.0.0:80", "[::]:443", "[::1]:8081"];
         let guard = guard(&doors, &[&origin], &["0.0.0.0/0", "::/0"]);
         for rule in [guard.of_requests(), guard.of_tunnels()] {
             assert!(!rule(&origin, at("127.0.0.1:8080")));
@@ -99,6 +105,9 @@ mod tests {
             assert!(!rule(&origin, at("0.0.0.0:80")));
             assert!(!rule(&origin, at("[::ffff:127.0.0.1]:8080")));
             assert!(!rule(&origin, at("[::1]:443")));
+            assert!(!rule(&origin, at("0.0.0.0:8080")));
+            assert!(!rule(&origin, at("[::ffff:0.0.0.0]:8080")));
+            assert!(!rule(&origin, at("[::]:8081")));
             assert!(!rule(&origin, at("127.0.0.1:443")));
             assert!(rule(&origin, at("127.0.0.1:9000")));
             assert!(rule(&origin, at("127.0.0.5:8080")));

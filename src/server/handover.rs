@@ -29,6 +29,8 @@ const READY: Duration = Duration::from_secs(120);
 const OPEN: Duration = Duration::from_secs(10);
 /// What looked at a copy before the doubt began has begun its answer after so long.
 const SETTLE_MS: u64 = 50;
+/// What comes back from disk says in whole seconds when it was confirmed.
+const GRAIN_MS: i64 = 1000;
 
 /// What a new process is given.
 pub(super) struct Estate<'a> {
@@ -123,15 +125,24 @@ fn command() -> Command {
     command
 }
 
-fn accompany(mut child: Child, line: &UnixStream, world: &World) -> Result<(), HandoverError> {
-    let begun_ms = clock::now_ms() as i64;
-    let result = talk(line, world);
-    if result.is_ok() {
+fn accompany(child: Child, line: &UnixStream, world: &World) -> Result<(), HandoverError> {
+    let begun_ms = clock::now_ms();
+    if talk(line, world).is_ok() {
         return Ok(());
     }
+    let error = end(child, begun_ms);
+    if world.doubt.is_about_all() {
+        // It may have taken writes for as long as it lived.
+        world.doubt.only(i64::MIN, clock::now_ms() as i64);
+    }
+    error
+}
+
+/// Ends a process that has not come up.
+fn end(mut child: Child, begun_ms: u64) -> Result<(), HandoverError> {
     let ended = child.try_wait().ok().flatten();
-    let took_ms = clock::now_ms() as i64 - begun_ms;
-    if ended.is_none() && took_ms >= READY.as_millis() as i64 {
+    let took_ms = clock::now_ms() - begun_ms;
+    if ended.is_none() && u128::from(took_ms) >= READY.as_millis() {
         let _ = child.kill();
         let _ = child.wait();
         return Err(HandoverError::Late);
@@ -147,12 +158,7 @@ fn talk(line: &UnixStream, world: &World) -> std::io::Result<()> {
     line.set_read_timeout(Some(READY))?;
     expect(line, "ready")?;
     world.doubt.all();
-    let opened = open(line);
-    if opened.is_err() {
-        // It may have taken writes.
-        world.doubt.only(i64::MIN, clock::now_ms() as i64);
-    }
-    opened
+    open(line)
 }
 
 fn open(mut line: &UnixStream) -> std::io::Result<()> {
@@ -198,7 +204,9 @@ impl Predecessor {
         let body = move || {
             let mut sink = [0u8; 16];
             while matches!(self.line.read(&mut sink), Ok(1..)) {}
-            world.doubt.only(begun_ms, clock::now_ms() as i64);
+            world
+                .doubt
+                .only(begun_ms - GRAIN_MS, clock::now_ms() as i64);
             tracing::info!("the process before this one has ended");
             let _ = gone.send(());
         };

@@ -59,6 +59,9 @@ pub(super) fn run(seat: Seat) {
 }
 
 async fn live(mut seat: Seat) {
+    if seat.disk.is_some() {
+        seat.partition.answer_for_disk();
+    }
     if seat.prefault {
         seat.partition.prefault();
     }

@@ -308,7 +308,8 @@ impl Shard {
     #[must_use]
     pub fn policy_of(&self, head: &Head) -> ObjectPolicy {
         let policy = head.policy(&self.rules.borrow());
-        match self.world.doubt.is_about(head.confirmed_ms()) {
+        let doubt = &self.world.doubt;
+        match doubt.is_about(head.confirmed_ms(), || head.asked_ms()) {
             false => policy,
             true => policy.asked(),
         }

@@ -304,6 +304,8 @@ impl Staging {
 
     fn settle(&mut self) {
         if let Some(writer) = self.writer.take() {
+            // Parts wait for their last one, and all for the origin's answer.
+            writer.extent().keep_for_reader();
             self.extents.push(Arc::downgrade(writer.extent()));
             writer.finish(|_| {});
         }

@@ -53,6 +53,7 @@ fn server(settings: &str) -> Millrace {
 
 const PATH: &str = "/gen/100000/1/object";
 
+/// Reference 2J.166.
 #[test]
 fn semantics_191_the_settings_of_one_origin_hold_for_its_tls() {
     let (own, foreign) = (certificates("store.test"), certificates("store.test"));
@@ -154,6 +155,7 @@ fn the_oldest_and_the_newest_version_of_tls_are_kept_to() {
 }
 
 /// Requests and tunnels are led to the addresses of an `[[endpoint]]`, dead ones rest, and no name server is asked.
+/// Reference 2J.167.
 #[test]
 fn semantics_193_the_addresses_of_an_endpoint_are_the_operators() {
     let own = certificates("s3.store.test");

@@ -3,10 +3,12 @@
 
 use crate::harness::millrace::{Millrace, Scratch, admin_status};
 use crate::harness::store::Object;
-use crate::harness::{Ask, Connection, KIB, MIB, PATIENCE, Store, Tile, wait_until};
+use crate::harness::stub::{Seen, Wire};
+use crate::harness::{Ask, Connection, KIB, MIB, PATIENCE, Store, Stub, Tile, wait_until};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -163,6 +165,42 @@ fn semantics_207_a_new_process_that_does_not_come_up_changes_nothing() {
     server.finish();
 }
 
+/// A new process that is told to open its doors, is not heard of any more and lives on: what is written through it until it is ended is seen here.
+#[test]
+fn while_a_new_process_that_failed_still_lives_every_copy_is_asked_about() {
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(1, 1000));
+    let origin = store.serve();
+    let folder = Scratch::new();
+    let path = program(&folder);
+    let server = Millrace::setup().program(&path).start(origin.address);
+    assert_eq!(server.get("/bucket/k").status(), 200);
+    assert_eq!(server.get("/bucket/k").cache_word(), "HIT");
+    let said = folder.path.join("said");
+    // Its sockets are those of the door, of the admin address, and the line.
+    let script = format!(
+        "#!/bin/sh\nprintf 'ready\\n' >&5\nread word <&5\necho $word > {0}.next\nexec 5>&-\nmv {0}.next {0}\nexec sleep 60\n",
+        said.display()
+    );
+    replace(&path, &script);
+    server.signal("USR2");
+    wait_until("it was told to open", PATIENCE, || said.exists());
+    assert_eq!(std::fs::read_to_string(&said).expect("a word"), "go\n");
+    let failed = || server.metrics().sum("millrace_handovers_failed_total", &[]);
+    let mut number = 10;
+    while failed() == 0.0 {
+        number += 1;
+        store.insert("/bucket/k", Object::tile(number, 1000));
+        let seen = server.get("/bucket/k");
+        seen.assert_body(&Tile::new(number), 0, 1000);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(number > 20, "it was ended at once");
+    assert_eq!(server.get("/bucket/k").status(), 200);
+    assert_eq!(server.get("/bucket/k").cache_word(), "HIT");
+    server.finish();
+}
+
 #[test]
 fn semantics_208_what_is_written_through_either_process_is_seen_through_both() {
     let store = Store::new();
@@ -226,6 +264,68 @@ fn semantics_208_what_is_written_through_either_process_is_seen_through_both() {
     wait_until("copies are trusted again", PATIENCE, || {
         new.exchange(&Ask::get("/bucket/k")).cache_word() == "HIT"
     });
+    drop(new);
+    drop(heir);
+    wait_until("the new one ends too", PATIENCE, || {
+        admin_status(server.admin, "/readyz").is_none()
+    });
+}
+
+/// What was asked before the last write through the old process, and is answered only when that has gone, is asked about again.
+#[test]
+fn an_answer_older_than_the_last_write_of_the_old_process_is_not_trusted() {
+    const SLOW: Duration = Duration::from_millis(1200);
+    let version = Arc::new(AtomicU64::new(1));
+    let asked = Arc::new(AtomicU64::new(0));
+    let (written, seen_gets) = (Arc::clone(&version), Arc::clone(&asked));
+    let origin = Stub::start(move |seen: &mut Seen, wire: &mut Wire| {
+        if seen.method() == "PUT" {
+            let _ = wire.read_body(&seen.head);
+            written.fetch_add(1, Ordering::SeqCst);
+            return wire.respond("200 OK", &[("ETag", "\"put\"")], b"");
+        }
+        let now = written.load(Ordering::SeqCst);
+        if seen_gets.fetch_add(1, Ordering::SeqCst) == 0 {
+            std::thread::sleep(SLOW);
+        }
+        let etag = format!("\"v{now}\"");
+        wire.respond(
+            "200 OK",
+            &[("ETag", &etag)],
+            format!("version {now}").as_bytes(),
+        )
+    });
+    let folder = Scratch::new();
+    let mut server = Millrace::setup()
+        .program(&program(&folder))
+        .settings("[server]\ndrain = \"30s\"")
+        .start(origin.address);
+    let mut old = server.connect();
+    assert_eq!(
+        old.exchange(&Ask::put("/bucket/j", b"x".to_vec())).status(),
+        200
+    );
+    version.store(1, Ordering::SeqCst);
+    server.signal("USR2");
+    wait_until("a new process", PATIENCE, || {
+        server.output().contains("handed over")
+    });
+    let heir = Heir(successor(&server));
+    let mut new = server.connect();
+    let slow = std::thread::spawn(move || {
+        let first = new.exchange(&Ask::get("/bucket/k"));
+        (first, new)
+    });
+    wait_until("the origin is asked", PATIENCE, || {
+        asked.load(Ordering::SeqCst) == 1
+    });
+    let put = old.exchange(&Ask::put("/bucket/k", b"x".to_vec()));
+    assert_eq!(put.status(), 200);
+    drop(old);
+    assert!(server.await_exit().success(), "{}", server.output());
+    let (first, mut new) = slow.join().expect("an answer");
+    assert_eq!(first.text(), "version 1", "it was asked before the write");
+    assert_eq!(new.exchange(&Ask::get("/bucket/k")).text(), "version 2");
     drop(new);
     drop(heir);
     wait_until("the new one ends too", PATIENCE, || {

@@ -1,5 +1,6 @@
 //! Who may come in: networks of each door, and clients that a balancer names.
 
+use crate::harness::far::{Far, connect, read};
 use crate::harness::store::Object;
 use crate::harness::tls_client::{TlsConnection, certificates, trust};
 use crate::harness::{Ask, Connection, Millrace, PATIENCE, Store, Tile, free_address, wait_until};
@@ -76,6 +77,35 @@ fn semantics_201_a_door_is_for_its_networks_alone() {
     drop(session);
     assert_eq!(origin.requests(), 1);
     server.finish();
+}
+
+/// Whom tunnels are not for does not get one by `CONNECT` at a door that is for everybody.
+#[test]
+fn connect_is_for_the_networks_of_tunnels() {
+    let far = Far::listen();
+    let server = Millrace::setup()
+        .origin(&format!("https://{}", far.address))
+        .settings("[listener]\nproxy_protocol_from = [\"127.0.0.0/8\"]\ntunnel_allow = [\"192.0.2.0/24\"]")
+        .start(far.address);
+    let ask = |client: &str| {
+        let ask = format!(
+            "PROXY TCP4 {client} 127.0.0.1 4711 80\r\nCONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n",
+            far.address
+        );
+        let mut socket = connect(server.door);
+        socket.write_all(ask.as_bytes()).expect("sent");
+        let head = read(&mut socket, 12);
+        (socket, head)
+    };
+    let (_open, head) = ask("192.0.2.1");
+    assert_eq!(head, b"HTTP/1.1 200");
+    let _origin = far.accept();
+    let (_refused, head) = ask("198.51.100.1");
+    assert_eq!(head, b"HTTP/1.1 403");
+    assert!(far.is_alone(), "somebody was dialled");
+    let tunnels = server.metrics();
+    let refused = tunnels.sum("millrace_tunnels_refused_total", &[("reason", "network")]);
+    assert_eq!(refused, 1.0);
 }
 
 #[test]

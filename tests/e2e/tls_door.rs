@@ -48,6 +48,7 @@ impl Door {
     }
 }
 
+/// Reference 2J.168.
 #[test]
 fn semantics_195_a_tls_door_leads_to_the_same_cache() {
     let store = Store::new();

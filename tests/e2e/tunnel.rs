@@ -321,3 +321,23 @@ fn urgent_bytes_come_through_in_their_place() {
     drop((client, origin));
     server.finish();
 }
+
+/// The same when the sender has ended behind them: the kernel's splice takes an urgent byte for the end then.
+#[test]
+fn urgent_bytes_right_before_the_end_are_not_taken_for_it() {
+    let far = Far::listen();
+    let (server, door) = tunnelling(far.address, "");
+    let hello = hello(NAME);
+    for round in 0..50 {
+        let mut client = connect(door);
+        client.write_all(&hello).expect("the hello");
+        let mut origin = far.accept();
+        assert_eq!(read(&mut origin, hello.len()), hello);
+        client.write_all(b"before").expect("a send");
+        send_urgent(&client, b'!');
+        client.write_all(b"behind").expect("a send");
+        client.shutdown(Shutdown::Write).expect("a half-close");
+        assert_eq!(read_all(&mut origin), b"before!behind", "round {round}");
+    }
+    server.finish();
+}

@@ -180,7 +180,7 @@ fn semantics_185_a_hello_that_leads_nowhere_is_answered_by_a_tls_alert() {
     server.finish();
 }
 
-/// Odd, and right: what real clients send.
+/// Odd, and right: what real clients send. Reference 2A.32.
 #[test]
 fn semantics_186_a_hello_may_be_spread_over_any_records_and_be_large() {
     let far = Far::listen();
@@ -297,6 +297,7 @@ fn named(ip: &str) -> String {
     }
 }
 
+/// The address itself is judged, private ones in every form of writing. Reference 2A.34.
 #[test]
 fn semantics_187_a_destination_that_is_not_allowed_is_403_and_is_not_dialled() {
     let far = Far::listen();
@@ -357,7 +358,7 @@ fn semantics_188_allowed_networks_and_ports_are_dialled_in_turn() {
     server.finish();
 }
 
-/// A destination that is this server: by its doors' addresses, and by an address of this machine where a door is open on all.
+/// A destination that is this server: by its doors' addresses, and by an address of this machine where a door is open on all. Reference 2J.165.
 #[test]
 fn semantics_189_a_tunnel_never_leads_back_here() {
     let far = Far::listen();

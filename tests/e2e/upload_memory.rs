@@ -193,7 +193,7 @@ impl Slow {
     fn begin(origin: &Stub, write_through: bool, length: u64) -> Slow {
         ::millrace::io::probe::raise_nofile().expect("the limit of descriptors");
         let settings = format!(
-            "[cache]\nwrite_through = {write_through}\nwrite_percent_max = 1\n[upstream]\nconnections_max = 4000\nidle_timeout = '10m'\n[listener]\nconnections_max = 4000\nsend_timeout = '10m'\n"
+            "[cache]\nwrite_through = {write_through}\nwrite_percent_max = 1\n[upstream]\nconnections_max = 4000\nidle_timeout = '10m'\nconnect_timeout = '20s'\n[listener]\nconnections_max = 4000\nsend_timeout = '10m'\n"
         );
         let server = Millrace::setup()
             .shards(2)
@@ -205,6 +205,10 @@ impl Slow {
         server.assert_nothing_held();
         let before = memory(process, "VmRSS");
         let clients = (0..UPLOADS).map(|number| {
+            // The origin takes connections one by one, and its queue is short.
+            if number % 50 == 49 {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             let mut client = server.connect();
             client.send(format!(
                 "PUT /bucket/{number} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n"

@@ -20,6 +20,7 @@ use crate::io::watchdog::OnExpiry;
 use crate::io::{Either, Socket, race};
 use crate::metrics::{Counter, TunnelDoor, TunnelEnd, TunnelRefusal, TunnelWay};
 use crate::shard::Shard;
+use crate::shard::message::DoorKind;
 use crate::upstream::{Passage, UpstreamError};
 
 use way::{Broken, Way};
@@ -79,6 +80,10 @@ async fn dial(shard: &Rc<Shard>, asked: Asked<'_>) -> Result<Tunnel, Refused> {
         reason,
         error: None,
     };
+    let client = asked.client.ip();
+    if !shard.world.doors.admits(DoorKind::Tunnel, client) {
+        return Err(refuse(TunnelRefusal::Network));
+    }
     let endpoint = policy::endpoint(&shard.world.routes, asked.host, asked.port).map_err(refuse)?;
     let place = shard.tunnels.take();
     let place = place.ok_or_else(|| refuse(TunnelRefusal::Busy))?;

@@ -16,12 +16,10 @@ const COPY_BYTES: usize = 4 << 10;
 
 /// What a look at the sender came to.
 enum Came {
-    /// Nothing, though it was said that there is something.
+    /// Nothing, though it was said that there is something; or the end, as far as the kernel splices.
     Nothing,
     /// All that is there now.
     All,
-    /// The end of its stream.
-    End,
 }
 
 /// Which part of a direction has failed.
@@ -54,7 +52,6 @@ impl<Moved: Fn(usize)> Way<'_, Moved> {
             drop(pipe);
             let ended = match came {
                 Came::All => false,
-                Came::End => true,
                 Came::Nothing => self.copy().await?,
             };
             if ended {
@@ -64,7 +61,8 @@ impl<Moved: Fn(usize)> Way<'_, Moved> {
         }
     }
 
-    /// Moves a little by copy: the kernel does not splice what stands behind an urgent byte, and says that there is something all the same.
+    /// Moves a little by copy; true at the end. The kernel does not splice what stands behind an urgent byte, and says that there is something all
+    /// the same; or, when the sender has ended, that there is no more, which is not true.
     async fn copy(&self) -> Result<bool, Broken> {
         let mut bytes = vec![0; COPY_BYTES];
         let came = self.from.try_recv(&mut bytes).map_err(|_| Broken::From)?;
@@ -86,7 +84,7 @@ impl<Moved: Fn(usize)> Way<'_, Moved> {
         let mut came = Came::Nothing;
         loop {
             match pipe.pull(self.from, PIPE_BYTES) {
-                Ok(Some(0)) => return Ok(Came::End),
+                Ok(Some(0)) => return Ok(Came::Nothing),
                 Ok(Some(_)) => came = Came::All,
                 Ok(None) => return Ok(came),
                 Err(_) => return Err(Broken::From),
