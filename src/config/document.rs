@@ -245,6 +245,8 @@ mod tests {
         settings.rules.clear();
         assert_eq!(settings.hosts.len(), 1);
         settings.hosts.clear();
+        assert_eq!(settings.endpoints.len(), 1);
+        settings.endpoints.clear();
         assert_eq!(settings, Settings::default());
     }
 
