@@ -411,7 +411,7 @@ settings! {
         tls_allow: Vec<IpNet> = "tls_allow" (Kind::list(Shape::Network), "")
             "As `listener.http_allow`, for the TLS doors.";
         tunnel_allow: Vec<IpNet> = "tunnel_allow" (Kind::list(Shape::Network), "")
-            "As `listener.http_allow`, for the tunnel doors, and for CONNECT at the others.";
+            "As `listener.http_allow`, for tunnels: at their doors, and by `CONNECT` at the others.";
         proxy_protocol_from: Vec<IpNet> = "proxy_protocol_from" (Kind::list(Shape::Network), "")
             "Balancers that say for whom they ask: a connection from these networks must begin with a PROXY protocol header, version 1 or 2, at every door; the client is who it names, for the networks above and the access log. From elsewhere no such header is looked for.";
         backlog: u32 = "backlog" (int(1, 65_535), "4096")
