@@ -193,7 +193,7 @@ impl Slow {
     fn begin(origin: &Stub, write_through: bool, length: u64) -> Slow {
         ::millrace::io::probe::raise_nofile().expect("the limit of descriptors");
         let settings = format!(
-            "[cache]\nwrite_through = {write_through}\nwrite_percent_max = 1\n[upstream]\nconnections_max = 4000\nidle_timeout = '10m'\nconnect_timeout = '20s'\n[listener]\nconnections_max = 4000\nsend_timeout = '10m'\n"
+            "[cache]\nwrite_through = {write_through}\nwrite_percent_max = 1\n[upstream]\nconnections_max = 4000\nidle_timeout = '20s'\nconnect_timeout = '20s'\n[listener]\nconnections_max = 4000\nsend_timeout = '20s'\n"
         );
         let server = Millrace::setup()
             .shards(2)
@@ -204,6 +204,7 @@ impl Slow {
         drop(warm);
         server.assert_nothing_held();
         let before = memory(process, "VmRSS");
+        let begun = origin.requests();
         let clients = (0..UPLOADS).map(|number| {
             // The origin takes connections one by one, and its queue is short.
             if number % 50 == 49 {
@@ -215,8 +216,13 @@ impl Slow {
             ));
             client
         });
+        let clients = clients.collect();
+        // One that is still being dialled would be in flight for as long as that may take, its client gone or not.
+        wait_until("that the origin has heard of all", PATIENCE * 6, || {
+            origin.requests() - begun == UPLOADS as usize
+        });
         Slow {
-            clients: clients.collect(),
+            clients,
             before,
             server,
         }
