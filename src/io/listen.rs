@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::eventfd::EventFd;
-use super::socket::{raw_address, set_congestion};
+use super::socket::{raw_address, set_congestion, set_option};
 
 /// A bound, listening socket.
 #[derive(Debug)]
@@ -61,17 +61,8 @@ impl Listener {
         // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
         let one: libc::c_int = 1;
-        let size = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: `one` is readable for `size` bytes during the call.
-        unsafe {
-            libc::setsockopt(
-                raw,
-                libc::SOL_SOCKET,
-                libc::SO_REUSEADDR,
-                (&raw const one).cast(),
-                size,
-            )
-        };
+        // Without it an address may be taken for a while, which `bind` says.
+        let _ = set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, &one);
         if !congestion.is_empty() {
             set_congestion(raw, congestion)?;
         }

@@ -193,18 +193,8 @@ impl Socket {
 
     fn set_cork(&self, on: bool) {
         let value = libc::c_int::from(on);
-        let size = size_of::<libc::c_int>() as libc::socklen_t;
         // A refusal costs packets, not bytes.
-        // SAFETY: `value` is readable for `size` bytes during the call.
-        unsafe {
-            libc::setsockopt(
-                self.fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_CORK,
-                (&raw const value).cast(),
-                size,
-            )
-        };
+        let _ = set_option(self.fd(), libc::IPPROTO_TCP, libc::TCP_CORK, &value);
     }
 
     /// Waits until bytes (or end of stream, or an error) can be received.
@@ -270,33 +260,13 @@ impl Socket {
             l_onoff: 1,
             l_linger: 0,
         };
-        let size = size_of::<libc::linger>() as libc::socklen_t;
-        // SAFETY: `linger` is readable for `size` bytes during the call.
-        unsafe {
-            libc::setsockopt(
-                self.fd(),
-                libc::SOL_SOCKET,
-                libc::SO_LINGER,
-                (&raw const linger).cast(),
-                size,
-            )
-        };
+        let _ = set_option(self.fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger);
     }
 
     /// Urgent bytes (`MSG_OOB`) come in their place among the others.
     pub fn take_urgent_inline(&self) {
         let on: libc::c_int = 1;
-        let size = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: `on` is readable for `size` bytes during the call.
-        unsafe {
-            libc::setsockopt(
-                self.fd(),
-                libc::SOL_SOCKET,
-                libc::SO_OOBINLINE,
-                (&raw const on).cast(),
-                size,
-            )
-        };
+        let _ = set_option(self.fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE, &on);
     }
 
     /// Arms this socket's deadline at `deadline_ms` of `base::clock::now_ms`; replaces an earlier one.
@@ -445,20 +415,22 @@ fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
 /// # Errors
 /// `NotFound` when the kernel has no such algorithm.
 pub fn set_congestion(fd: RawFd, name: &str) -> io::Result<()> {
-    let length = name.len() as libc::socklen_t;
-    // SAFETY: `name` is readable for its length during the call.
-    let result = unsafe {
-        libc::setsockopt(
-            fd,
-            libc::IPPROTO_TCP,
-            libc::TCP_CONGESTION,
-            name.as_ptr().cast(),
-            length,
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_bytes())
+}
+
+/// Sets an option of a socket to what the kernel expects there: a plain C value, or the bytes of a name.
+pub(super) fn set_option<T: ?Sized>(
+    fd: RawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    let size = size_of_val(value) as libc::socklen_t;
+    // SAFETY: `value` is readable for `size` bytes during the call.
+    let result =
+        unsafe { libc::setsockopt(fd, level, name, std::ptr::from_ref(value).cast(), size) };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }

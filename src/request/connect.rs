@@ -15,7 +15,7 @@ use super::report::Report;
 use super::tunnel::{self, Asked, Refused};
 use super::{Connection, End, fail};
 
-/// Opens the tunnel, says so, and leaves it in `connection` with `rest`, what came behind the head.
+/// Opens the tunnel, says so, and leaves it in `connection`.
 pub(super) async fn serve(
     shard: &Rc<Shard>,
     connection: &mut Connection,

@@ -44,7 +44,7 @@ pub(super) struct Keeping {
 }
 
 fn name_of(exchange: &Exchange<'_>, upload: &str) -> Option<UploadName> {
-    let object = exchange.request.target.object_key()?.digest().0;
+    let (_, object) = exchange.request.object()?;
     Some((object, digest(upload.as_bytes())))
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn begin(exchange: &Exchange<'_>) -> Option<Keeping> {
     if request.body == Body::Other {
         return None;
     }
-    let object = request.target.object_key()?;
+    let (object, object_digest) = request.object()?;
     let policy = shard.policy_at(object);
     if !policy.kept || !policy.write_through {
         return None;
@@ -74,7 +74,7 @@ pub(super) async fn begin(exchange: &Exchange<'_>) -> Option<Keeping> {
     };
     let end = start.checked_add(body.bytes);
     let fits = end.is_some_and(|end| end <= policy.object_bytes_max);
-    let staging = fits.then(|| shard.stage(object.digest().0, start, body.bytes));
+    let staging = fits.then(|| shard.stage(object_digest, start, body.bytes));
     Some(Keeping {
         staging: staging.flatten(),
         unframe: body.aws_chunked.then(Unframe::default),

@@ -63,8 +63,7 @@ async fn announce(exchange: &Exchange<'_>) -> Option<Announced> {
         return None;
     }
     let shard = exchange.shard;
-    let object = exchange.request.target.object_key()?;
-    let digest = object.digest().0;
+    let (object, digest) = exchange.request.object()?;
     if shard.policy_at(object).freshness == Freshness::Origin {
         // What is on disk alone would be forgotten, also if the origin refuses.
         let stamp = shard.world.stamps.now(digest);
@@ -212,8 +211,8 @@ fn touched(exchange: &Exchange<'_>, body: Option<&[u8]>, refused: bool) -> Touch
     match exchange.request.touches {
         Touches::Nothing => Touched::Nothing,
         Touches::Bucket => bucket(),
-        Touches::Object => match target.object_key() {
-            Some(object) if goes(&object) => Touched::Objects(vec![object.digest().0]),
+        Touches::Object => match exchange.request.object() {
+            Some((object, digest)) if goes(&object) => Touched::Objects(vec![digest]),
             Some(_) => Touched::Nothing,
             None => bucket(),
         },

@@ -46,11 +46,9 @@ pub(super) enum Found {
 
 /// Serves one GET or HEAD of an object.
 pub(super) async fn serve(exchange: &Exchange<'_>, report: &mut Report, out: &mut Vec<u8>) -> End {
-    let request = exchange.request;
-    let (Some(object), Some(digest)) = (request.target.object_key(), request.digest) else {
+    let Some((object, digest)) = exchange.request.object() else {
         return Box::pin(pass::serve(exchange, CacheStatus::Bypass, report, out)).await;
     };
-    let digest = digest.0;
     exchange.shard.index_of(digest, 0).approach(digest);
     // The stamp comes first: a head found after it was not beaten by an invalidation before it.
     let stamp = exchange.shard.world.stamps.now(digest);

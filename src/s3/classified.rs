@@ -7,7 +7,7 @@
 use super::auth::Auth;
 use super::conditional::Conditions;
 use super::error_xml::ErrorCode;
-use super::object_key::ObjectDigest;
+use super::object_key::{ObjectDigest, ObjectKeyRef};
 use super::overrides::Overrides;
 use super::range::RangeSpec;
 use super::reason::PassReason;
@@ -117,7 +117,12 @@ pub struct Classified<'b, 'k> {
     pub wishes: Wishes,
 }
 
-impl Classified<'_, '_> {
+impl<'k> Classified<'_, 'k> {
+    /// The object that it names, and the digest of that.
+    pub fn object(&self) -> Option<(ObjectKeyRef<'k>, u128)> {
+        Some((self.target.object_key()?, self.digest?.0))
+    }
+
     /// True if the answer may come from the cache and go there.
     pub fn is_cacheable(&self) -> bool {
         match self.operation {

@@ -77,10 +77,20 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         reuse: Reuse,
     ) -> Result<Conn, UpstreamError> {
+        let once = async |avoid: &[IpAddr]| self.open(endpoint, reuse, avoid).await;
+        self.tried(endpoint, once).await
+    }
+
+    /// Does `once`, which is given the addresses to avoid, as often as `retries` says.
+    pub(super) async fn tried<T>(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        once: impl AsyncFn(&[IpAddr]) -> Result<T, UpstreamError>,
+    ) -> Result<T, UpstreamError> {
         let mut tries = Tries::new(self.shared.config.retries);
         loop {
-            let error = match self.open(endpoint, reuse, &tries.avoid).await {
-                Ok(conn) => return Ok(conn),
+            let error = match once(&tries.avoid).await {
+                Ok(done) => return Ok(done),
                 Err(error) => error,
             };
             self.note_failure(endpoint, &error);

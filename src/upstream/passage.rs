@@ -4,7 +4,7 @@
 //! rule for addresses is the one for tunnels. A passage takes no place under `connections_max`, since it may last for hours: the
 //! shard counts its tunnels itself.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,7 +13,6 @@ use crate::io::{Socket, spawn, timeout_ms};
 
 use super::Upstream;
 use super::addresses::Lease;
-use super::dial::Tries;
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
 use super::names::Name;
@@ -38,32 +37,18 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
     ) -> Result<Passage, UpstreamError> {
         let config = &self.shared.config;
-        let mut tries = Tries::new(config.retries);
         let name = self
             .names
             .resolved(endpoint, config.connect_timeout_ms)
             .await
             .inspect_err(|error| self.note_failure(endpoint, error))?;
         self.try_resting(endpoint, &name);
-        loop {
-            let chosen = self.choose(endpoint, &name, &tries.avoid, &config.allow_tunnel);
-            let result = match chosen {
-                Ok((ip, lease)) => {
-                    let address = SocketAddr::new(ip, endpoint.port);
-                    self.connect_passage(endpoint, address, lease).await
-                }
-                Err(error) => Err(error),
-            };
-            let error = match result {
-                Ok(passage) => return Ok(passage),
-                Err(error) => error,
-            };
-            self.note_failure(endpoint, &error);
-            if !tries.take(&error) {
-                return Err(error);
-            }
-            self.shared.events.retried();
-        }
+        let once = async |avoid: &[IpAddr]| {
+            let (ip, lease) = self.choose(endpoint, &name, avoid, &config.allow_tunnel)?;
+            let address = SocketAddr::new(ip, endpoint.port);
+            self.connect_passage(endpoint, address, lease).await
+        };
+        self.tried(endpoint, once).await
     }
 
     async fn connect_passage(
@@ -73,7 +58,7 @@ impl Upstream {
         lease: Lease,
     ) -> Result<Passage, UpstreamError> {
         let config = &self.shared.config;
-        // Asked once more for the very address: what chose it may change.
+        // The address of a probe was not chosen by the rule.
         if !(config.allow_tunnel)(endpoint, address) {
             return Err(UpstreamError::AddressRefused { address });
         }

@@ -46,6 +46,16 @@ _ports = itertools.count(12_000)
 _keys = itertools.count()
 
 
+def arrow_filesystem(door):
+    """pyarrow's filesystem (AWS SDK for C++) with `door` as its endpoint."""
+    from pyarrow import fs
+
+    return fs.S3FileSystem(
+        access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, scheme="http",
+        endpoint_override=door, force_virtual_addressing=False,
+    )
+
+
 def free_address():
     """A loopback address that no other process uses: one network address for each process id."""
     _, a, b, c = os.getpid().to_bytes(4, "big")

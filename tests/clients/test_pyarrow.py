@@ -6,17 +6,14 @@ import pyarrow
 import pyarrow.parquet
 from pyarrow import fs
 
-from servers import ACCESS_KEY, KIB, MIB, REGION, SECRET_KEY, ClientTest, content, sha256
+from servers import KIB, MIB, ClientTest, arrow_filesystem, content, sha256
 
 
 class Pyarrow(ClientTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.s3 = fs.S3FileSystem(
-            access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, scheme="http",
-            endpoint_override=cls.door, force_virtual_addressing=False,
-        )
+        cls.s3 = arrow_filesystem(cls.door)
 
     def test_write_then_read_twice_and_the_second_is_a_hit(self):
         for length in (4 * KIB, 8 * MIB, 25 * MIB + 9):

@@ -20,9 +20,10 @@ import urllib3
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from pyarrow import fs
 
-from servers import ACCESS_KEY, DIRECT, KIB, MIB, REGION, SECRET_KEY, ClientTest, content, fetch, sha256
+from servers import (
+    ACCESS_KEY, DIRECT, KIB, MIB, REGION, SECRET_KEY, ClientTest, arrow_filesystem, content, fetch, sha256,
+)
 
 # Lengths of single uploads, and of one that clients send in parts.
 SMALL = (0, 1, 64 * KIB + 1, 3 * MIB)
@@ -157,10 +158,7 @@ class PyarrowUploads(Uploads):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.arrow = fs.S3FileSystem(
-            access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, scheme="http",
-            endpoint_override=cls.door, force_virtual_addressing=False,
-        )
+        cls.arrow = arrow_filesystem(cls.door)
 
     def test_aws_chunked_with_a_trailer(self):
         for length in (1, 100_000, LARGE):

@@ -32,6 +32,20 @@ impl Manager {
         self.folder.path.join("n").to_string_lossy().into_owned()
     }
 
+    /// A server with a watchdog that this manager has heard to be ready.
+    fn start(&self, origin: SocketAddr) -> Millrace {
+        let path = self.path();
+        let server = Millrace::setup()
+            .prepare(move |command| {
+                command
+                    .env("NOTIFY_SOCKET", path)
+                    .env("WATCHDOG_USEC", "300000");
+            })
+            .start(origin);
+        self.hear("READY=1");
+        server
+    }
+
     /// Waits for a message with this line; the lines of it.
     #[track_caller]
     fn hear(&self, wanted: &str) -> Vec<String> {
@@ -58,15 +72,7 @@ fn semantics_204_a_service_manager_hears_what_goes_on() {
     let store = Store::new();
     let origin = store.serve();
     let manager = Manager::new();
-    let path = manager.path();
-    let mut server = Millrace::setup()
-        .prepare(move |command| {
-            command
-                .env("NOTIFY_SOCKET", path)
-                .env("WATCHDOG_USEC", "300000");
-        })
-        .start(origin.address);
-    manager.hear("READY=1");
+    let mut server = manager.start(origin.address);
     let begun = Instant::now();
     for _ in 0..5 {
         manager.hear("WATCHDOG=1");
@@ -86,14 +92,7 @@ fn a_hand_over_names_the_new_main_process_which_goes_on_saying_that_it_lives() {
     let store = Store::new();
     let origin = store.serve();
     let manager = Manager::new();
-    let path = manager.path();
-    let mut server = Millrace::setup()
-        .prepare(move |command| {
-            let own = command.env("NOTIFY_SOCKET", path);
-            own.env("WATCHDOG_USEC", "300000");
-        })
-        .start(origin.address);
-    manager.hear("READY=1");
+    let mut server = manager.start(origin.address);
     server.signal("USR2");
     let lines = manager.hear("MAINPID=");
     let pid = lines[0].trim_start_matches("MAINPID=").parse();

@@ -3,6 +3,7 @@
 
 use crate::harness::millrace::{Guarded, Scratch, admin_status};
 use crate::harness::s3s::perf_binary;
+use crate::harness::tls_client::certificates;
 use crate::harness::{Ask, MIB, Millrace, PATIENCE, fetch, free_address, sha256_hex, wait_until};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -29,19 +30,6 @@ fn origin(certificates: Option<&Scratch>) -> (SocketAddr, Guarded) {
         admin_status(stats, "/stats") == Some(200)
     });
     (address, guarded)
-}
-
-/// A new authority and a certificate of it for `name`.
-fn certificates(name: &str) -> Scratch {
-    let folder = Scratch::new();
-    let done = Command::new(perf_binary())
-        .arg("certs")
-        .arg("--dir")
-        .arg(&folder.path)
-        .args(["--name", name])
-        .status();
-    assert!(done.is_ok_and(|status| status.success()), "perf certs");
-    folder
 }
 
 fn server(address: SocketAddr, authority: &Scratch, more: &str) -> Millrace {
