@@ -4,7 +4,7 @@
 #   smoke  format, tidiness, unit tests and the quick end-to-end ones: a few minutes
 #   test   the above with lints, every end-to-end test, benches run once and real clients: what a change must pass
 #   full   the above with loom, fuzzing, AddressSanitizer, 10,000 cancels and idle connections, uploads of 5 GiB,
-#          ten minutes of clients that read what they write, counts of instructions, dependencies, 200 crashes on loop mounts of ext4 and xfs (as root) and a real NFS mount
+#          ten minutes of clients that read what they write and ten of a thousand tunnels, counts of instructions, dependencies, 200 crashes on loop mounts of ext4 and xfs (as root) and a real NFS mount
 #          (MILLRACE_NFSVM: see tests/nfs/run.sh): before a release
 #
 # Needs a Rust toolchain and Python 3; installs the rest itself: Debian packages where one is
@@ -197,6 +197,8 @@ if [ "$MODE" = full ]; then
   step "ten thousand" env MILLRACE_TEST_FULL=1 cargo test --locked --test e2e -- --nocapture --test-threads 1 heavy_many_cancels heavy_ten_thousand
   # Of 5 GiB in one request and in parts, without a byte on disk; and a thousand that stand still.
   step "large uploads" env MILLRACE_TEST_FULL=1 cargo test --locked --test e2e -- --nocapture --test-threads 1 heavy_an_upload_of_5_gib heavy_a_thousand_slow
+  # Ten minutes.
+  step "a thousand tunnels" env MILLRACE_TEST_FULL=1 cargo test --locked --test e2e -- --nocapture --test-threads 1 a_thousand_tunnels
   # Ten minutes; MILLRACE_TEST_ROUNDS=100000 instead counts rounds of all 32 clients together.
   step "own writes" env "MILLRACE_TEST_SECONDS=${MILLRACE_TEST_SECONDS:-600}" cargo test --locked --test e2e -- --nocapture --test-threads 1 semantics_165
   step "faults of the disk" env MILLRACE_TEST_FULL=1 cargo test --locked --test e2e -- --nocapture --test-threads 1 disk_

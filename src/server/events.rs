@@ -105,8 +105,8 @@ impl UpstreamEvents for ShardEvents {
         self.metrics().count(Counter::UpstreamHedges(result));
     }
 
-    fn rested(&self, address: SocketAddr) {
-        tracing::warn!(%address, "an origin address fails and rests");
+    fn rested(&self, address: SocketAddr, error: &UpstreamError) {
+        tracing::warn!(%address, %error, "an origin address fails and rests");
     }
 
     fn recovered(&self, address: SocketAddr) {

@@ -117,7 +117,7 @@ pub trait UpstreamEvents {
     /// The request is sent again.
     fn retried(&self) {}
     /// An address begins to rest.
-    fn rested(&self, _address: SocketAddr) {}
+    fn rested(&self, _address: SocketAddr, _error: &UpstreamError) {}
     /// An address that rested takes connections again.
     fn recovered(&self, _address: SocketAddr) {}
     /// The breaker of an origin has turned.

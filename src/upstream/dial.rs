@@ -310,7 +310,7 @@ impl Upstream {
         if rests != Some(true) {
             return;
         }
-        self.shared.events.rested(address);
+        self.shared.events.rested(address, error);
         let idle = self.pool.borrow_mut().take_address(endpoint, ip);
         for conn in idle {
             conn.retire();

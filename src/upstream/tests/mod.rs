@@ -84,7 +84,7 @@ impl UpstreamEvents for Counts {
     fn hedged(&self, result: HedgeResult) {
         self.hedged.borrow_mut().push(result);
     }
-    fn rested(&self, _address: SocketAddr) {
+    fn rested(&self, _address: SocketAddr, _error: &UpstreamError) {
         bump(&self.rested);
     }
     fn recovered(&self, _address: SocketAddr) {

@@ -306,6 +306,15 @@ pub fn send_urgent(stream: &TcpStream, byte: u8) {
     assert_eq!(sent, 1, "MSG_OOB");
 }
 
+/// Lets 4,096 connections wait to be accepted; std asks for 128.
+#[expect(unsafe_code, reason = "std has no call for listen")]
+pub fn let_many_wait(listener: &std::net::TcpListener) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the descriptor is open for as long as `listener` is borrowed.
+    let outcome = unsafe { libc::listen(listener.as_raw_fd(), 4096) };
+    assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
+}
+
 /// Sets the kernel's receive buffer of `stream`.
 #[expect(unsafe_code, reason = "std has no call for SO_RCVBUF")]
 pub fn set_receive_buffer(stream: &TcpStream, bytes: i32) {
