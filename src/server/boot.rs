@@ -36,13 +36,13 @@ use crate::upstream::{BreakerConfig, Outages, Overrides, TlsConfig, UpstreamConf
 
 use super::certificates::Certificates;
 use super::disk::DiskThreads;
-use super::doors::{self, Door, Inheritance};
+use super::doors::{self, AdminSocket, Door, Inheritance};
 use super::guard::Guard;
 use super::handover::Predecessor;
 use super::limits::{self, Limits};
 use super::reload::Reloader;
 use super::threads::{self, Seat};
-use super::{Running, ServerError, control, origins};
+use super::{Event, Running, ServerError, control, origins};
 
 /// Names that may wait for the resolver.
 const NAMES_MAX: usize = 1024;
@@ -244,6 +244,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let doors::Bound {
         doors,
         admin: admin_listener,
+        admin_kept,
         predecessor,
     } = doors::bind(settings, inheritance)?;
     let (entry, certificates) = doors::entry(settings, &doors, &registry)?;
@@ -259,7 +260,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let contact = Contact::of(&admin_listener);
     let desk = (admin_listener, contact.run.clone());
     let control = start_control(loaded, &world, &readiness, desk, certificates)?;
-    let names = control.names;
+    let names = control.names.clone();
     let own = (admin_address, &doors[..]);
     let guard = guard(settings, own, &world, overrides);
     let mut disk = DiskThreads::open(settings, &limits, contact.text())?;
@@ -275,7 +276,21 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     };
     seats.start(partitions, shard_logs)?;
     let took_over = predecessor.is_some();
-    open_all((&doors, predecessor), &world, disk.as_mut(), begun_ms)?;
+    let settled = match predecessor {
+        Some(predecessor) => {
+            let settled = predecessor.settled();
+            let disk = disk.as_mut();
+            take_over((&doors, predecessor), &world, disk, (begun_ms, &control))?;
+            settled
+        }
+        None => {
+            if let Some(disk) = &mut disk {
+                disk.start(&world, None)?;
+            }
+            open_each(&doors, &world)?;
+            Arc::new(AtomicBool::new(true))
+        }
+    };
     readiness.set(State::Ready);
     let addresses = doors.iter().map(|door| door.listener.address().to_string());
     tracing::info!(
@@ -289,7 +304,11 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
         world,
         readiness,
         doors,
-        admin: admin.into(),
+        admin: Some(AdminSocket {
+            fd: admin.into(),
+            kept: admin_kept,
+        }),
+        settled,
         admin_leaves: control.admin_leaves,
         events: control.events,
         events_end: control.events_end,
@@ -350,9 +369,21 @@ impl Contact {
 /// The ways to the control thread.
 struct Control {
     names: tokio::sync::mpsc::Sender<Box<str>>,
-    events: mpsc::Sender<super::Event>,
-    events_end: mpsc::Receiver<super::Event>,
+    events: mpsc::Sender<Event>,
+    events_end: mpsc::Receiver<Event>,
     admin_leaves: Arc<Notify>,
+}
+
+impl Control {
+    /// Whether that is among what waits to be looked at.
+    fn was_told_to_stop(&self) -> bool {
+        let waiting: Vec<_> = self.events_end.try_iter().collect();
+        let told = waiting.iter().any(|event| matches!(event, Event::Stop));
+        for event in waiting {
+            let _ = self.events.send(event);
+        }
+        told
+    }
 }
 
 fn start_control(
@@ -481,29 +512,32 @@ impl Seats<'_> {
     }
 }
 
-/// Opens the doors, and the cache directory: before them, or when the process that hands over has ended.
-fn open_all(
-    (doors, predecessor): (&[Door], Option<Predecessor>),
+fn open_each(doors: &[Door], world: &Arc<World>) -> Result<(), ServerError> {
+    doors.iter().try_for_each(|door| open(door, world))
+}
+
+/// Opens the doors beside the process that hands over, and the cache directory when that has ended.
+fn take_over(
+    (doors, mut predecessor): (&[Door], Predecessor),
     world: &Arc<World>,
     disk: Option<&mut DiskThreads>,
-    begun_ms: i64,
+    (begun_ms, control): (i64, &Control),
 ) -> Result<(), ServerError> {
-    let open_each = || doors.iter().try_for_each(|door| open(door, world));
-    let lost = resource("the process that hands over is lost");
-    let Some(mut predecessor) = predecessor else {
-        if let Some(disk) = disk {
-            disk.start(world, None)?;
-        }
-        return open_each();
-    };
+    let lost = resource("the process that hands over cannot be followed");
     world.doubt.all();
     predecessor.ready().map_err(&lost)?;
-    open_each()?;
-    let gone = predecessor.open(world, begun_ms).map_err(&lost)?;
-    match disk {
-        Some(disk) => disk.start(world, Some(gone)),
-        None => Ok(()),
+    if control.was_told_to_stop() {
+        return Err(ServerError::Stopped);
     }
+    open_each(doors, world)?;
+    let events = control.events.clone();
+    let opened = predecessor.open(world, begun_ms, events);
+    let (opened, gone) = opened.map_err(&lost)?;
+    if let Some(disk) = disk {
+        disk.start(world, Some(gone))?;
+    }
+    opened.say();
+    Ok(())
 }
 
 /// What may be dialled: nothing of our own.

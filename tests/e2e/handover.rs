@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The program under a name of its own, so that a test can put another in its place.
-fn program(folder: &Scratch) -> PathBuf {
+pub fn program(folder: &Scratch) -> PathBuf {
     let path = folder.path.join("millrace-program");
     let built = crate::harness::millrace::binary();
     std::fs::hard_link(&built, &path)
@@ -22,7 +22,7 @@ fn program(folder: &Scratch) -> PathBuf {
     path
 }
 
-fn replace(path: &Path, script: &str) {
+pub fn replace(path: &Path, script: &str) {
     let next = path.with_extension("next");
     std::fs::write(&next, script).expect("a script");
     std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o755)).expect("a mode");

@@ -107,7 +107,7 @@ fn a_hand_over_names_the_new_main_process_which_goes_on_saying_that_it_lives() {
 }
 
 /// Runs the program behind a shell that puts the sockets at descriptors 3 and on, as systemd does.
-fn activated(sockets: &[(&'static str, &TcpListener)]) -> impl FnOnce(&mut Command) + 'static {
+pub fn activated(sockets: &[(&'static str, &TcpListener)]) -> impl FnOnce(&mut Command) + 'static {
     let names: Vec<&str> = sockets.iter().map(|(name, _)| *name).collect();
     let names = names.join(":");
     let fds: Vec<OwnedFd> = sockets
