@@ -46,8 +46,6 @@ use super::{Event, Running, ServerError, control, origins};
 
 /// Names that may wait for the resolver.
 const NAMES_MAX: usize = 1024;
-/// Descriptors beyond clients and origins: rings, logs, slabs, eventfds.
-const SPARE_DESCRIPTORS: u64 = 256;
 /// Time for the shards to come up.
 const START_MS: u64 = 30_000;
 /// And for each GiB that a shard takes before; a virtual machine whose host gives memory at its first use took two to three seconds.
@@ -75,19 +73,6 @@ pub(super) fn resource(what: &'static str) -> impl Fn(std::io::Error) -> ServerE
 
 fn probe_kernel(settings: &Settings) -> Result<(), ServerError> {
     probe::ring()?;
-    let descriptors =
-        probe::raise_nofile().map_err(resource("the limit of open descriptors cannot be read"))?;
-    let wanted = settings.listener.connections_max as u64
-        + settings.upstream.connections_max as u64
-        + settings.tunnel.tunnels_max as u64
-        + SPARE_DESCRIPTORS;
-    if descriptors < wanted {
-        tracing::warn!(
-            descriptors,
-            wanted,
-            "fewer descriptors than listener.connections_max, upstream.connections_max and tunnel.tunnels_max can need: raise the limit (ulimit -n, LimitNOFILE=)"
-        );
-    }
     let loopback = settings
         .listener
         .http
@@ -96,6 +81,21 @@ fn probe_kernel(settings: &Settings) -> Result<(), ServerError> {
     if settings.tcp.congestion.is_none() && loopback && probe::system_congestion() == "bbr" {
         tracing::warn!(
             "the system's TCP congestion control is bbr, which paces loopback to a tenth of its speed: set tcp.congestion = \"cubic\""
+        );
+    }
+    Ok(())
+}
+
+fn raise_descriptors(settings: &Settings, shards: usize) -> Result<(), ServerError> {
+    let descriptors =
+        probe::raise_nofile().map_err(resource("the limit of open descriptors cannot be read"))?;
+    let wanted = limits::descriptors(settings, shards);
+    if descriptors < wanted {
+        tracing::warn!(
+            descriptors,
+            wanted,
+            shards,
+            "fewer descriptors than listener.connections_max, and upstream.connections_max and tunnel.tunnels_max of every shard, can need: raise the limit (ulimit -n, LimitNOFILE=)"
         );
     }
     Ok(())
@@ -238,6 +238,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     probe_kernel(settings)?;
     let by_reference = proves_by_reference();
     let limits = Limits::derive(settings, &usable_cores())?;
+    raise_descriptors(settings, limits.cores.len())?;
     let tls = origins::tls(settings)?;
     let overrides = origins::overrides(settings);
     let registry = Registry::new(limits.cores.len());
@@ -250,8 +251,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let (entry, certificates) = doors::entry(settings, &doors, &registry)?;
     let admin_address = admin_listener.local_addr();
     let admin_address = admin_address.unwrap_or(settings.admin.listen);
-    let admin = admin_listener.try_clone();
-    let admin = admin.map_err(resource("no descriptor for the admin address"))?;
+    let admin = AdminSocket::of(&admin_listener, admin_kept)?;
     let (world, partitions) = world(settings, &limits, by_reference, (&registry, entry))?;
     note_start(&registry, &limits, &world);
     let (log, shard_logs) = start_access_log(settings, &registry)?;
@@ -276,21 +276,8 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     };
     seats.start(partitions, shard_logs)?;
     let took_over = predecessor.is_some();
-    let settled = match predecessor {
-        Some(predecessor) => {
-            let settled = predecessor.settled();
-            let disk = disk.as_mut();
-            take_over((&doors, predecessor), &world, disk, (begun_ms, &control))?;
-            settled
-        }
-        None => {
-            if let Some(disk) = &mut disk {
-                disk.start(&world, None)?;
-            }
-            open_each(&doors, &world)?;
-            Arc::new(AtomicBool::new(true))
-        }
-    };
+    let disk = disk.as_mut();
+    let settled = open_all((&doors, predecessor), &world, disk, (begun_ms, &control))?;
     readiness.set(State::Ready);
     let addresses = doors.iter().map(|door| door.listener.address().to_string());
     tracing::info!(
@@ -304,10 +291,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
         world,
         readiness,
         doors,
-        admin: Some(AdminSocket {
-            fd: admin.into(),
-            kept: admin_kept,
-        }),
+        admin: Some(admin),
         settled,
         admin_leaves: control.admin_leaves,
         events: control.events,
@@ -516,11 +500,31 @@ fn open_each(doors: &[Door], world: &Arc<World>) -> Result<(), ServerError> {
     doors.iter().try_for_each(|door| open(door, world))
 }
 
+/// Opens the doors, and the cache directory: before them, or when the process that hands over has ended. Says whether the sockets are this
+/// process's alone.
+fn open_all(
+    (doors, predecessor): (&[Door], Option<Predecessor>),
+    world: &Arc<World>,
+    disk: Option<&mut DiskThreads>,
+    started: (i64, &Control),
+) -> Result<Arc<AtomicBool>, ServerError> {
+    if let Some(predecessor) = predecessor {
+        let settled = predecessor.settled();
+        take_over((doors, predecessor), world, disk, started)?;
+        return Ok(settled);
+    }
+    if let Some(disk) = disk {
+        disk.start(world, None)?;
+    }
+    open_each(doors, world)?;
+    Ok(Arc::new(AtomicBool::new(true)))
+}
+
 /// Opens the doors beside the process that hands over, and the cache directory when that has ended.
 fn take_over(
     (doors, mut predecessor): (&[Door], Predecessor),
     world: &Arc<World>,
-    disk: Option<&mut DiskThreads>,
+    mut disk: Option<&mut DiskThreads>,
     (begun_ms, control): (i64, &Control),
 ) -> Result<(), ServerError> {
     let lost = resource("the process that hands over cannot be followed");
@@ -528,6 +532,9 @@ fn take_over(
     predecessor.ready().map_err(&lost)?;
     if control.was_told_to_stop() {
         return Err(ServerError::Stopped);
+    }
+    if let Some(disk) = &mut disk {
+        disk.mark()?;
     }
     open_each(doors, world)?;
     let events = control.events.clone();

@@ -44,6 +44,15 @@ pub(super) struct AdminSocket {
     pub(super) kept: bool,
 }
 
+impl AdminSocket {
+    pub(super) fn of(listener: &TcpListener, kept: bool) -> Result<Self, ServerError> {
+        let copied = listener.try_clone();
+        let copied = copied.map_err(resource("no descriptor for the admin address"))?;
+        let fd = copied.into();
+        Ok(Self { fd, kept })
+    }
+}
+
 /// All sockets.
 pub(super) struct Bound {
     pub(super) doors: Vec<Door>,
