@@ -195,6 +195,7 @@ impl Flow<'_, '_> {
     async fn interim(&self, head: &[u8]) -> Result<(), Stop> {
         if self.exchange.head.version == crate::http::Version::Http11 {
             self.exchange.client.send(head, &[], false).await?;
+            self.exchange.client.is_fed();
         }
         Ok(())
     }
@@ -254,6 +255,7 @@ impl Flow<'_, '_> {
             Ok(None) => Ok(false),
             Ok(Some(0)) | Err(_) => Err(Stop::Gone(self.exchange.client.gone())),
             Ok(Some(bytes)) => {
+                self.exchange.client.is_fed();
                 // A session may hold more that has been decrypted already.
                 let short = bytes < self.pump.room().len();
                 self.drained = short && !self.exchange.client.is_tls();
@@ -299,7 +301,15 @@ impl Flow<'_, '_> {
         if blocked {
             self.conn.arm(Awaiting::Idle);
             let room = pin!(self.conn.writable());
-            return which(race(answered, room).await);
+            let client = &self.exchange.client;
+            let left = pin!(client.leaves_unread());
+            let moved = pin!(race(answered, room));
+            let came = race(moved, left).await;
+            client.look_no_more();
+            return match came {
+                Either::First(moved) => which(moved),
+                Either::Second(()) => Err(Stop::Gone(client.gone())),
+            };
         }
         if hungry {
             self.conn.disarm();

@@ -176,3 +176,39 @@ fn heavy_many_cancels_cost_no_slot_and_no_descriptor() {
         .assert_body(&Tile::new(80), 0, LENGTH);
     server.finish();
 }
+
+/// The origin takes nothing, and so nothing is read of the client either.
+#[test]
+fn who_leaves_an_upload_that_stands_still_is_noticed_at_once() {
+    let origin = crate::harness::Stub::start(|_, wire| {
+        while !wire.is_stopping() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        crate::harness::stub::After::Close
+    });
+    let server = Millrace::start(origin.address);
+    let bytes = vec![7u8; 64 << 20];
+    let mut fits = 0;
+    for turn in 0..4u32 {
+        let mut upload = server.connect();
+        upload.send("PUT /bucket/up HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\n");
+        wait_until("the upload is under way", PATIENCE, || {
+            origin.requests() > turn as usize
+        });
+        if turn % 2 == 0 {
+            let pushed = (0..3).map(|_| {
+                std::thread::sleep(Duration::from_millis(100));
+                crate::upload_memory::push(&mut upload, &bytes)
+            });
+            fits = pushed.sum();
+            upload.reset();
+        } else {
+            // So little that its end gets through behind it.
+            let half = usize::try_from(fits / 2).expect("a length");
+            crate::upload_memory::push(&mut upload, &bytes[..half]);
+            drop(upload);
+        }
+        server.assert_nothing_held();
+    }
+    server.finish();
+}
