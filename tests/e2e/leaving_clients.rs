@@ -177,6 +177,28 @@ fn heavy_many_cancels_cost_no_slot_and_no_descriptor() {
     server.finish();
 }
 
+/// Sends as much as the other side's kernel takes while nobody reads, `most` at most; how much that is.
+fn fill_up(upload: &Connection, most: usize) -> usize {
+    use std::io::Write;
+    const STEP: usize = 64 << 10;
+    let mut stream = &upload.reader.stream;
+    let piece = [7u8; STEP];
+    let mut sent = 0;
+    while sent < most {
+        stream.write_all(&piece).expect("sent");
+        let taken = || crate::harness::wire::unsent(stream) == 0;
+        let deadline = Instant::now() + Duration::from_millis(300);
+        while !taken() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if !taken() {
+            break;
+        }
+        sent += STEP;
+    }
+    sent
+}
+
 /// The origin takes nothing, and so nothing is read of the client either.
 #[test]
 fn who_leaves_an_upload_that_stands_still_is_noticed_at_once() {
@@ -187,28 +209,22 @@ fn who_leaves_an_upload_that_stands_still_is_noticed_at_once() {
         crate::harness::stub::After::Close
     });
     let server = Millrace::start(origin.address);
-    let bytes = vec![7u8; 64 << 20];
-    let mut fits = 0;
-    for turn in 0..4u32 {
+    let begin = |number: usize| {
         let mut upload = server.connect();
-        upload.send("PUT /bucket/up HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\n");
+        upload.send("PUT /bucket/up HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n");
         wait_until("the upload is under way", PATIENCE, || {
-            origin.requests() > turn as usize
+            origin.requests() == number
         });
-        if turn % 2 == 0 {
-            let pushed = (0..3).map(|_| {
-                std::thread::sleep(Duration::from_millis(100));
-                crate::upload_memory::push(&mut upload, &bytes)
-            });
-            fits = pushed.sum();
-            upload.reset();
-        } else {
-            // So little that its end gets through behind it.
-            let half = usize::try_from(fits / 2).expect("a length");
-            crate::upload_memory::push(&mut upload, &bytes[..half]);
-            drop(upload);
-        }
-        server.assert_nothing_held();
-    }
+        upload
+    };
+    let upload = begin(1);
+    let fits = fill_up(&upload, 64 << 20);
+    upload.reset();
+    server.assert_nothing_held();
+    // So little that its end gets through behind it, and more than the origin's side takes.
+    let upload = begin(2);
+    assert!(fill_up(&upload, fits - (64 << 10)) > 0);
+    drop(upload);
+    server.assert_nothing_held();
     server.finish();
 }

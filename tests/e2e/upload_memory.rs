@@ -170,7 +170,7 @@ fn reluctant(reads: &Arc<AtomicBool>, taken: &Arc<AtomicU64>) -> Stub {
 }
 
 /// Sends until nothing more goes.
-pub fn push(client: &mut Connection, bytes: &[u8]) -> u64 {
+fn push(client: &mut Connection, bytes: &[u8]) -> u64 {
     use std::io::Write;
     let stream = &client.reader.stream;
     stream.set_nonblocking(true).expect("a socket");
