@@ -217,18 +217,27 @@ impl Flow<'_, '_> {
                 return self.wait().await;
             }
             if self.since_pause >= FAIR_BYTES {
+                // The other connections of the shard go first.
                 self.since_pause = 0;
-                return self.take_turn().await;
+                return self.room().await;
             }
         }
     }
 
-    /// Lets the other connections of the shard go first.
-    async fn take_turn(&mut self) -> Result<bool, Stop> {
+    /// Waits until the origin takes more, or says something; the client, which nobody reads from meanwhile, may leave.
+    async fn room(&mut self) -> Result<bool, Stop> {
         self.conn.arm(Awaiting::Idle);
         let answered = pin!(self.conn.readable());
         let room = pin!(self.conn.writable());
-        which(race(answered, room).await)
+        let client = &self.exchange.client;
+        let left = pin!(client.leaves_unread());
+        let moved = pin!(race(answered, room));
+        let came = race(moved, left).await;
+        client.look_no_more();
+        match came {
+            Either::First(moved) => which(moved),
+            Either::Second(()) => Err(Stop::Gone(client.gone())),
+        }
     }
 
     /// Keeps what was received last, if the body is kept.
@@ -297,20 +306,10 @@ impl Flow<'_, '_> {
         let blocked = self.writing
             && (!self.pump.pending().is_empty() || !self.conn.try_flush().unwrap_or(true));
         let hungry = self.writing && self.pump.wants_more() && self.pump.pending().is_empty();
-        let answered = pin!(self.conn.readable());
         if blocked {
-            self.conn.arm(Awaiting::Idle);
-            let room = pin!(self.conn.writable());
-            let client = &self.exchange.client;
-            let left = pin!(client.leaves_unread());
-            let moved = pin!(race(answered, room));
-            let came = race(moved, left).await;
-            client.look_no_more();
-            return match came {
-                Either::First(moved) => which(moved),
-                Either::Second(()) => Err(Stop::Gone(client.gone())),
-            };
+            return self.room().await;
         }
+        let answered = pin!(self.conn.readable());
         if hungry {
             self.conn.disarm();
             let more = pin!(self.exchange.client.readable());
