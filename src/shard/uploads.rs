@@ -358,7 +358,7 @@ mod tests {
         let mut uploads = Uploads::new(IDLE_MS);
         assert!(uploads.place(NAME, 1, 10, 0).1.is_empty());
         assert!(uploads.put(NAME, 1, part("a", 0, 10), 0).is_empty());
-        for number in 0..2 * UPLOADS_MAX as u128 {
+        for number in 0..UPLOADS_MAX as u128 + 64 {
             let (_, forgotten) = uploads.place((7, number), 1, 10, 1 + number as u64);
             assert!(forgotten.is_empty());
         }
