@@ -24,6 +24,7 @@ pub mod plan;
 pub mod reclaim;
 pub mod snapshot;
 pub mod sources;
+pub mod unrecorded;
 pub mod writer;
 
 use std::path::PathBuf;
@@ -222,6 +223,8 @@ pub enum News {
     Folded(Batch),
     /// Older journals have been read.
     FoldEnded,
+    /// Everything that was invalidated so far is to be on disk: says whether it is.
+    Flush(Sender<bool>),
 }
 
 /// Facts of older journals on their way to one shard. The memory goes back when the shard is done with it, so that the fold is never far ahead.

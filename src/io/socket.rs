@@ -152,6 +152,18 @@ impl Socket {
         outcome(unsafe { libc::recv(self.fd(), byte.as_mut_ptr().cast(), 1, flags) })
     }
 
+    /// Whether the peer has ended or reset the connection, though bytes may be left to read.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        let mut look = libc::pollfd {
+            fd: self.fd(),
+            events: libc::POLLRDHUP,
+            revents: 0,
+        };
+        // SAFETY: one initialised entry that outlives the call.
+        unsafe { libc::poll(&raw mut look, 1, 0) > 0 }
+    }
+
     /// Copies what has arrived without taking it: `Ok(None)` nothing, `Ok(Some(0))` end of stream.
     ///
     /// # Errors

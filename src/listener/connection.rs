@@ -42,7 +42,7 @@ pub fn start(shard: Rc<Shard>, accepted: Accepted) {
                     why,
                     Close::ResponseCut | Close::SlowClient | Close::ClientGone
                 ) {
-                    connection.client.end();
+                    connection.client.end().await;
                 }
                 why
             }
@@ -140,7 +140,7 @@ async fn without_head(shard: &Rc<Shard>, connection: &mut Connection, none: Rece
 }
 
 async fn farewell(connection: &mut Connection) {
-    connection.client.end();
+    connection.client.end().await;
     linger(&connection.client.socket).await;
 }
 

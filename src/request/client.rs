@@ -50,6 +50,8 @@ pub struct Client {
     /// Bytes of the next call that sends by reference.
     step_bytes: Cell<usize>,
     send_timeout_ms: u64,
+    /// Since when bytes of a request body are waited for in vain.
+    hungry_since_ms: Cell<Option<u64>>,
     /// Bytes sent since this connection last let others go first. An answer is sent in many pieces, so it is kept between them.
     since_pause: Cell<usize>,
 }
@@ -60,6 +62,8 @@ const FAIR_BYTES: usize = 2 << 20;
 const STEP_BYTES: usize = 1 << 20;
 /// The fewest bytes given to one call that sends by reference.
 const STEP_BYTES_MIN: usize = 64 << 10;
+/// How often a client that is not read from is looked at.
+const LOOK_MS: u64 = 250;
 
 impl Client {
     /// Takes over a connection.
@@ -73,6 +77,7 @@ impl Client {
             lender: Rc::clone(&shard.lender),
             step_bytes: Cell::new(LEND_BYTES_MAX),
             send_timeout_ms: shard.policy().send_timeout_ms,
+            hungry_since_ms: Cell::new(None),
             since_pause: Cell::new(0),
         }
     }
@@ -125,19 +130,27 @@ impl Client {
         result.map_err(|_| self.gone())
     }
 
-    /// Waits until the client gives bytes (a request body).
+    /// Waits until the client gives bytes (a request body). What carries none, as a record of TLS can, wins no time: that ends with
+    /// [`Client::is_fed`].
     ///
     /// # Errors
     /// The client left or was too slow.
     pub async fn readable(&self) -> Result<(), Gone> {
+        let since_ms = self.hungry_since_ms.get().unwrap_or_else(clock::now_ms);
+        self.hungry_since_ms.set(Some(since_ms));
         self.socket
-            .arm(clock::now_ms() + self.send_timeout_ms, OnExpiry::Cut);
+            .arm(since_ms + self.send_timeout_ms, OnExpiry::Cut);
         let result = self.socket.readable().await;
         if self.socket.expired() {
             return Err(Gone::Slow);
         }
         self.socket.disarm();
         result.map_err(|_| self.gone())
+    }
+
+    /// It has given bytes, or was told something to go on by.
+    pub(super) fn is_fed(&self) {
+        self.hungry_since_ms.set(None);
     }
 
     /// Sends what the client takes now of `first` and then `second`, by copy; says how many bytes. In a session nothing: what is encrypted has to
@@ -255,6 +268,21 @@ impl Client {
                 Ok(None) => {}
             }
         }
+    }
+
+    /// Waits until the client leaves, whatever it has sent before and nobody reads; noticed by a look now and then.
+    pub async fn leaves_unread(&self) {
+        while !self.socket.is_left() {
+            self.socket.arm(clock::now_ms() + LOOK_MS, OnExpiry::Tell);
+            self.socket.expiry().await;
+            self.socket.forgive();
+        }
+    }
+
+    /// Ends what [`Client::leaves_unread`] has begun.
+    pub fn look_no_more(&self) {
+        self.socket.disarm();
+        self.socket.forgive();
     }
 
     /// Makes the coming close an error for the client: a body that is not whole must not look whole.

@@ -91,10 +91,22 @@ impl Client {
         }
     }
 
-    /// Says that no more will come from us: where there is a session in its own words first, or the client must take it for cut.
-    pub fn end(&self) {
+    /// Says that no more will come from us: where there is a session in its own words, or the client must take it for cut. That waits until
+    /// the client has taken enough of what came before, as long as any answer does.
+    pub async fn end(&self) {
         if let Some(tls) = self.session() {
             tls.close(&self.socket);
+            if tls.is_waiting() {
+                Box::pin(self.end_later(tls)).await;
+            }
+        }
+    }
+
+    async fn end_later(&self, tls: &TlsServer) {
+        while matches!(tls.try_flush(&self.socket), Ok(false)) {
+            if self.writable().await.is_err() {
+                return self.cut();
+            }
         }
     }
 }

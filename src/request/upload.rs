@@ -195,6 +195,7 @@ impl Flow<'_, '_> {
     async fn interim(&self, head: &[u8]) -> Result<(), Stop> {
         if self.exchange.head.version == crate::http::Version::Http11 {
             self.exchange.client.send(head, &[], false).await?;
+            self.exchange.client.is_fed();
         }
         Ok(())
     }
@@ -216,18 +217,27 @@ impl Flow<'_, '_> {
                 return self.wait().await;
             }
             if self.since_pause >= FAIR_BYTES {
+                // The other connections of the shard go first.
                 self.since_pause = 0;
-                return self.take_turn().await;
+                return self.room().await;
             }
         }
     }
 
-    /// Lets the other connections of the shard go first.
-    async fn take_turn(&mut self) -> Result<bool, Stop> {
+    /// Waits until the origin takes more, or says something; the client, which nobody reads from meanwhile, may leave.
+    async fn room(&mut self) -> Result<bool, Stop> {
         self.conn.arm(Awaiting::Idle);
         let answered = pin!(self.conn.readable());
         let room = pin!(self.conn.writable());
-        which(race(answered, room).await)
+        let client = &self.exchange.client;
+        let left = pin!(client.leaves_unread());
+        let moved = pin!(race(answered, room));
+        let came = race(moved, left).await;
+        client.look_no_more();
+        match came {
+            Either::First(moved) => which(moved),
+            Either::Second(()) => Err(Stop::Gone(client.gone())),
+        }
     }
 
     /// Keeps what was received last, if the body is kept.
@@ -254,6 +264,7 @@ impl Flow<'_, '_> {
             Ok(None) => Ok(false),
             Ok(Some(0)) | Err(_) => Err(Stop::Gone(self.exchange.client.gone())),
             Ok(Some(bytes)) => {
+                self.exchange.client.is_fed();
                 // A session may hold more that has been decrypted already.
                 let short = bytes < self.pump.room().len();
                 self.drained = short && !self.exchange.client.is_tls();
@@ -295,12 +306,10 @@ impl Flow<'_, '_> {
         let blocked = self.writing
             && (!self.pump.pending().is_empty() || !self.conn.try_flush().unwrap_or(true));
         let hungry = self.writing && self.pump.wants_more() && self.pump.pending().is_empty();
-        let answered = pin!(self.conn.readable());
         if blocked {
-            self.conn.arm(Awaiting::Idle);
-            let room = pin!(self.conn.writable());
-            return which(race(answered, room).await);
+            return self.room().await;
         }
+        let answered = pin!(self.conn.readable());
         if hungry {
             self.conn.disarm();
             let more = pin!(self.exchange.client.readable());

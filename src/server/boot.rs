@@ -36,18 +36,16 @@ use crate::upstream::{BreakerConfig, Outages, Overrides, TlsConfig, UpstreamConf
 
 use super::certificates::Certificates;
 use super::disk::DiskThreads;
-use super::doors::{self, Door, Inheritance};
+use super::doors::{self, AdminSocket, Door, Inheritance};
 use super::guard::Guard;
 use super::handover::Predecessor;
 use super::limits::{self, Limits};
 use super::reload::Reloader;
 use super::threads::{self, Seat};
-use super::{Running, ServerError, control, origins};
+use super::{Event, Running, ServerError, control, origins};
 
 /// Names that may wait for the resolver.
 const NAMES_MAX: usize = 1024;
-/// Descriptors beyond clients and origins: rings, logs, slabs, eventfds.
-const SPARE_DESCRIPTORS: u64 = 256;
 /// Time for the shards to come up.
 const START_MS: u64 = 30_000;
 /// And for each GiB that a shard takes before; a virtual machine whose host gives memory at its first use took two to three seconds.
@@ -75,19 +73,6 @@ pub(super) fn resource(what: &'static str) -> impl Fn(std::io::Error) -> ServerE
 
 fn probe_kernel(settings: &Settings) -> Result<(), ServerError> {
     probe::ring()?;
-    let descriptors =
-        probe::raise_nofile().map_err(resource("the limit of open descriptors cannot be read"))?;
-    let wanted = settings.listener.connections_max as u64
-        + settings.upstream.connections_max as u64
-        + settings.tunnel.tunnels_max as u64
-        + SPARE_DESCRIPTORS;
-    if descriptors < wanted {
-        tracing::warn!(
-            descriptors,
-            wanted,
-            "fewer descriptors than listener.connections_max, upstream.connections_max and tunnel.tunnels_max can need: raise the limit (ulimit -n, LimitNOFILE=)"
-        );
-    }
     let loopback = settings
         .listener
         .http
@@ -96,6 +81,21 @@ fn probe_kernel(settings: &Settings) -> Result<(), ServerError> {
     if settings.tcp.congestion.is_none() && loopback && probe::system_congestion() == "bbr" {
         tracing::warn!(
             "the system's TCP congestion control is bbr, which paces loopback to a tenth of its speed: set tcp.congestion = \"cubic\""
+        );
+    }
+    Ok(())
+}
+
+fn raise_descriptors(settings: &Settings, shards: usize) -> Result<(), ServerError> {
+    let descriptors =
+        probe::raise_nofile().map_err(resource("the limit of open descriptors cannot be read"))?;
+    let wanted = limits::descriptors(settings, shards);
+    if descriptors < wanted {
+        tracing::warn!(
+            descriptors,
+            wanted,
+            shards,
+            "fewer descriptors than listener.connections_max, and upstream.connections_max and tunnel.tunnels_max of every shard, can need: raise the limit (ulimit -n, LimitNOFILE=)"
         );
     }
     Ok(())
@@ -238,19 +238,20 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     probe_kernel(settings)?;
     let by_reference = proves_by_reference();
     let limits = Limits::derive(settings, &usable_cores())?;
+    raise_descriptors(settings, limits.cores.len())?;
     let tls = origins::tls(settings)?;
     let overrides = origins::overrides(settings);
     let registry = Registry::new(limits.cores.len());
     let doors::Bound {
         doors,
         admin: admin_listener,
+        admin_kept,
         predecessor,
     } = doors::bind(settings, inheritance)?;
     let (entry, certificates) = doors::entry(settings, &doors, &registry)?;
     let admin_address = admin_listener.local_addr();
     let admin_address = admin_address.unwrap_or(settings.admin.listen);
-    let admin = admin_listener.try_clone();
-    let admin = admin.map_err(resource("no descriptor for the admin address"))?;
+    let admin = AdminSocket::of(&admin_listener, admin_kept)?;
     let (world, partitions) = world(settings, &limits, by_reference, (&registry, entry))?;
     note_start(&registry, &limits, &world);
     let (log, shard_logs) = start_access_log(settings, &registry)?;
@@ -259,7 +260,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     let contact = Contact::of(&admin_listener);
     let desk = (admin_listener, contact.run.clone());
     let control = start_control(loaded, &world, &readiness, desk, certificates)?;
-    let names = control.names;
+    let names = control.names.clone();
     let own = (admin_address, &doors[..]);
     let guard = guard(settings, own, &world, overrides);
     let mut disk = DiskThreads::open(settings, &limits, contact.text())?;
@@ -275,7 +276,8 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
     };
     seats.start(partitions, shard_logs)?;
     let took_over = predecessor.is_some();
-    open_all((&doors, predecessor), &world, disk.as_mut(), begun_ms)?;
+    let disk = disk.as_mut();
+    let settled = open_all((&doors, predecessor), &world, disk, (begun_ms, &control))?;
     readiness.set(State::Ready);
     let addresses = doors.iter().map(|door| door.listener.address().to_string());
     tracing::info!(
@@ -289,7 +291,8 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
         world,
         readiness,
         doors,
-        admin: admin.into(),
+        admin: Some(admin),
+        settled,
         admin_leaves: control.admin_leaves,
         events: control.events,
         events_end: control.events_end,
@@ -350,9 +353,21 @@ impl Contact {
 /// The ways to the control thread.
 struct Control {
     names: tokio::sync::mpsc::Sender<Box<str>>,
-    events: mpsc::Sender<super::Event>,
-    events_end: mpsc::Receiver<super::Event>,
+    events: mpsc::Sender<Event>,
+    events_end: mpsc::Receiver<Event>,
     admin_leaves: Arc<Notify>,
+}
+
+impl Control {
+    /// Whether that is among what waits to be looked at.
+    fn was_told_to_stop(&self) -> bool {
+        let waiting: Vec<_> = self.events_end.try_iter().collect();
+        let told = waiting.iter().any(|event| matches!(event, Event::Stop));
+        for event in waiting {
+            let _ = self.events.send(event);
+        }
+        told
+    }
 }
 
 fn start_control(
@@ -481,29 +496,55 @@ impl Seats<'_> {
     }
 }
 
-/// Opens the doors, and the cache directory: before them, or when the process that hands over has ended.
+fn open_each(doors: &[Door], world: &Arc<World>) -> Result<(), ServerError> {
+    doors.iter().try_for_each(|door| open(door, world))
+}
+
+/// Opens the doors, and the cache directory: before them, or when the process that hands over has ended. Says whether the sockets are this
+/// process's alone.
 fn open_all(
     (doors, predecessor): (&[Door], Option<Predecessor>),
     world: &Arc<World>,
     disk: Option<&mut DiskThreads>,
-    begun_ms: i64,
+    started: (i64, &Control),
+) -> Result<Arc<AtomicBool>, ServerError> {
+    if let Some(predecessor) = predecessor {
+        let settled = predecessor.settled();
+        take_over((doors, predecessor), world, disk, started)?;
+        return Ok(settled);
+    }
+    if let Some(disk) = disk {
+        disk.start(world, None)?;
+    }
+    open_each(doors, world)?;
+    Ok(Arc::new(AtomicBool::new(true)))
+}
+
+/// Opens the doors beside the process that hands over, and the cache directory when that has ended.
+fn take_over(
+    (doors, mut predecessor): (&[Door], Predecessor),
+    world: &Arc<World>,
+    mut disk: Option<&mut DiskThreads>,
+    (begun_ms, control): (i64, &Control),
 ) -> Result<(), ServerError> {
-    let open_each = || doors.iter().try_for_each(|door| open(door, world));
-    let lost = resource("the process that hands over is lost");
-    let Some(mut predecessor) = predecessor else {
-        if let Some(disk) = disk {
-            disk.start(world, None)?;
-        }
-        return open_each();
-    };
+    let lost = resource("the process that hands over cannot be followed");
     world.doubt.all();
     predecessor.ready().map_err(&lost)?;
-    open_each()?;
-    let gone = predecessor.open(world, begun_ms).map_err(&lost)?;
-    match disk {
-        Some(disk) => disk.start(world, Some(gone)),
-        None => Ok(()),
+    if control.was_told_to_stop() {
+        return Err(ServerError::Stopped);
     }
+    if let Some(disk) = &mut disk {
+        disk.mark()?;
+    }
+    open_each(doors, world)?;
+    let events = control.events.clone();
+    let opened = predecessor.open(world, begun_ms, events);
+    let (opened, gone) = opened.map_err(&lost)?;
+    if let Some(disk) = disk {
+        disk.start(world, Some(gone))?;
+    }
+    opened.say();
+    Ok(())
 }
 
 /// What may be dialled: nothing of our own.

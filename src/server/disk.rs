@@ -13,6 +13,7 @@ use crate::disk::compact::Compactor;
 use crate::disk::fold::{Fold, Listener, Prefix, Tally};
 use crate::disk::keeper::{Keeper, Registry};
 use crate::disk::names::InstanceName;
+use crate::disk::unrecorded::Unrecorded;
 use crate::disk::{Ask, Batch, DiskConfig, Folded, News, Segment};
 use crate::io::file;
 use crate::metrics::{Counter, Gauge};
@@ -20,6 +21,7 @@ use crate::shard::disk::DiskParts;
 use crate::shard::message::Message;
 use crate::shard::{World, routing};
 
+use super::boot::resource;
 use super::handover::Gone;
 use super::limits::{self, Limits};
 use super::{ServerError, wait_until};
@@ -34,6 +36,9 @@ const SAY_MS: u64 = 2_000;
 /// How often journals are looked at, and how soon again after a snapshot could not be made.
 const COMPACT_MS: u64 = 5_000;
 const COMPACT_AGAIN_MS: u64 = 60_000;
+/// How often it is looked whether what was overwritten during a hand-over is on disk, and how soon again.
+const SETTLE_TRIES_MAX: u32 = 100;
+const SETTLE_MS: u64 = 500;
 /// How long the keeper may take to make room for a snapshot.
 const ROOM_MS: u64 = 30_000;
 
@@ -45,6 +50,7 @@ pub(super) struct DiskThreads {
     config: Arc<DiskConfig>,
     asks: Sender<Ask>,
     asks_end: Option<Receiver<Ask>>,
+    unrecorded: Option<Unrecorded>,
 }
 
 /// Bytes that the filesystem of a directory that may not be there yet has free.
@@ -97,6 +103,7 @@ impl DiskThreads {
             config: Arc::new(config),
             asks,
             asks_end: Some(asks_end),
+            unrecorded: None,
         }))
     }
 
@@ -106,6 +113,31 @@ impl DiskThreads {
             config: Arc::clone(&self.config),
             asks: self.asks.clone(),
         }
+    }
+
+    /// Marks the directory for those who come after this process, which is about to take writes while another one has the directory.
+    ///
+    /// # Errors
+    /// It cannot be written. One that does not answer keeps nobody waiting for longer.
+    pub(super) fn mark(&mut self) -> Result<(), ServerError> {
+        let (made, made_end) = channel();
+        let dir = self.config.dir.clone();
+        let body = move || {
+            let _ = made.send(Unrecorded::begin(&dir));
+        };
+        let thread = std::thread::Builder::new().name("disk".to_owned());
+        let thread = thread.spawn(body);
+        thread.map_err(resource("no thread for the disk"))?;
+        match made_end.recv_timeout(Duration::from_millis(OPEN_MS)) {
+            Ok(mark) => {
+                let mark = mark.map_err(resource("the cache directory cannot be marked"))?;
+                self.unrecorded = Some(mark);
+            }
+            Err(_) => tracing::warn!(
+                "the cache directory does not answer: if this process dies before it does, old copies there can come back"
+            ),
+        }
+        Ok(())
     }
 
     /// Opens the directory, and starts to keep and to fold it: when the process before this one has ended, if there is one.
@@ -121,11 +153,12 @@ impl DiskThreads {
         let (config, world) = (Arc::clone(&self.config), Arc::clone(world));
         let trims = self.asks.clone();
         let at_once = after.is_none();
+        let mark = self.unrecorded.take();
         let body = move || {
             if let Some(after) = after {
                 after.wait();
             }
-            keep(&config, &world, (&asks, &trims), &opened);
+            keep((&config, mark), &world, (&asks, &trims), &opened);
         };
         std::thread::Builder::new()
             .name("disk".to_owned())
@@ -150,7 +183,7 @@ impl DiskThreads {
 }
 
 fn keep(
-    config: &DiskConfig,
+    (config, mark): (&DiskConfig, Option<Unrecorded>),
     world: &Arc<World>,
     (asks, trims): (&Receiver<Ask>, &Sender<Ask>),
     opened: &Sender<Result<(), ServerError>>,
@@ -170,6 +203,7 @@ fn keep(
         instances = keeper.others().len(),
         "the cache directory is open"
     );
+    doubt(&config.dir, mark.as_ref(), world);
     let _ = opened.send(Ok(()));
     let (registry, own) = (keeper.registry(), keeper.own().clone());
     let (folding, there) = (Arc::clone(world), config.clone());
@@ -177,6 +211,9 @@ fn keep(
     let body = move || {
         fold(&there, &own, &registry, (&folding, &trims));
         drop(registry);
+        if let Some(mark) = mark {
+            settle(mark, &folding);
+        }
         compact(&there, &own, (&folding, &trims));
     };
     if let Err(error) = std::thread::Builder::new()
@@ -196,6 +233,44 @@ fn keep(
             metrics.gauge_set(Gauge::DiskUselessBytes, ledger.useless_bytes());
         },
     );
+}
+
+/// What is on disk may be older than what a process that has died was told: all of it is asked about.
+fn doubt(dir: &Path, mark: Option<&Unrecorded>, world: &World) {
+    let until_ms = match mark {
+        Some(mark) => mark.is_behind_another().then(clock::unix_ms),
+        None => Unrecorded::found(dir),
+    };
+    let Some(until_ms) = until_ms else { return };
+    tracing::info!(
+        "a hand-over was cut off here: copies of before are asked about before they are used"
+    );
+    // While another process takes over everything is in doubt anyway, and afterwards too.
+    if !world.doubt.is_about_all() {
+        let age_ms = clock::unix_ms().saturating_sub(until_ms);
+        world
+            .doubt
+            .only(i64::MIN, clock::now_ms() as i64 - age_ms as i64);
+    }
+}
+
+/// Takes the mark away when all shards have written down what they were told before they had journals.
+fn settle(mark: Unrecorded, world: &World) {
+    for _ in 0..SETTLE_TRIES_MAX {
+        let flushed = |shard| {
+            let (done, done_end) = channel();
+            tell(world, shard, News::Flush(done));
+            done_end.recv().unwrap_or(false)
+        };
+        if (0..world.shards.len()).all(flushed) {
+            if let Err(error) = mark.settle() {
+                tracing::warn!(%error, "the mark of the hand-over stays");
+            }
+            return;
+        }
+        wait_until(clock::now_ms() + SETTLE_MS, || false);
+    }
+    tracing::warn!("not all that was overwritten during the hand-over is on disk: its mark stays");
 }
 
 fn tell(world: &World, shard: usize, news: News) {

@@ -37,10 +37,28 @@ impl Door {
     }
 }
 
+/// The admin address's socket, to pass on.
+pub(super) struct AdminSocket {
+    pub(super) fd: OwnedFd,
+    /// Somebody else goes on with it after us.
+    pub(super) kept: bool,
+}
+
+impl AdminSocket {
+    pub(super) fn of(listener: &TcpListener, kept: bool) -> Result<Self, ServerError> {
+        let copied = listener.try_clone();
+        let copied = copied.map_err(resource("no descriptor for the admin address"))?;
+        let fd = copied.into();
+        Ok(Self { fd, kept })
+    }
+}
+
 /// All sockets.
 pub(super) struct Bound {
     pub(super) doors: Vec<Door>,
     pub(super) admin: TcpListener,
+    /// Whether somebody else goes on with that after us.
+    pub(super) admin_kept: bool,
     pub(super) predecessor: Option<Predecessor>,
 }
 
@@ -164,19 +182,31 @@ pub(super) fn bind(
     }
     let address = settings.admin.listen;
     let named = inheritance.kept(ADMIN).into_iter().next();
-    let admin = match named.or_else(|| inheritance.at(ADMIN, address)) {
+    let passed = named.or_else(|| inheritance.at(ADMIN, address));
+    let admin_kept = passed.as_ref().is_some_and(|socket| socket.kept);
+    let admin = match passed {
         Some(socket) => TcpListener::from(socket.fd),
         None => {
             TcpListener::bind(address).map_err(|source| ServerError::Bind { address, source })?
         }
     };
-    for socket in &inheritance.sockets {
-        tracing::warn!(name = socket.name, address = %socket.address, "a socket that was passed is no door of the settings, and is closed");
+    for socket in std::mem::take(&mut inheritance.sockets) {
+        let Socket {
+            name,
+            kept,
+            address,
+            ..
+        } = socket;
+        if kept {
+            return Err(ServerError::NoDoor { name, address });
+        }
+        tracing::warn!(name, %address, "a socket that was passed is no door of the settings, and is closed");
     }
     let predecessor = inheritance.predecessor;
     Ok(Bound {
         doors,
         admin,
+        admin_kept,
         predecessor,
     })
 }

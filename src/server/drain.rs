@@ -24,20 +24,27 @@ pub(super) fn stop(running: Running, drain_ms: u64) -> Result<(), ServerError> {
     wait_until(clock::now_ms() + (drain_ms / 10).min(NOTICE_MS_MAX), || {
         false
     });
-    running
-        .doors
-        .iter()
-        .for_each(|door| door.listener.shutdown());
+    // A process that hands over, and may go on itself, has the same sockets.
+    let settled = running.settled.load(Ordering::SeqCst);
+    for door in &running.doors {
+        match settled {
+            true => door.listener.shutdown(),
+            false => door.listener.stop(),
+        }
+    }
     finish(running, deadline_ms)
 }
 
 /// Another process takes what comes: clients are told with their next answer, and those that ask nothing are let go after a while.
-pub(super) fn leave(running: Running, pid: u32, server: &Server) -> Result<(), ServerError> {
+pub(super) fn leave(mut running: Running, pid: u32, server: &Server) -> Result<(), ServerError> {
     let begun_ms = clock::now_ms();
     running.world.leaving.store(true, Ordering::Relaxed);
     running.world.draining.store(true, Ordering::Relaxed);
     running.doors.iter().for_each(|door| door.listener.stop());
     running.admin_leaves.notify_one();
+    // A door that the other process does not have, or leaves open when it dies, must not keep clients waiting here.
+    running.doors.clear();
+    running.admin = None;
     tracing::info!(pid, "handed over");
     wait_until(begun_ms + server.drain_ms, || connections(&running) == 0);
     running.world.leaving.store(false, Ordering::Relaxed);

@@ -2,9 +2,12 @@
 //! comes from then on; the old one ends what it has begun, and goes.
 //!
 //! Both sides are here. They talk over a socket, a line each: `ready` (all is there, no client taken yet), `go` (the old one asks the origin about every
-//! copy from now on), `open` (clients are taken). The old one keeps its end open as long as it lives: the new one waits for that before it opens
-//! the cache directory, and until then asks the origin about every copy too, since it does not hear of writes through the other. A new one that fails at any point
-//! is ended, and the old one goes on.
+//! copy from now on), `open` (clients are taken), `yours` (the old one takes no more). The old one keeps its end open as long as it lives: the new one waits for that
+//! before it opens the cache directory, and until then asks the origin about every copy too, since it does not hear of writes through the other.
+//!
+//! Invariant: whatever becomes of either, one of them serves, unless the old one is told to stop. The old one's main thread alone decides, by what it
+//! hears first: `yours`, and it leaves the sockets; or `end`, and the new one goes without harming them. A new one that fails is ended. The line
+//! closes without a word only when a process dies: then the other one goes on alone.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -21,7 +25,7 @@ use crate::base::clock;
 use crate::io::inherit::{FIRST_FD, HANDOVER};
 use crate::shard::World;
 
-use super::doors::{ADMIN, Door, KEPT};
+use super::doors::{ADMIN, AdminSocket, Door, KEPT};
 use super::{Event, wait_until};
 
 /// How long a new process may take to come up, and to open its doors then.
@@ -35,7 +39,7 @@ const GRAIN_MS: i64 = 1000;
 /// What a new process is given.
 pub(super) struct Estate<'a> {
     pub(super) doors: &'a [Door],
-    pub(super) admin: &'a OwnedFd,
+    pub(super) admin: &'a AdminSocket,
     pub(super) world: &'a Arc<World>,
 }
 
@@ -57,26 +61,26 @@ pub(crate) enum HandoverError {
 }
 
 impl Estate<'_> {
-    /// Starts a new process of the same command; what comes of it is an event. Gives the line to it: who shuts that before it has opened its doors
-    /// ends it.
+    /// Starts a new process of the same command; what comes of it is an event.
     ///
     /// # Errors
     /// It could not be started.
-    pub(super) fn pass_on(&self, events: &Sender<Event>) -> Result<UnixStream, HandoverError> {
+    pub(super) fn pass_on(&self, events: &Sender<Event>) -> Result<Heir, HandoverError> {
         if self.world.doubt.is_about_all() {
             return Err(HandoverError::Crowded);
         }
         let (ours, theirs) = UnixStream::pair()?;
-        let line = ours.try_clone()?;
+        let heir = Heir {
+            line: ours.try_clone()?,
+        };
         let mut names = Vec::new();
         let mut passed = Vec::new();
         for door in self.doors {
-            let kept = if door.listener.is_kept() { KEPT } else { "" };
-            names.push(format!("{}{kept}", door.name()));
+            names.push(passed_name(door.name(), door.listener.is_kept()));
             passed.push(door.listener.duplicate()?);
         }
-        names.push(ADMIN.to_owned());
-        passed.push(self.admin.try_clone()?);
+        names.push(passed_name(ADMIN, self.admin.kept));
+        passed.push(self.admin.fd.try_clone()?);
         names.push(HANDOVER.to_owned());
         passed.push(theirs.into());
         let mut command = command();
@@ -102,15 +106,49 @@ impl Estate<'_> {
         let (world, events) = (Arc::clone(self.world), events.clone());
         let body = move || {
             let event = match accompany(child, &ours, &world) {
-                // Kept open for as long as this process lives.
-                Ok(()) => Event::Succeeded { pid, line: ours },
+                Ok(child) => Event::Opened(child),
                 Err(error) => Event::Failed(error),
             };
             let _ = events.send(event);
         };
         let thread = std::thread::Builder::new().name("handover".to_owned());
-        thread.spawn(body)?;
-        Ok(line)
+        if let Err(error) = thread.spawn(body) {
+            // Nobody would tell it anything else.
+            heir.dismiss();
+            return Err(error.into());
+        }
+        Ok(heir)
+    }
+}
+
+fn passed_name(name: &str, kept: bool) -> String {
+    format!("{name}{}", if kept { KEPT } else { "" })
+}
+
+/// The line to a new process, kept open for as long as this one lives.
+pub(super) struct Heir {
+    line: UnixStream,
+}
+
+impl Heir {
+    /// It has opened its doors: tells it that this process takes no client any more.
+    ///
+    /// # Errors
+    /// It has ended: this process goes on.
+    pub(super) fn give(&self, mut child: Child, world: &World) -> Result<(), HandoverError> {
+        if (&self.line).write_all(b"yours\n").is_ok() {
+            return Ok(());
+        }
+        let _ = child.kill();
+        let ended = child.wait();
+        trust_again(world);
+        Err(HandoverError::Ended(ended?))
+    }
+
+    /// It is not to serve, whatever it has done already.
+    pub(super) fn dismiss(&self) {
+        let _ = (&self.line).write_all(b"end\n");
+        let _ = self.line.shutdown(std::net::Shutdown::Both);
     }
 }
 
@@ -125,33 +163,44 @@ fn command() -> Command {
     command
 }
 
-fn accompany(child: Child, line: &UnixStream, world: &World) -> Result<(), HandoverError> {
+fn accompany(mut child: Child, line: &UnixStream, world: &World) -> Result<Child, HandoverError> {
     let begun_ms = clock::now_ms();
     if talk(line, world).is_ok() {
-        return Ok(());
+        return Ok(child);
     }
+    if world.draining.load(Ordering::SeqCst) {
+        // It has been told to end, and drains as this process does.
+        return Err(HandoverError::Ended(child.wait()?));
+    }
+    let _ = (&*line).write_all(b"end\n");
     let error = end(child, begun_ms);
+    trust_again(world);
+    Err(error)
+}
+
+/// No other process lives beside this one; but it may have taken writes for as long as it did.
+fn trust_again(world: &World) {
     if world.doubt.is_about_all() {
-        // It may have taken writes for as long as it lived.
         world.doubt.only(i64::MIN, clock::now_ms() as i64);
     }
-    error
 }
 
 /// Ends a process that has not come up.
-fn end(mut child: Child, begun_ms: u64) -> Result<(), HandoverError> {
+fn end(mut child: Child, begun_ms: u64) -> HandoverError {
     let ended = child.try_wait().ok().flatten();
     let took_ms = clock::now_ms() - begun_ms;
     if ended.is_none() && u128::from(took_ms) >= READY.as_millis() {
         let _ = child.kill();
         let _ = child.wait();
-        return Err(HandoverError::Late);
+        return HandoverError::Late;
     }
     wait_until(clock::now_ms() + 5_000, || {
         !matches!(child.try_wait(), Ok(None))
     });
     let _ = child.kill();
-    Err(HandoverError::Ended(child.wait()?))
+    child
+        .wait()
+        .map_or_else(HandoverError::Start, HandoverError::Ended)
 }
 
 fn talk(line: &UnixStream, world: &World) -> std::io::Result<()> {
@@ -169,41 +218,90 @@ fn open(mut line: &UnixStream) -> std::io::Result<()> {
 }
 
 fn expect(line: &UnixStream, word: &str) -> std::io::Result<()> {
-    let mut said = String::new();
-    // One byte at a time: nothing behind the line is taken.
-    BufReader::with_capacity(1, line.take(16)).read_line(&mut said)?;
-    match said.trim_end() == word {
+    match hear(line)? == word {
         true => Ok(()),
         false => Err(std::io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// The next word; an empty one if the other process has ended.
+fn hear(line: &UnixStream) -> std::io::Result<String> {
+    let mut said = String::new();
+    // One byte at a time: nothing behind the line is taken.
+    let heard = BufReader::with_capacity(1, line.take(16)).read_line(&mut said);
+    match heard {
+        Ok(_) => Ok(said.trim_end().to_owned()),
+        // It has ended, and had not read all.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(String::new()),
+        Err(error) => Err(error),
     }
 }
 
 /// The process that hands over to this one.
 pub(super) struct Predecessor {
     line: UnixStream,
+    settled: Arc<AtomicBool>,
 }
 
 impl Predecessor {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { line: fd.into() }
+        Self {
+            line: fd.into(),
+            settled: Arc::default(),
+        }
     }
 
-    /// All is there; waits until the doors may be opened.
+    /// Whether the sockets are this process's: the other one takes no more clients, or has ended.
+    pub(super) fn settled(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.settled)
+    }
+
+    /// All is there; waits until the doors may be opened. They may if the other process has died, too.
+    ///
+    /// # Errors
+    /// The other process goes on.
     pub(super) fn ready(&mut self) -> std::io::Result<()> {
-        self.line.write_all(b"ready\n")?;
+        // If it cannot be said, what is heard says why.
+        let _ = self.line.write_all(b"ready\n");
         self.line.set_read_timeout(Some(OPEN))?;
-        expect(&self.line, "go")
+        match hear(&self.line)?.as_str() {
+            "go" => Ok(()),
+            "" => {
+                tracing::warn!("the process that hands over has died: this one goes on alone");
+                Ok(())
+            }
+            _ => Err(std::io::Error::other("it goes on itself, or stops")),
+        }
     }
 
-    /// The doors are open. When the other has ended, copies are trusted again, and whoever waits for that hears of it.
-    pub(super) fn open(mut self, world: &Arc<World>, begun_ms: i64) -> std::io::Result<Gone> {
-        self.line.write_all(b"open\n")?;
-        self.line.set_read_timeout(None)?;
+    /// The doors are open. When the other has ended, copies are trusted again, and whoever waits for that hears of it; that this process is not to
+    /// serve after all is an event.
+    pub(super) fn open(
+        self,
+        world: &Arc<World>,
+        begun_ms: i64,
+        events: Sender<Event>,
+    ) -> std::io::Result<(Opened, Gone)> {
+        let Self { line, settled } = self;
+        line.set_read_timeout(None)?;
         let (gone, gone_end) = channel();
         let world = Arc::clone(world);
+        let ears = line.try_clone()?;
         let body = move || {
-            let mut sink = [0u8; 16];
-            while matches!(self.line.read(&mut sink), Ok(1..)) {}
+            loop {
+                match hear(&ears).as_deref() {
+                    Ok("yours") => settled.store(true, Ordering::SeqCst),
+                    Ok("end") => {
+                        // The other one drains or serves, so nothing is trusted.
+                        tracing::warn!("the process that hands over does not: this one ends");
+                        let _ = events.send(Event::Stop);
+                        return;
+                    }
+                    Ok("") | Err(_) => break,
+                    Ok(_) => {}
+                }
+            }
+            settled.store(true, Ordering::SeqCst);
             world
                 .doubt
                 .only(begun_ms - GRAIN_MS, clock::now_ms() as i64);
@@ -212,7 +310,20 @@ impl Predecessor {
         };
         let thread = std::thread::Builder::new().name("handover".to_owned());
         thread.spawn(body)?;
-        Ok(Gone(gone_end))
+        Ok((Opened { line }, Gone(gone_end)))
+    }
+}
+
+/// Doors that the process before does not know to be open yet.
+pub(super) struct Opened {
+    line: UnixStream,
+}
+
+impl Opened {
+    /// Tells it: nothing can fail here any more.
+    pub(super) fn say(mut self) {
+        // If it has died, that is heard.
+        let _ = self.line.write_all(b"open\n");
     }
 }
 

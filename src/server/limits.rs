@@ -77,6 +77,28 @@ impl Limits {
     }
 }
 
+/// Descriptors beyond clients, origins, tunnels and shards: logs, doors, the control thread.
+const SPARE_DESCRIPTORS: u64 = 256;
+/// Of each shard beyond its connections: its ring, slab and mailbox, and segments that are open.
+const SHARD_DESCRIPTORS: u64 = 320;
+/// Of a tunnel beyond its client: the connection to its host, and both ends of a pipe each way.
+const TUNNEL_DESCRIPTORS: u64 = 5;
+
+/// Descriptors that the settings let be open at once.
+#[must_use]
+pub fn descriptors(settings: &Settings, shards: usize) -> u64 {
+    let shards = shards as u64;
+    let clients = settings.listener.connections_max as u64;
+    // Every tunnel is a client too.
+    let tunnels = (settings.tunnel.tunnels_max as u64 * shards).min(clients);
+    let origins = settings.upstream.connections_max as u64 * shards;
+    clients
+        + origins
+        + tunnels * TUNNEL_DESCRIPTORS
+        + shards * SHARD_DESCRIPTORS
+        + SPARE_DESCRIPTORS
+}
+
 /// Part of what is free that the disk tier takes by default: three of so many.
 const DISK_SHARES: u64 = 4;
 /// Segments that each shard's part of the budget is divided into, where that gives no extreme size.
@@ -190,6 +212,26 @@ mod tests {
         settings.server.cores = vec![7];
         let error = Limits::derive(&settings, &[0, 1]).unwrap_err().to_string();
         assert!(error.contains("core 7") && error.contains("0,1"), "{error}");
+    }
+
+    #[test]
+    fn what_is_allowed_to_each_shard_counts_for_each() {
+        let mut settings = Settings::default();
+        settings.listener.connections_max = 10_000;
+        settings.upstream.connections_max = 1_000;
+        settings.tunnel.tunnels_max = 100;
+        let fixed = |shards: u64| SPARE_DESCRIPTORS + shards * SHARD_DESCRIPTORS;
+        assert_eq!(descriptors(&settings, 1), 10_000 + 1_000 + 500 + fixed(1));
+        assert_eq!(
+            descriptors(&settings, 8),
+            10_000 + 8_000 + 8 * 500 + fixed(8)
+        );
+        // There are no more tunnels than clients.
+        settings.tunnel.tunnels_max = 1_000_000;
+        assert_eq!(
+            descriptors(&settings, 8),
+            10_000 + 8_000 + 10_000 * 5 + fixed(8)
+        );
     }
 
     #[test]

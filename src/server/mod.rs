@@ -18,8 +18,7 @@ mod origins;
 mod reload;
 mod threads;
 
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -32,7 +31,7 @@ use crate::config::Loaded;
 use crate::metrics::Counter;
 use crate::shard::World;
 
-use handover::HandoverError;
+use handover::{HandoverError, Heir};
 
 /// Why the server did not start, or ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +89,19 @@ pub enum ServerError {
         /// Why.
         source: crate::s3::RouteError,
     },
+    /// Before a process that hands over has let go of the doors: that one goes on.
+    #[error("this process was told to stop before it had opened its doors")]
+    Stopped,
+    /// A socket that nobody would serve, and whoever passed it keeps open.
+    #[error(
+        "the socket {name:?} at {address} that was passed at start is no door of the settings: its clients would wait for ever"
+    )]
+    NoDoor {
+        /// Its name.
+        name: String,
+        /// Where it listens.
+        address: std::net::SocketAddr,
+    },
     /// The cache directory.
     #[error(transparent)]
     Directory(#[from] crate::disk::keeper::DirectoryError),
@@ -125,12 +137,7 @@ pub(crate) enum Event {
     /// SIGUSR2.
     HandOver,
     /// A new process has opened its doors.
-    Succeeded {
-        /// The process.
-        pid: u32,
-        /// What it waits at for our end.
-        line: UnixStream,
-    },
+    Opened(Child),
     /// A new process has not.
     Failed(HandoverError),
 }
@@ -140,7 +147,10 @@ pub(crate) struct Running {
     world: Arc<World>,
     readiness: Arc<Readiness>,
     doors: Vec<doors::Door>,
-    admin: OwnedFd,
+    /// `None` when another process serves it.
+    admin: Option<doors::AdminSocket>,
+    /// Whether no process before this one takes from the same sockets.
+    settled: Arc<AtomicBool>,
     admin_leaves: Arc<tokio::sync::Notify>,
     events: mpsc::Sender<Event>,
     events_end: mpsc::Receiver<Event>,
@@ -162,7 +172,7 @@ pub fn run(loaded: Loaded) -> Result<(), ServerError> {
     let fed_no_more = Arc::new(AtomicBool::new(false));
     notify::feed(&running.world, &fed_no_more);
     notify::ready();
-    let mut heir: Option<UnixStream> = None;
+    let mut heir: Option<Heir> = None;
     loop {
         match running.events_end.recv() {
             Ok(Event::Reopen) => {
@@ -174,7 +184,7 @@ pub fn run(loaded: Loaded) -> Result<(), ServerError> {
                 tracing::warn!("a new process is being started already");
             }
             Ok(Event::HandOver) => match running.hand_over() {
-                Ok(line) => heir = Some(line),
+                Ok(started) => heir = Some(started),
                 Err(error) => drop(running.events.send(Event::Failed(error))),
             },
             Ok(Event::Failed(error)) => {
@@ -183,18 +193,26 @@ pub fn run(loaded: Loaded) -> Result<(), ServerError> {
                 metrics.count(Counter::HandoversFailed);
                 tracing::error!(%error, "there is no hand-over: this process goes on");
             }
-            Ok(Event::Succeeded { pid, line }) => {
+            Ok(Event::Opened(child)) => {
+                let pid = child.id();
+                // It comes once, before a failure could.
+                let Some(started) = &heir else { continue };
+                if let Err(error) = started.give(child, &running.world) {
+                    let _ = running.events.send(Event::Failed(error));
+                    continue;
+                }
                 fed_no_more.store(true, Ordering::Relaxed);
                 notify::succeeded_by(pid);
                 let result = drain::leave(running, pid, &settings.server);
-                drop(line);
+                drop(heir);
                 return result;
             }
             Ok(Event::Stop) | Err(_) => {
                 notify::stopping();
-                // One that has not opened its doors goes too.
-                if let Some(line) = heir {
-                    let _ = line.shutdown(std::net::Shutdown::Both);
+                running.world.draining.store(true, Ordering::SeqCst);
+                // One that has not been given the doors goes too.
+                if let Some(heir) = &heir {
+                    heir.dismiss();
                 }
                 return drain::stop(running, settings.server.drain_ms);
             }
@@ -203,10 +221,14 @@ pub fn run(loaded: Loaded) -> Result<(), ServerError> {
 }
 
 impl Running {
-    fn hand_over(&self) -> Result<UnixStream, HandoverError> {
+    fn hand_over(&self) -> Result<Heir, HandoverError> {
+        // Only who leaves has none.
+        let Some(admin) = &self.admin else {
+            return Err(HandoverError::Crowded);
+        };
         let estate = handover::Estate {
             doors: &self.doors,
-            admin: &self.admin,
+            admin,
             world: &self.world,
         };
         estate.pass_on(&self.events)

@@ -85,6 +85,8 @@ pub(super) struct Disk {
     pub(super) moving: Rc<Cell<usize>>,
     /// Facts of older journals may still come.
     pub(super) folding: Cell<bool>,
+    /// An invalidation found no room, and never got to disk.
+    lost: Cell<bool>,
     /// Objects that have been invalidated while they may.
     invalid: RefCell<HashSet<u128>>,
     /// Segments that have been reclaimed while they may.
@@ -127,6 +129,7 @@ impl Disk {
             ghost: RefCell::default(),
             moving: Rc::default(),
             folding: Cell::new(true),
+            lost: Cell::new(false),
             invalid: RefCell::default(),
             gone: RefCell::default(),
             prefixes: RefCell::default(),
@@ -391,6 +394,14 @@ impl Shard {
                 disk.invalid.take();
                 disk.gone.take();
             }
+            News::Flush(done) => {
+                let shard = Rc::clone(self);
+                spawn(async move {
+                    let Some(disk) = &shard.disk else { return };
+                    let flushed = disk.journal.flush(disk.journal.appended(), true).await;
+                    let _ = done.send(flushed.is_ok() && !disk.lost.get());
+                });
+            }
         }
     }
 
@@ -556,6 +567,7 @@ impl Shard {
     fn record(&self, disk: &Disk, fact: &Fact<'_>) -> Mark {
         let appended = disk.journal.append(fact);
         if appended.is_none() {
+            disk.lost.set(true);
             self.metrics().count(Counter::DiskUnrecorded);
         }
         appended.map_or(Mark::Lost, Mark::At)

@@ -385,6 +385,7 @@ impl Shard {
     pub(super) fn answers_opening(&self, fetch: &Fetch, head: &Head) -> bool {
         self.suffices(fetch, head)
             && head.is_fresh(clock::now_ms(), fetch.fresh_ms_of(head))
+            && !self.is_in_doubt(head)
             && self.world.stamps.is_current(fetch.object, fetch.stamp)
     }
 

@@ -308,11 +308,18 @@ impl Shard {
     #[must_use]
     pub fn policy_of(&self, head: &Head) -> ObjectPolicy {
         let policy = head.policy(&self.rules.borrow());
-        let doubt = &self.world.doubt;
-        match doubt.is_about(head.confirmed_ms(), || head.asked_ms()) {
+        match self.is_in_doubt(head) {
             false => policy,
             true => policy.asked(),
         }
+    }
+
+    /// Whether another process may know better than a head.
+    #[must_use]
+    #[inline]
+    pub fn is_in_doubt(&self, head: &Head) -> bool {
+        let doubt = &self.world.doubt;
+        doubt.is_about(head.confirmed_ms(), || head.asked_ms())
     }
 
     /// How an object is treated.

@@ -68,15 +68,20 @@ impl Uploads {
         Some(upload)
     }
 
-    fn longest_idle(&self) -> Option<(UploadName, u64)> {
+    /// The one to go first: when room is needed one of which the origin has taken no part yet, as anybody can begin without being allowed to.
+    fn longest_idle(&self, full: bool) -> Option<(UploadName, u64)> {
         let idle = self.uploads.iter();
-        let idle = idle.map(|(name, upload)| (*name, upload.touched_ms));
-        idle.min_by_key(|(_, touched_ms)| *touched_ms)
+        let idle = idle.map(|(name, upload)| {
+            let counts = full && !upload.parts.is_empty();
+            (*name, (counts, upload.touched_ms))
+        });
+        let (name, (_, touched_ms)) = idle.min_by_key(|(_, worth)| *worth)?;
+        Some((name, touched_ms))
     }
 
-    /// The oldest one, if it is to go.
+    /// That one, if it is to go.
     fn expired(&mut self, now_ms: u64, full: bool) -> Option<Upload> {
-        let (name, touched_ms) = self.longest_idle()?;
+        let (name, touched_ms) = self.longest_idle(full)?;
         let gone = full || now_ms.saturating_sub(touched_ms) > self.idle_ms;
         gone.then(|| self.remove(name)).flatten()
     }
@@ -346,6 +351,19 @@ mod tests {
             let (total, fitting, others) = assemble(parts(), &list(wrong));
             assert_eq!((total, fitting.len(), others.len()), (None, 0, 3));
         }
+    }
+
+    #[test]
+    fn uploads_that_the_origin_has_taken_nothing_of_make_way_first() {
+        let mut uploads = Uploads::new(IDLE_MS);
+        assert!(uploads.place(NAME, 1, 10, 0).1.is_empty());
+        assert!(uploads.put(NAME, 1, part("a", 0, 10), 0).is_empty());
+        for number in 0..UPLOADS_MAX as u128 + 64 {
+            let (_, forgotten) = uploads.place((7, number), 1, 10, 1 + number as u64);
+            assert!(forgotten.is_empty());
+        }
+        assert_eq!(uploads.uploads.len(), UPLOADS_MAX);
+        assert_eq!(uploads.take(NAME).len(), 1);
     }
 
     #[test]

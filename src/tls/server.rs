@@ -173,7 +173,7 @@ fn refused(failure: TlsFailure) -> ShakeError {
             (TlsHandshake::Closed, "the client left".to_owned())
         }
         TlsFailure::Session(error) => {
-            let words = error.to_string();
+            let words = format!("{error}{}", error.hint_of_client());
             match error {
                 TlsError::Refused(error) => (reason_of(&error), words),
                 TlsError::ServerName { .. } | TlsError::ClosedInHandshake => {

@@ -71,6 +71,8 @@ struct Entry {
     listed: bool,
     open: Rc<Cell<u32>>,
     failures: u32,
+    /// Whether some of them are of requests that a connection was there for: then another connection proves nothing.
+    unanswered: bool,
     /// The last rest, 0 if an answer has come since.
     rest_ms: u64,
     health: Health,
@@ -83,6 +85,7 @@ impl Entry {
             listed: true,
             open: Rc::default(),
             failures: 0,
+            unanswered: false,
             rest_ms: 0,
             health: Health::Up,
         }
@@ -195,7 +198,23 @@ impl AddressSet {
             && entry.health == Health::Up
         {
             entry.failures = 0;
+            entry.unanswered = false;
             entry.rest_ms = 0;
+        }
+    }
+
+    /// `ip` has taken the connection of a tunnel, and no answer is to follow: it is well, unless requests that were sent there have failed since
+    /// the last answer.
+    pub fn reached(&mut self, ip: IpAddr) {
+        if self.find(ip).is_some_and(|entry| !entry.unanswered) {
+            self.answered(ip);
+        }
+    }
+
+    /// `ip` has taken a connection, and has failed on it. [`AddressSet::failed`] follows.
+    pub fn left_unanswered(&mut self, ip: IpAddr) {
+        if let Some(entry) = self.find(ip) {
+            entry.unanswered = true;
         }
     }
 
@@ -353,6 +372,31 @@ mod tests {
             "and rests twice as long"
         );
         assert!(set.take_due_probe(1400).is_some());
+    }
+
+    #[test]
+    fn a_tunnels_connection_makes_up_for_failed_connections_and_not_for_failed_requests() {
+        let mut set = set(2);
+        fail(&mut set, 1, 2, 1000);
+        set.reached(ip(1));
+        assert!(!fail(&mut set, 1, 2, 1000));
+        set.reached(ip(1));
+        for _ in 0..2 {
+            set.left_unanswered(ip(1));
+            assert!(!fail(&mut set, 1, 1, 1000));
+            set.reached(ip(1));
+        }
+        set.left_unanswered(ip(1));
+        assert!(fail(&mut set, 1, 1, 1000), "it rests");
+        // Its rest over, it is on trial, and rests twice as long if it fails.
+        assert!(set.take_due_probe(1100).is_some() && set.connected(ip(1), &POLICY));
+        set.reached(ip(1));
+        assert!(fail(&mut set, 1, 1, 1100));
+        assert!(set.take_due_probe(1299).is_none() && set.take_due_probe(1300).is_some());
+        assert!(set.connected(ip(1), &POLICY));
+        set.answered(ip(1));
+        set.reached(ip(1));
+        assert!(!fail(&mut set, 1, 2, 2000));
     }
 
     #[test]

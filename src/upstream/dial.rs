@@ -301,6 +301,9 @@ impl Upstream {
         };
         let (ip, now, policy) = (address.ip(), now_ms(), &self.names.policy);
         let rests = self.names.with(endpoint, |set| {
+            if !error.is_of_connecting() {
+                set.left_unanswered(ip);
+            }
             if error.is_unroutable() {
                 set.unroutable(ip, now, policy)
             } else {

@@ -71,7 +71,7 @@ pub enum UpstreamError {
         after_ms: u64,
     },
     /// The handshake or a record failed.
-    #[error("TLS with {address}: {source}")]
+    #[error("TLS with {address}: {source}{hint}", hint = .source.hint_of_origin())]
     Tls {
         /// The peer.
         address: SocketAddr,
@@ -257,6 +257,11 @@ impl UpstreamError {
             | Self::ClosedBeforeHead { address, .. } => Some(*address),
             _ => None,
         }
+    }
+
+    /// Whether there was no connection at all.
+    pub(super) fn is_of_connecting(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::ConnectTimeout { .. })
     }
 
     /// Whether this machine has no way at all to such an address (an IPv6 address on an IPv4 network): known at once, and true

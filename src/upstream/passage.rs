@@ -74,8 +74,7 @@ impl Upstream {
         let (ip, policy) = (address.ip(), &self.names.policy);
         let set = |set: &mut super::addresses::AddressSet| {
             let recovered = set.connected(ip, policy);
-            // There is no answer to wait for: who takes connections is well.
-            set.answered(ip);
+            set.reached(ip);
             recovered
         };
         if self.names.with(endpoint, set) == Some(true) {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The program under a name of its own, so that a test can put another in its place.
-fn program(folder: &Scratch) -> PathBuf {
+pub fn program(folder: &Scratch) -> PathBuf {
     let path = folder.path.join("millrace-program");
     let built = crate::harness::millrace::binary();
     std::fs::hard_link(&built, &path)
@@ -22,7 +22,7 @@ fn program(folder: &Scratch) -> PathBuf {
     path
 }
 
-fn replace(path: &Path, script: &str) {
+pub fn replace(path: &Path, script: &str) {
     let next = path.with_extension("next");
     std::fs::write(&next, script).expect("a script");
     std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o755)).expect("a mode");
@@ -331,4 +331,60 @@ fn an_answer_older_than_the_last_write_of_the_old_process_is_not_trusted() {
     wait_until("the new one ends too", PATIENCE, || {
         admin_status(server.admin, "/readyz").is_none()
     });
+}
+
+/// What is overwritten through the new process before it has the cache directory is written down nowhere, and that is known.
+#[test]
+fn an_old_copy_on_disk_is_not_trusted_when_the_new_process_has_died_before_the_old_one() {
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(1, 1000));
+    store.insert("/bucket/j", Object::tile(2, 1000));
+    let origin = store.serve();
+    let (folder, cache) = (Scratch::new(), Scratch::new());
+    let path = program(&folder);
+    let setup = || {
+        let setup = Millrace::setup().program(&path).cache_dir(&cache.path);
+        setup.settings("[server]\ndrain = \"30s\"\n[disk]\nsize = \"256MiB\"")
+    };
+    let kill = |pid: u32| {
+        let killed = std::process::Command::new("sh")
+            .args(["-c", &format!("kill -KILL {pid}")])
+            .status();
+        assert!(killed.is_ok_and(|status| status.success()));
+    };
+    let server = setup().start(origin.address);
+    let mut old = server.connect();
+    for path in ["/bucket/k", "/bucket/j"] {
+        assert_eq!(old.exchange(&Ask::get(path)).status(), 200);
+    }
+    crate::disk::await_written(&server, 2, 2);
+    server.signal("USR2");
+    wait_until("a new process", PATIENCE, || {
+        server.output().contains("handed over")
+    });
+    let heir = successor(&server);
+    let body = Tile::new(5).slice(0, 500);
+    assert_eq!(server.fetch(&Ask::put("/bucket/k", body)).status(), 200);
+    kill(heir);
+    assert_eq!(old.exchange(&Ask::get("/bucket/j")).status(), 200);
+    server.kill();
+    let second = setup().start(origin.address);
+    crate::disk::await_folded(&second);
+    second.get("/bucket/k").assert_body(&Tile::new(5), 0, 500);
+    let asked = origin.requests();
+    let seen = second.get("/bucket/j");
+    seen.assert_body(&Tile::new(2), 0, 1000);
+    assert_eq!(origin.requests(), asked + 1, "it was not asked about");
+    assert_eq!(second.get("/bucket/j").cache_word(), "HIT");
+    assert_eq!(origin.requests(), asked + 1);
+    // A hand-over that comes to its end leaves nothing in doubt but that.
+    let mut second = second;
+    second.signal("USR2");
+    assert!(second.await_exit().success(), "{}", second.output());
+    let heir = successor(&second);
+    wait_until("its mark is settled", PATIENCE, || {
+        let mark = std::fs::read_to_string(cache.path.join("unrecorded"));
+        mark.is_ok_and(|mark| mark.ends_with(" settled\n"))
+    });
+    kill(heir);
 }

@@ -176,3 +176,55 @@ fn heavy_many_cancels_cost_no_slot_and_no_descriptor() {
         .assert_body(&Tile::new(80), 0, LENGTH);
     server.finish();
 }
+
+/// Sends as much as the other side's kernel takes while nobody reads, `most` at most; how much that is.
+fn fill_up(upload: &Connection, most: usize) -> usize {
+    use std::io::Write;
+    const STEP: usize = 64 << 10;
+    let mut stream = &upload.reader.stream;
+    let piece = [7u8; STEP];
+    let mut sent = 0;
+    while sent < most {
+        stream.write_all(&piece).expect("sent");
+        let taken = || crate::harness::wire::unsent(stream) == 0;
+        let deadline = Instant::now() + Duration::from_millis(300);
+        while !taken() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if !taken() {
+            break;
+        }
+        sent += STEP;
+    }
+    sent
+}
+
+/// The origin takes nothing, and so nothing is read of the client either.
+#[test]
+fn who_leaves_an_upload_that_stands_still_is_noticed_at_once() {
+    let origin = crate::harness::Stub::start(|_, wire| {
+        while !wire.is_stopping() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        crate::harness::stub::After::Close
+    });
+    let server = Millrace::start(origin.address);
+    let begin = |number: usize| {
+        let mut upload = server.connect();
+        upload.send("PUT /bucket/up HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n");
+        wait_until("the upload is under way", PATIENCE, || {
+            origin.requests() == number
+        });
+        upload
+    };
+    let upload = begin(1);
+    let fits = fill_up(&upload, 64 << 20);
+    upload.reset();
+    server.assert_nothing_held();
+    // So little that its end gets through behind it, and more than the origin's side takes.
+    let upload = begin(2);
+    assert!(fill_up(&upload, fits - (64 << 10)) > 0);
+    drop(upload);
+    server.assert_nothing_held();
+    server.finish();
+}

@@ -40,6 +40,7 @@ mod freshness;
 mod gaps;
 mod golden;
 mod handover;
+mod handover_steps;
 mod hedge;
 mod herd;
 mod host_map;

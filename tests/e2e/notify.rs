@@ -5,6 +5,7 @@ use crate::handover::{Heir, successor};
 use crate::harness::millrace::Scratch;
 use crate::harness::store::Object;
 use crate::harness::{Ask, Connection, Millrace, PATIENCE, Store, Tile, free_address};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -107,7 +108,7 @@ fn a_hand_over_names_the_new_main_process_which_goes_on_saying_that_it_lives() {
 }
 
 /// Runs the program behind a shell that puts the sockets at descriptors 3 and on, as systemd does.
-fn activated(sockets: &[(&'static str, &TcpListener)]) -> impl FnOnce(&mut Command) + 'static {
+pub fn activated(sockets: &[(&'static str, &TcpListener)]) -> impl FnOnce(&mut Command) + 'static {
     let names: Vec<&str> = sockets.iter().map(|(name, _)| *name).collect();
     let names = names.join(":");
     let fds: Vec<OwnedFd> = sockets
@@ -175,6 +176,83 @@ fn semantics_205_sockets_that_are_passed_are_doors_and_stay_open_behind_us() {
     response.assert_body(&Tile::new(1), 0, 1000);
     drop(between);
     next.finish();
+}
+
+/// Whether a client that comes to a socket of ours is taken by the process behind it, and what it is told.
+fn told(socket: &TcpListener, words: &[u8]) -> Vec<u8> {
+    let address = socket.local_addr().expect("an address");
+    let mut client = std::net::TcpStream::connect(address).expect("connected");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    client.write_all(words).expect("sent");
+    let mut first = vec![0; 5];
+    client.read_exact(&mut first).expect("an answer");
+    first
+}
+
+#[test]
+fn semantics_205_every_door_can_be_passed_by_its_name() {
+    let origin = Store::new().serve();
+    let bound = || TcpListener::bind(free_address()).expect("bound");
+    let (http, tls, tunnel, admin) = (bound(), bound(), bound(), bound());
+    let folder = crate::harness::tls_client::certificates("127.0.0.1");
+    let file = |name: &str| folder.path.join(name).to_string_lossy().into_owned();
+    let settings = format!(
+        "[tls]\ncert_file = {:?}\nkey_file = {:?}",
+        file("cert.pem"),
+        file("key.pem")
+    );
+    let sockets = [
+        ("http", &http),
+        ("tls", &tls),
+        ("tunnel", &tunnel),
+        ("admin", &admin),
+    ];
+    for _ in 0..2 {
+        let mut server = Millrace::setup()
+            .settings(&settings)
+            .prepare(activated(&sockets))
+            .admin(admin.local_addr().expect("an address"))
+            .start(origin.address);
+        let plain = b"HELP / HTTP/1.1\r\n\r\n";
+        assert_eq!(told(&http, plain), b"HTTP/");
+        assert_eq!(told(&tls, plain), b"HTTP/");
+        // An alert: it is no hello.
+        assert_eq!(told(&tunnel, plain)[..2], [21, 3]);
+        server.terminate();
+        assert!(server.await_exit().success(), "{}", server.output());
+        // They stay open behind it, and the next one takes them.
+        for (_, socket) in sockets {
+            let address = socket.local_addr().expect("an address");
+            drop(std::net::TcpStream::connect(address).expect("the queue is there"));
+        }
+    }
+}
+
+#[test]
+fn semantics_205_a_socket_of_another_name_is_the_door_of_its_address() {
+    let origin = Store::new().serve();
+    let (to_test, bound) = std::sync::mpsc::channel();
+    let setup = Millrace::setup().prepare(move |command: &mut Command| {
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let at = |flag: &str| {
+            let at = arguments.iter().position(|argument| argument == flag);
+            let address = arguments[at.expect("a flag") + 1].to_string_lossy();
+            TcpListener::bind(&*address).expect("bound")
+        };
+        let (door, admin) = (at("--listen"), at("--admin"));
+        activated(&[("one.socket", &door), ("other.socket", &admin)])(command);
+        to_test.send((door, admin)).expect("a test that listens");
+    });
+    let mut server = setup.start(origin.address);
+    let (door, admin) = bound.recv().expect("sockets");
+    assert_eq!(told(&door, b"HELP / HTTP/1.1\r\n\r\n"), b"HTTP/");
+    assert_eq!(server.ready_status(), Some(200));
+    server.terminate();
+    assert!(server.await_exit().success(), "{}", server.output());
+    for socket in [door, admin] {
+        let address = socket.local_addr().expect("an address");
+        drop(std::net::TcpStream::connect(address).expect("the queue is there"));
+    }
 }
 
 #[test]

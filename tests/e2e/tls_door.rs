@@ -164,6 +164,8 @@ fn semantics_197_certificates_are_read_again_and_bad_ones_change_nothing() {
     wait_until("it is refused", PATIENCE, || {
         gauge("millrace_tls_refused") == 1.0
     });
+    let words = door.server.output();
+    assert!(words.contains("key.pem cannot be used together"), "{words}");
     TlsConnection::open(door.address, &first).expect("the certificate of before");
     copy("cert.pem");
     wait_until("the new one", PATIENCE, || {
@@ -173,13 +175,63 @@ fn semantics_197_certificates_are_read_again_and_bad_ones_change_nothing() {
     assert!(TlsConnection::open(door.address, &trust_of(&door)).is_err());
     let old = open.exchange(&Ask::get("/bucket/k")).expect("an answer");
     assert_eq!(old.status(), 200);
-    std::fs::write(door.folder.path.join("cert.pem"), "nothing").expect("written");
-    door.server.signal("HUP");
-    wait_until("SIGHUP reads it at once", PATIENCE, || {
-        gauge("millrace_tls_refused") == 1.0
+    // Without SIGHUP a change is taken after a second at the earliest.
+    let at_once = (0..6).any(|turn| {
+        let refused = f64::from(turn % 2 == 0);
+        match turn % 2 {
+            0 => std::fs::write(door.folder.path.join("cert.pem"), "nothing").expect("written"),
+            _ => drop(copy("cert.pem")),
+        }
+        let begun = Instant::now();
+        door.server.signal("HUP");
+        wait_until("SIGHUP reads it", PATIENCE, || {
+            gauge("millrace_tls_refused") == refused
+        });
+        begun.elapsed() < Duration::from_millis(900)
     });
+    assert!(at_once, "SIGHUP does nothing");
     TlsConnection::open(door.address, &second).expect("the last good one");
+    let old = open.exchange(&Ask::get("/bucket/k")).expect("an answer");
+    assert_eq!(old.cache_word(), "HIT");
     drop(open);
+    door.server.finish();
+}
+
+/// The authority of clients is one of the files.
+#[test]
+fn semantics_197_the_authority_of_clients_is_read_again() {
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(1, 1000));
+    let origin = store.serve();
+    let (first, second) = (client_certificate(), client_certificate());
+    let authority = Scratch::new();
+    let file = authority.path.join("ca.pem");
+    let name = |from: &Scratch| {
+        std::fs::copy(from.path.join("ca.pem"), &file).expect("a copy");
+    };
+    name(&first);
+    let tls = format!("client_ca_file = {:?}", file.to_string_lossy());
+    let door = door(origin.address, &tls, 1);
+    let open = |own: &Scratch| {
+        let config = trust(&door.folder.path, Some(&own.path), BOTH);
+        let mut open = TlsConnection::open(door.address, &config).ok()?;
+        let response = open.exchange(&Ask::get("/bucket/k")).ok()?;
+        (response.status() == 200).then_some(open)
+    };
+    let mut old = open(&first).expect("a session");
+    assert!(open(&second).is_none());
+    name(&second);
+    wait_until("the new authority", PATIENCE, || open(&second).is_some());
+    assert!(open(&first).is_none());
+    std::fs::write(&file, "nothing").expect("written");
+    wait_until("it is refused", PATIENCE, || {
+        door.server.metrics().sum("millrace_tls_refused", &[]) == 1.0
+    });
+    assert!(door.server.output().contains("ca.pem"));
+    assert!(open(&second).is_some());
+    let answer = old.exchange(&Ask::get("/bucket/k")).expect("an answer");
+    assert_eq!(answer.status(), 200);
+    drop(old);
     door.server.finish();
 }
 
@@ -336,6 +388,52 @@ fn semantics_200_what_is_no_handshake_is_told_so_or_closed_in_time() {
 }
 
 #[test]
+fn semantics_200_a_handshake_has_a_bound_of_memory_and_each_is_counted() {
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(1, 1000));
+    let origin = store.serve();
+    let tls = "handshake_timeout = \"1m\"\nmin_version = \"1.3\"";
+    let door = door(origin.address, tls, 1);
+    let config = trust(&door.folder.path, None, &[&TLS13]);
+    for _ in 0..2 {
+        let response = tls_fetch(door.address, &config, &Ask::get("/bucket/k"));
+        assert_eq!(response.status(), 200);
+    }
+    let old = trust(&door.folder.path, None, &[&TLS12]);
+    assert!(TlsConnection::open(door.address, &old).is_err());
+    // One hello of 60,000 bytes, spread over records that hold: what comes of it is not waited for.
+    let mut long = vec![1, 0, 0xEA, 0x60, 3, 3];
+    long.resize(4 + 60_000, 7);
+    let records: Vec<u8> = long
+        .chunks(8_000)
+        .flat_map(|piece| {
+            let length = u16::try_from(piece.len()).expect("a length").to_be_bytes();
+            [&[0x16, 3, 1][..], &length, piece].concat()
+        })
+        .collect();
+    let mut socket = TcpStream::connect(door.address).expect("connected");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    socket.write_all(&records[..40_000]).expect("sent");
+    let begun = Instant::now();
+    let _ = socket.read_to_end(&mut Vec::new());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "it is waited for"
+    );
+    for (result, count) in [
+        ("full", 1.0),
+        ("resumed", 1.0),
+        ("protocol", 1.0),
+        ("closed", 1.0),
+    ] {
+        wait_until(result, PATIENCE, || door.handshakes(result) == count);
+    }
+    let all = door.server.metrics();
+    assert_eq!(all.sum("millrace_tls_handshakes_total", &[]), 4.0);
+    door.server.finish();
+}
+
+#[test]
 fn a_session_of_many_requests_survives_pipelining_and_small_pieces() {
     let store = Store::new();
     store.insert("/bucket/k", Object::tile(1, 3000));
@@ -395,4 +493,35 @@ fn a_client_that_leaves_is_noticed_and_one_that_reads_slowly_gets_every_byte() {
     assert_eq!(ending, Ending::Said);
     drop(slow);
     door.server.finish();
+}
+
+/// Records that carry nothing are no bytes: neither of a body nor of a next request.
+#[test]
+fn who_sends_records_that_carry_nothing_is_closed_in_time() {
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(1, 1000));
+    let origin = store.serve();
+    let address = free_address();
+    let folder = certificates(&address.ip().to_string());
+    let settings = setting(address, &folder, "");
+    let times = "idle_timeout = \"1s\"\nsend_timeout = \"1s\"\n[tls]";
+    let server = Millrace::setup()
+        .settings(&settings.replace("[tls]", times))
+        .start(origin.address);
+    let config = trust(&folder.path, None, BOTH);
+    for upload in [true, false] {
+        let mut client = TlsConnection::open(address, &config).expect("a session");
+        if upload {
+            client.write(b"PUT /bucket/up HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nx");
+        } else {
+            let response = client.exchange(&Ask::get("/bucket/k"));
+            assert_eq!(response.expect("an answer").status(), 200);
+        }
+        let begun = Instant::now();
+        while client.say_nothing() && !client.closes_within(Duration::from_millis(200)) {
+            assert!(begun.elapsed() < Duration::from_secs(3), "it stays open");
+        }
+        assert!(begun.elapsed() > Duration::from_millis(700));
+    }
+    server.finish();
 }

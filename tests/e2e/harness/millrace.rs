@@ -90,6 +90,14 @@ impl Setup {
     /// Starts the server in front of `origin` and waits until it is ready.
     #[track_caller]
     pub fn start(self, origin: SocketAddr) -> Millrace {
+        let mut server = self.spawn(origin);
+        server.await_ready();
+        server
+    }
+
+    /// The same without waiting.
+    #[track_caller]
+    pub fn spawn(self, origin: SocketAddr) -> Millrace {
         let doors: Vec<SocketAddr> = (0..self.doors).map(|_| free_address()).collect();
         let admin = self.admin.unwrap_or_else(free_address);
         let folder = Scratch::new();
@@ -130,7 +138,7 @@ impl Setup {
             .stderr(output.try_clone().expect("a second handle"))
             .stdout(output);
         let child = command.spawn().expect("millrace starts");
-        let mut server = Millrace {
+        Millrace {
             door: doors[0],
             doors,
             admin,
@@ -138,9 +146,7 @@ impl Setup {
             folder,
             access_log: log,
             finished: false,
-        };
-        server.await_ready();
-        server
+        }
     }
 }
 

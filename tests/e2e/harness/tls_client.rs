@@ -157,6 +157,21 @@ impl TlsConnection {
         (all, ending)
     }
 
+    /// Sends a record that carries nothing; false when the connection has gone.
+    pub fn say_nothing(&mut self) -> bool {
+        let refreshed = self.stream.conn.refresh_traffic_keys();
+        refreshed.expect("a key update");
+        self.stream.flush().is_ok()
+    }
+
+    /// Whether the other side has closed the connection, or does within the time.
+    pub fn closes_within(&mut self, time: std::time::Duration) -> bool {
+        let set = self.stream.sock.set_read_timeout(Some(time));
+        set.expect("a timeout");
+        let read = self.stream.read(&mut [0u8; 1]);
+        !matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Ends our side as a client does that is done.
     pub fn close(mut self) {
         self.stream.conn.send_close_notify();

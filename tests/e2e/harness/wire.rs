@@ -315,6 +315,17 @@ pub fn let_many_wait(listener: &std::net::TcpListener) {
     assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
 }
 
+/// Bytes that the peer's kernel has not taken yet.
+#[expect(unsafe_code, reason = "std has no call for SIOCOUTQ")]
+pub fn unsent(stream: &TcpStream) -> i32 {
+    use std::os::fd::AsRawFd;
+    let mut bytes: i32 = 0;
+    // SAFETY: the descriptor is open for as long as `stream` is borrowed, and the kernel writes one `i32`.
+    let outcome = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    assert_eq!(outcome, 0, "SIOCOUTQ");
+    bytes
+}
+
 /// Sets the kernel's receive buffer of `stream`.
 #[expect(unsafe_code, reason = "std has no call for SO_RCVBUF")]
 pub fn set_receive_buffer(stream: &TcpStream, bytes: i32) {
