@@ -5,7 +5,6 @@ import os
 import pathlib
 import shutil
 import subprocess
-import sys
 import unittest
 
 import boto3
@@ -49,10 +48,6 @@ hosts = ["{NAME}"]
             "--ram", "64MiB", "--cache-dir", "none", "--shards", "1",
         )
         wait_for("millrace is ready", lambda: servers.answers(f"http://{cls.admin}/readyz"))
-        cls.environment = {
-            **os.environ, "HTTPS_PROXY": f"http://{cls.door}", "https_proxy": f"http://{cls.door}",
-            "AWS_CA_BUNDLE": cls.ca,
-        }
 
     @classmethod
     def tearDownClass(cls):
@@ -83,17 +78,6 @@ hosts = ["{NAME}"]
         with self.assertRaises(ProxyConnectionError) as raised:
             self.boto("https://elsewhere.example").get_object(Bucket="bucket", Key="key")
         self.assertIn("403", str(raised.exception.kwargs["error"]))
-
-    def test_aws_cli(self):
-        source, sink = self.folder / "source", self.folder / "sink"
-        source.write_bytes(content(20 * MIB + 1))
-        for pair in ((source, "s3://bucket/cli"), ("s3://bucket/cli", sink)):
-            done = subprocess.run(
-                [sys.executable, "-m", "awscli", "--endpoint-url", f"https://{NAME}", "s3", "cp", *map(str, pair)],
-                env=self.environment, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
-            )
-            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertEqual(sha256(sink.read_bytes()), sha256(source.read_bytes()))
 
     @unittest.skipUnless(shutil.which("curl"), "no curl")
     def test_curl_by_proxy_and_by_the_tunnel_door(self):
