@@ -24,7 +24,10 @@ class HttpsProxy(ClientTest):
         servers = cls.servers = shared()
         cls.folder = pathlib.Path(servers.root + "-tls")
         cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
-        subprocess.run([os.environ["PERF_BIN"], "certs", "--dir", cls.folder, "--name", NAME], check=True)
+        subprocess.run(
+            [os.environ["PERF_BIN"], "certs", "--dir", cls.folder, "--name", NAME, "--name", free_address().split(":")[0]],
+            check=True,
+        )
         origin, stats = free_address(), free_address()
         cls.ca = str(cls.folder / "ca.pem")
         servers.spawn(
@@ -32,12 +35,16 @@ class HttpsProxy(ClientTest):
             "--tls-cert", str(cls.folder / "cert.pem"), "--tls-key", str(cls.folder / "key.pem"),
         )
         wait_for("the TLS origin answers", lambda: servers.answers(f"http://{stats}/stats"))
-        cls.door, cls.tunnel, cls.admin = free_address(), free_address(), free_address()
+        cls.door, cls.tunnel, cls.admin, cls.tls = (free_address() for _ in range(4))
         settings = cls.folder / "millrace.toml"
         settings.write_text(f"""
 [listener]
 http = ["{cls.door}"]
 tunnel = ["{cls.tunnel}"]
+tls = ["{cls.tls}"]
+[tls]
+cert_file = "{cls.folder}/cert.pem"
+key_file = "{cls.folder}/key.pem"
 [[origin]]
 name = "store"
 url = "https://{origin}"
@@ -80,12 +87,13 @@ hosts = ["{NAME}"]
         self.assertIn("403", str(raised.exception.kwargs["error"]))
 
     @unittest.skipUnless(shutil.which("curl"), "no curl")
-    def test_curl_by_proxy_and_by_the_tunnel_door(self):
+    def test_curl_by_each_kind_of_proxy_and_by_the_tunnel_door(self):
         path = f"https://{NAME}/gen/1000000/1/object"
         # As an entry in the hosts file leads the name, and port 443, to millrace.
         hosts = ["--noproxy", "*", "--connect-to", f"{NAME}:443:{self.tunnel}"]
         digests = set()
-        for door, how in (("connect", ["--proxy", f"http://{self.door}"]), ("sni", hosts)):
+        by_tls = ["--proxy", f"https://{self.tls}", "--proxy-cacert", self.ca]
+        for door, how in (("connect", ["--proxy", f"http://{self.door}"]), ("connect", by_tls), ("sni", hosts)):
             before = self.opened(door)
             done = subprocess.run(["curl", "-sS", "--fail", "--cacert", self.ca, *how, path], capture_output=True, timeout=60)
             self.assertEqual(done.returncode, 0, done.stderr)

@@ -232,6 +232,9 @@ class Ways(unittest.TestCase):
     def test_https_proxy(self):
         self.each(tunnel="connect", HTTPS_PROXY=f"http://{self.world.front}:80")
 
+    @unittest.skipUnless(may_mount(), "needs a mount namespace: the CRT trusts the system's folder")
+    def test_https_proxy_by_tls(self):
+        self.each(tunnel="connect", HTTPS_PROXY=f"https://{self.world.proxy_tls}")
 
 
 if __name__ == "__main__":
