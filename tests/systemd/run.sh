@@ -18,8 +18,16 @@ cannot() { echo "SKIPPED, NOTHING SHOWN: $*" >&2; exit 77; }
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/millrace-systemd.XXXXXX")
 GROUP='' FIRST=''
 leave() {
-  [ -z "$FIRST" ] || { kill -KILL "$FIRST"; wait "$FIRST"; } 2>/dev/null
-  [ -z "$GROUP" ] || find "$GROUP" -depth -type d -exec rmdir {} + 2>/dev/null
+  if [ -n "$FIRST" ]; then
+    # With the first process of the namespaces all others end.
+    pkill -KILL -P "$FIRST"
+    kill -KILL "$FIRST" 2>/dev/null
+    wait "$FIRST" 2>/dev/null
+  fi
+  for _ in $(seq 50); do
+    [ -n "$GROUP" ] && [ -d "$GROUP" ] || break
+    find "$GROUP" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.1
+  done
   rm -rf "$WORK"
 }
 trap leave EXIT
