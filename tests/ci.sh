@@ -4,8 +4,9 @@
 #   smoke  format, tidiness, unit tests and the quick end-to-end ones: a few minutes
 #   test   the above with lints, every end-to-end test, benches run once and real clients: what a change must pass
 #   full   the above with loom, fuzzing, AddressSanitizer, 10,000 cancels and idle connections, uploads of 5 GiB,
-#          ten minutes of clients that read what they write and ten of a thousand tunnels, counts of instructions, dependencies, 200 crashes on loop mounts of ext4 and xfs (as root) and a real NFS mount
-#          (MILLRACE_NFSVM: see tests/nfs/run.sh): before a release
+#          ten minutes of clients that read what they write and ten of a thousand tunnels, counts of instructions,
+#          dependencies, 200 crashes on loop mounts of ext4 and xfs (as root), the units under a real systemd (as
+#          root) and a real NFS mount (MILLRACE_NFSVM: see tests/nfs/run.sh): before a release
 #
 # Needs a Rust toolchain and Python 3; installs the rest itself: Debian packages where one is
 # missing, pinned Python clients in a virtual environment under the target folder. Runs all of
@@ -203,6 +204,7 @@ if [ "$MODE" = full ]; then
   step "own writes" env "MILLRACE_TEST_SECONDS=${MILLRACE_TEST_SECONDS:-600}" cargo test --locked --test e2e -- --nocapture --test-threads 1 semantics_165
   step "faults of the disk" env MILLRACE_TEST_FULL=1 cargo test --locked --test e2e -- --nocapture --test-threads 1 disk_
   step "crashes on loop mounts" tests/disk/loop_mounts.sh
+  step "real systemd" tests/systemd/run.sh
   step "real NFS" tests/nfs/run.sh
   step instructions instructions
   step loom loom

@@ -67,6 +67,12 @@ struct ServerArgs {
     /// Suffix of virtual-hosted names (bucket.DOMAIN); may be given several times
     #[arg(long)]
     domain: Vec<String>,
+    /// PEM certificate chain: serve TLS
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM private key
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// End when standard input ends, so that the server never outlives who started it
     #[arg(long)]
     with_stdin: bool,
@@ -89,12 +95,6 @@ struct S3sArgs {
 
 #[derive(Debug, Args)]
 struct OriginArgs {
-    /// PEM certificate chain: serve TLS
-    #[arg(long, requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-    /// PEM private key
-    #[arg(long, requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -177,6 +177,7 @@ async fn run_s3s(args: S3sArgs) -> Result<(), Box<dyn Error>> {
         access_key: args.access_key,
         secret_key: args.secret_key,
         domains: args.server.domain,
+        tls: args.server.tls_cert.zip(args.server.tls_key),
     })?;
     announce(origin.addr, origin.stats_addr);
     until_told_to_end(args.server.with_stdin).await?;
@@ -187,7 +188,7 @@ async fn run_origin(args: OriginArgs) -> Result<(), Box<dyn Error>> {
     let origin = fault::FaultOrigin::start(fault::Config {
         listen: args.server.listen,
         stats: args.server.stats,
-        tls: args.tls_cert.zip(args.tls_key),
+        tls: args.server.tls_cert.zip(args.server.tls_key),
         domains: args.server.domain,
     })?;
     announce(origin.addr, origin.stats_addr);

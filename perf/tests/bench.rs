@@ -381,6 +381,7 @@ async fn store(root: &Path, seed: u64, signer: &Signer) -> S3sOrigin {
         access_key: signer.access_key.clone(),
         secret_key: signer.secret_key.clone(),
         domains: Vec::new(),
+        tls: None,
     })
     .expect("it starts");
     let target = Target::plain(origin.addr);

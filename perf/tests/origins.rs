@@ -410,6 +410,7 @@ fn embedded() -> Embedded {
         access_key: "key".into(),
         secret_key: "secret".into(),
         domains: vec![],
+        tls: None,
     });
     Embedded {
         origin: origin.expect("it starts"),

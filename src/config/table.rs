@@ -403,7 +403,7 @@ settings! {
         http: Vec<SocketAddr> = "http" (Kind::List(Shape::Address, 1, 64), "127.0.0.1:8080", "--listen")
             "Addresses of the HTTP doors. On an address that other hosts reach, whoever reaches it may read what is cached (see `cache.access`).";
         tunnel: Vec<SocketAddr> = "tunnel" (Kind::List(Shape::Door { port: 443 }, 0, 64), "")
-            "Addresses of the tunnel doors. An address without a port is at 443. A TLS connection is led, as it is, to the host that its first message (SNI) names, if that is a destination: Amazon S3 where `routing.aws` says so, a configured origin, or one of `destinations.allow`. Nothing of it is cached. Empty: none; `CONNECT` on an HTTP door is a tunnel under the same rules.";
+            "Addresses of the tunnel doors. An address without a port is at 443. A TLS connection is led, as it is, to the host that its first message (SNI) names, if that is a destination: Amazon S3 where `routing.aws` says so, a configured origin, or one of `destinations.allow`. Nothing of it is cached. Empty: none; `CONNECT` on an HTTP or TLS door is a tunnel under the same rules.";
         tls: Vec<SocketAddr> = "tls" (Kind::List(Shape::Door { port: 443 }, 0, 64), "")
             "Addresses of the TLS doors: HTTP inside TLS that ends here, with the certificate of `tls.cert_file` and the key of `tls.key_file`, and the same cache behind it. An address without a port is at 443.";
         http_allow: Vec<IpNet> = "http_allow" (Kind::list(Shape::Network), "")

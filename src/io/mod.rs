@@ -21,6 +21,7 @@ pub mod memory;
 pub mod prefetch;
 pub mod probe;
 pub mod runtime;
+pub mod signals;
 pub mod socket;
 pub mod splice;
 pub mod watchdog;

@@ -98,8 +98,8 @@ async fn serve(shard: &Rc<Shard>, connection: &mut Connection, over_limit: bool)
                 };
                 connection.give_buffers_back();
                 let first = std::mem::take(&mut connection.input);
-                Box::pin(tunnel.run(shard, &connection.client.socket, first)).await;
-                return Close::Client;
+                let near = connection.client.near();
+                return tunnel::closed(Box::pin(tunnel.run(shard, near, first)).await);
             }
             End::Gone(Gone::Left) => return Close::ClientGone,
             End::Gone(Gone::Slow) => {

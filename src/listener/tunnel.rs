@@ -9,7 +9,7 @@ use crate::base::clock::{self, Moment};
 use crate::io::Socket;
 use crate::io::watchdog::OnExpiry;
 use crate::metrics::{Close, Counter, Refusal, TunnelDoor, TunnelRefusal};
-use crate::request::tunnel::{self, Asked};
+use crate::request::tunnel::{self, Asked, Near};
 use crate::shard::Shard;
 use crate::tls::hello::{Alert, Hello, NoHello};
 
@@ -63,10 +63,18 @@ pub(super) async fn serve(
     };
     match tunnel::open(shard, asked).await {
         Ok(tunnel) => {
-            tunnel.run(shard, socket, bytes).await;
-            Close::Client
+            let session = None;
+            closed(tunnel.run(shard, Near { socket, session }, bytes).await)
         }
         Err(refused) => refuse(socket, alert(refused.reason)).await,
+    }
+}
+
+/// How a tunnel's connection closes, the tunnel being over.
+pub(super) fn closed(has_ended: bool) -> Close {
+    match has_ended {
+        true => Close::Client,
+        false => Close::ResponseCut,
     }
 }
 

@@ -135,7 +135,7 @@ labels! {
         Malformed = "malformed",
         /// It was not served: a limit, the door's networks, a PROXY header, no destination of a tunnel.
         Refused = "refused",
-        /// The response could not be finished: a short body must not look whole.
+        /// The response could not be finished, or a tunnel was reset: what is short must not look whole.
         ResponseCut = "response_cut",
         /// The server is shutting down.
         Drain = "drain",
@@ -183,7 +183,7 @@ labels! {
     TunnelDoor {
         /// By the name in its TLS hello, on a tunnel door.
         Sni = "sni",
-        /// By `CONNECT` on an HTTP door.
+        /// By `CONNECT` on an HTTP or TLS door.
         Connect = "connect",
     }
 

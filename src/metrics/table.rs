@@ -125,7 +125,7 @@ table! {
         TlsReloads(result: ReloadResult), Counter, "millrace_tls_reloads_total",
             "Times that the files of the TLS door were read again because they had changed or on SIGHUP, by what came of it.";
         ConnectionsClosed(reason: Close), Counter, "millrace_connections_closed_total",
-            "Client connections closed, by why: client and idle are normal ends; head_timeout, slow_client and malformed were cut by us; refused were not served because of a limit, their network, their PROXY header or the destination of their tunnel; client_gone left before its response was whole; response_cut ended because the body could not be finished.";
+            "Client connections closed, by why: client and idle are normal ends; head_timeout, slow_client and malformed were cut by us; refused were not served because of a limit, their network, their PROXY header or the destination of their tunnel; client_gone left before its response was whole; response_cut ended because the body could not be finished, or was reset with its tunnel.";
         Requests(method: Method, result: Outcome), ShardCounter, "millrace_requests_total",
             "Requests answered, by the shard that accepted the connection, method and result: hit from RAM or disk alone, miss from a fill alone, partial from both, pass untouched through to the origin, error by our own error answer or a cut connection, revalidated from RAM or disk after the origin was asked, stale from RAM or disk past its time because the origin fails or is asked meanwhile.";
         RequestsMalformed(reason: Malformed), Counter, "millrace_requests_malformed_total",

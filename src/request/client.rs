@@ -16,6 +16,8 @@ use crate::shard::Shard;
 use crate::shard::message::DoorKind;
 use crate::tls::TlsServer;
 
+use super::tunnel::Near;
+
 /// The client is not there any more, or too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Gone {
@@ -93,6 +95,15 @@ impl Client {
 
     pub(super) fn session(&self) -> Option<&TlsServer> {
         self.tls.as_deref()
+    }
+
+    /// This end of a tunnel.
+    #[must_use]
+    pub fn near(&self) -> Near<'_> {
+        Near {
+            socket: &self.socket,
+            session: self.session(),
+        }
     }
 
     /// So many bytes went out.

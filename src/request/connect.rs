@@ -1,4 +1,4 @@
-//! `CONNECT host:port` on an HTTP door: a tunnel under the same policy as those of the tunnel doors.
+//! `CONNECT host:port` on an HTTP or TLS door: a tunnel under the same policy as those of the tunnel doors.
 //!
 //! Called by `mod` once the head is whole. What goes through the tunnel is the client's affair: nothing of this request (`Proxy-Authorization`
 //! and all) is sent on. A refusal is an answer like any other, in S3's XML; the connection can carry a next request.

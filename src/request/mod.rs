@@ -209,8 +209,7 @@ pub async fn refuse(shard: &Rc<Shard>, connection: &mut Connection, failure: &Fa
 pub async fn serve(shard: &Rc<Shard>, connection: &mut Connection) -> End {
     let input = std::mem::take(&mut connection.input);
     let (end, consumed, overread) = match parse_request(&input, &shard.policy().head_limits) {
-        // A tunnel's bytes are the kernel's to move; inside a TLS session they are not, and CONNECT is refused like any unknown method.
-        Ok(Some(head)) if head.method == Method::Connect && !connection.client.is_tls() => {
+        Ok(Some(head)) if head.method == Method::Connect => {
             let end = Box::pin(connect::serve(shard, connection, &head)).await;
             (end, head.bytes, Vec::new())
         }

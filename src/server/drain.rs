@@ -15,12 +15,19 @@ use super::{Running, ServerError, wait_until};
 /// How long doors stay open after `/readyz` has begun to fail, so that a balancer can notice.
 const NOTICE_MS_MAX: u64 = 1000;
 
-/// Told to stop: `/readyz` fails, then the doors close, then what is under way ends.
+/// Who was let in last has so long to ask for something.
+const LAST_MS: u64 = 100;
+
+/// Told to stop: `/readyz` fails, then the doors close, then what is under way ends. Who comes before they close is served; where somebody else goes
+/// on with a door, nobody is let in any more, and waits for that one.
 pub(super) fn stop(running: Running, drain_ms: u64) -> Result<(), ServerError> {
     tracing::info!(drain_ms, "draining");
     let deadline_ms = clock::now_ms() + drain_ms;
     running.readiness.set(State::Draining);
+    running.world.leaving.store(true, Ordering::Relaxed);
     running.world.draining.store(true, Ordering::Relaxed);
+    let kept = running.doors.iter().filter(|door| door.listener.is_kept());
+    kept.for_each(|door| door.listener.stop());
     wait_until(clock::now_ms() + (drain_ms / 10).min(NOTICE_MS_MAX), || {
         false
     });
@@ -32,6 +39,8 @@ pub(super) fn stop(running: Running, drain_ms: u64) -> Result<(), ServerError> {
             false => door.listener.stop(),
         }
     }
+    wait_until(clock::now_ms() + LAST_MS, || connections(&running) == 0);
+    running.world.leaving.store(false, Ordering::Relaxed);
     finish(running, deadline_ms)
 }
 

@@ -23,6 +23,7 @@ use command_fds::{CommandFdExt, FdMapping};
 
 use crate::base::clock;
 use crate::io::inherit::{FIRST_FD, HANDOVER};
+use crate::io::signals;
 use crate::shard::World;
 
 use super::doors::{ADMIN, AdminSocket, Door, KEPT};
@@ -98,7 +99,7 @@ impl Estate<'_> {
         command
             .fd_mappings(mappings.collect())
             .map_err(std::io::Error::other)?;
-        let child = command.spawn()?;
+        let child = signals::deaf_to_hand_over(|| command.spawn())?;
         // Their end is theirs alone, or its end would not be seen.
         drop(command);
         let pid = child.id();

@@ -88,32 +88,13 @@ def answers(url):
         return False
 
 
-class Servers:
-    """The origin and the server in front of it; both end with the Python process."""
+class Processes:
+    """Servers that end with the Python process, and a folder that goes with them."""
 
-    def __init__(self, write_through=False):
+    def __init__(self):
         self.root = tempfile.mkdtemp(prefix="millrace-clients-")
         self.processes = []
         atexit.register(self.stop)
-        self.origin, self.stats_address = free_address(), free_address()
-        self.spawn(
-            os.environ["PERF_BIN"], "s3s", "--root", self.root, "--listen", self.origin, "--stats", self.stats_address,
-            "--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY,
-        )
-        wait_for("the origin answers", lambda: self.answers(f"http://{self.stats_address}/stats"))
-        self.door = self.origin
-        if not DIRECT:
-            self.door, self.admin = free_address(), free_address()
-            settings = self.root + ".toml"
-            with open(settings, "w") as file:
-                file.write("[cache]\nwrite_through = true\nwrite_percent_max = 40\n" if write_through else "")
-            self.spawn(
-                os.environ["MILLRACE_BIN"], "serve", "--listen", self.door, "--admin", self.admin,
-                "--origin", f"http://{self.origin}", "--ram", "512MiB", "--cache-dir", "none", "--shards", "2",
-                "--config", settings,
-            )
-            wait_for("millrace is ready", lambda: self.answers(f"http://{self.admin}/readyz"))
-        self.endpoint = f"http://{self.door}"
 
     def spawn(self, *arguments):
         # MILLRACE_BIN would be taken for a setting.
@@ -153,6 +134,32 @@ class Servers:
         """The requests that the origin has seen with this method for paths that begin so."""
         log = json.loads(fetch(f"http://{self.stats_address}/log")[1])
         return [entry for entry in log if entry["method"] == method and entry["target"].startswith(path)]
+
+
+class Servers(Processes):
+    """The origin and the server in front of it."""
+
+    def __init__(self, write_through=False):
+        super().__init__()
+        self.origin, self.stats_address = free_address(), free_address()
+        self.spawn(
+            os.environ["PERF_BIN"], "s3s", "--root", self.root, "--listen", self.origin, "--stats", self.stats_address,
+            "--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY,
+        )
+        wait_for("the origin answers", lambda: self.answers(f"http://{self.stats_address}/stats"))
+        self.door = self.origin
+        if not DIRECT:
+            self.door, self.admin = free_address(), free_address()
+            settings = self.root + ".toml"
+            with open(settings, "w") as file:
+                file.write("[cache]\nwrite_through = true\nwrite_percent_max = 40\n" if write_through else "")
+            self.spawn(
+                os.environ["MILLRACE_BIN"], "serve", "--listen", self.door, "--admin", self.admin,
+                "--origin", f"http://{self.origin}", "--ram", "512MiB", "--cache-dir", "none", "--shards", "2",
+                "--config", settings,
+            )
+            wait_for("millrace is ready", lambda: self.answers(f"http://{self.admin}/readyz"))
+        self.endpoint = f"http://{self.door}"
 
     def held(self):
         """Gauges of what is in use right now, where they are not zero."""

@@ -1,14 +1,12 @@
-"""The TLS door with the AWS CLI, boto3 and Mountpoint's client on the CRT, an authority of our own; and several
-millraces behind one name, one of which is killed under load."""
+"""The TLS door with boto3 and objects of many sizes; and several millraces behind one name, one of which is killed under load.
+Other clients at the TLS door are in `test_ways`."""
 
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 
 from servers import DIRECT, KIB, MIB, REGION, ClientTest, content, fetch, free_address, sha256, wait_for
@@ -77,24 +75,6 @@ class TlsDoor(Door):
         self.endpoint = f"https://{self.address}"
         self.authority = self.folder / "ca.pem"
 
-    def test_awscli(self):
-        source, sink, key = self.folder / "source", self.folder / "sink", self.key()
-        source.write_bytes(content(20 * MIB + 1))
-
-        def aws(*arguments):
-            command = [sys.executable, "-m", "awscli", "--endpoint-url", self.endpoint, "--ca-bundle", str(self.authority)]
-            done = subprocess.run(
-                [*command, *map(str, arguments)], capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
-            )
-            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-
-        aws("s3", "cp", source, f"s3://{self.bucket}/{key}")
-        self.assertEqual(self.origin_sha256(key), sha256(source.read_bytes()))
-        aws("s3", "cp", f"s3://{self.bucket}/{key}", sink)
-        sink.unlink()
-        self.assert_no_origin_get(lambda: aws("s3", "cp", f"s3://{self.bucket}/{key}", sink))
-        self.assertEqual(sha256(sink.read_bytes()), sha256(source.read_bytes()))
-
     def test_boto3(self):
         import boto3
         from botocore.config import Config
@@ -112,23 +92,6 @@ class TlsDoor(Door):
                 self.assertEqual(sha256(client.get_object(Bucket=self.bucket, Key=key)["Body"].read()), sha256(data))
             read = lambda: client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
             self.assertEqual(sha256(self.assert_no_origin_get(read)), sha256(data))
-
-    @unittest.skipUnless(may_mount() and shutil.which("openssl"), "needs a mount namespace: the CRT trusts the system's folder")
-    def test_crt(self):
-        key, data = self.key(), content(40 * MIB + 7)
-        self.direct.put_object(Bucket=self.bucket, Key=key, Body=data)
-        trusted = self.folder / "trusted"
-        trusted.mkdir()
-        shutil.copy(self.authority, trusted)
-        shutil.copy(self.authority, trusted / "ca-certificates.crt")
-        subprocess.run(["openssl", "rehash", str(trusted)], check=True, capture_output=True)
-        command = in_place_of(
-            {"/etc/ssl/certs": trusted},
-            [sys.executable, "-c", CRT_READS, REGION, self.endpoint, self.bucket, "3", key],
-        )
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(done.stdout.split(), [sha256(data)] * 3)
 
 
 @unittest.skipIf(DIRECT, "needs millrace")

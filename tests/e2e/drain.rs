@@ -61,6 +61,29 @@ fn a_drain_ends_at_its_deadline_and_no_cut_body_looks_whole() {
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
+/// A balancer takes its time to notice that `/readyz` fails.
+#[test]
+fn semantics_36_who_comes_before_the_doors_close_is_served() {
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(92, 1000));
+    let origin = store.serve();
+    let setup = Millrace::setup().settings("[server]\ndrain = \"10s\"");
+    let mut server = setup.start(origin.address);
+    let mut idle = server.connect();
+    assert_eq!(idle.exchange(&Ask::get("/bucket/k")).status(), 200);
+    server.terminate();
+    wait_until("it drains", PATIENCE, || server.ready_status() == Some(503));
+    for _ in 0..20 {
+        let mut late = server.connect();
+        std::thread::sleep(Duration::from_millis(2));
+        let response = late.exchange(&Ask::get("/bucket/k"));
+        response.assert_body(&Tile::new(92), 0, 1000);
+        assert_eq!(response.header("connection"), Some("close"));
+    }
+    assert!(idle.closes(), "an idle connection holds the drain up");
+    assert!(server.await_exit().success(), "{}", server.output());
+}
+
 #[test]
 fn doors_are_shut_once_drained() {
     let store = Store::new();

@@ -388,3 +388,37 @@ fn an_old_copy_on_disk_is_not_trusted_when_the_new_process_has_died_before_the_o
     });
     kill(heir);
 }
+
+/// Who asks for a hand-over may ask all processes of a service, the one that is being started too.
+#[test]
+fn the_signal_does_not_end_the_new_process_before_it_listens() {
+    let store = Store::new();
+    store.insert("/bucket/k", Object::tile(1, 1000));
+    let origin = store.serve();
+    let folder = Scratch::new();
+    let path = program(&folder);
+    let mut server = Millrace::setup().program(&path).start(origin.address);
+    let built = crate::harness::millrace::binary();
+    let script = format!(
+        "#!/bin/sh\nkill -USR2 $$\nexec {} \"$@\"\n",
+        built.display()
+    );
+    replace(&path, &script);
+    server.signal("USR2");
+    wait_until("a new process", PATIENCE, || {
+        server.output().contains("handed over")
+    });
+    let heir = Heir(successor(&server));
+    assert!(server.await_exit().success(), "{}", server.output());
+    assert_eq!(admin_status(server.admin, "/readyz"), Some(200));
+    assert_eq!(
+        Connection::open(server.door)
+            .exchange(&Ask::get("/bucket/k"))
+            .status(),
+        200
+    );
+    drop(heir);
+    wait_until("the new one ends too", PATIENCE, || {
+        admin_status(server.admin, "/readyz").is_none()
+    });
+}

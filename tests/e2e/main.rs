@@ -74,6 +74,7 @@ mod signed_range;
 mod tls_door;
 mod tls_origin;
 mod tunnel;
+mod tunnel_inside;
 mod tunnel_many;
 mod tunnel_refused;
 mod two_on_one_directory;

@@ -16,7 +16,7 @@ const SEED: u64 = 501;
 
 /// A line of `/proc/<process>/status`, in bytes.
 #[track_caller]
-fn memory(process: u32, name: &str) -> u64 {
+pub fn memory(process: u32, name: &str) -> u64 {
     let path = format!("/proc/{process}/status");
     let text = std::fs::read_to_string(path).expect("the memory of our child");
     let line = text.lines().find_map(|line| line.strip_prefix(name));

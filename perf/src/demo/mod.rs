@@ -117,6 +117,7 @@ impl Demo {
             access_key: ACCESS_KEY.into(),
             secret_key: SECRET_KEY.into(),
             domains: Vec::new(),
+            tls: None,
         })?;
         let listen = match config.listen {
             Some(listen) => listen,

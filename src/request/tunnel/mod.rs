@@ -1,12 +1,14 @@
 //! A tunnel: a client's own bytes to the destination that it names and back, inside the kernel. Nothing is read of them.
 //!
 //! Called by `listener::tunnel` (the name in a TLS hello) and by `connect` (`CONNECT`). policy (`policy`) → dial (`crate::upstream`) → what came
-//! first is sent on → both ways until both have ended (`way`) → metrics and a line of the access log (`ended`).
+//! first is sent on → both ways until both have ended (`way`; `inside` for a client of the TLS door) → metrics and a line of the access
+//! log (`ended`).
 //!
 //! Invariants: a tunnel that rests has two descriptors, one task and no pipe; a side that ends is ended on the other side, one that is
 //! reset is reset there; a tunnel ends with its client's connection.
 
 mod ended;
+mod inside;
 mod policy;
 mod way;
 
@@ -21,8 +23,10 @@ use crate::io::{Either, Socket, race};
 use crate::metrics::{Counter, TunnelDoor, TunnelEnd, TunnelRefusal, TunnelWay};
 use crate::shard::Shard;
 use crate::shard::message::DoorKind;
+use crate::tls::TlsServer;
 use crate::upstream::{Passage, UpstreamError};
 
+use inside::Inside;
 use way::{Broken, Way};
 
 /// What a client asks for.
@@ -47,6 +51,15 @@ pub struct Refused {
     pub reason: TunnelRefusal,
     /// What failed, if it came to that.
     pub error: Option<UpstreamError>,
+}
+
+/// The client's end of a tunnel.
+#[derive(Clone, Copy)]
+pub struct Near<'c> {
+    /// Its connection.
+    pub socket: &'c Socket,
+    /// Its session with us, if the tunnel is inside one.
+    pub session: Option<&'c TlsServer>,
 }
 
 /// A tunnel that is open.
@@ -121,14 +134,16 @@ pub fn refused_unnamed(
 }
 
 impl Tunnel {
-    /// Sends `first` to the destination, then everything both ways, until the tunnel has ended. The caller closes `client`.
-    pub async fn run(self, shard: &Rc<Shard>, client: &Socket, first: Vec<u8>) {
+    /// Sends `first` to the destination, then everything both ways, until the tunnel has ended. The caller closes the client's connection, which
+    /// is told of no end if this says that there was none: false.
+    pub async fn run(self, shard: &Rc<Shard>, near: Near<'_>, first: Vec<u8>) -> bool {
+        let client = near.socket;
         self.touch(shard, client);
         client.take_urgent_inline();
         self.passage.socket.take_urgent_inline();
         let end = {
             let mut expiry = std::pin::pin!(client.expiry());
-            let mut moving = std::pin::pin!(self.both_ways(shard, client, first));
+            let mut moving = std::pin::pin!(self.both_ways(shard, near, first));
             match race(expiry.as_mut(), moving.as_mut()).await {
                 Either::Second(Ok(())) => TunnelEnd::Closed,
                 Either::Second(Err(end)) => end,
@@ -149,6 +164,7 @@ impl Tunnel {
             self.passage.socket.reset_on_close();
         }
         ended::ended(shard, &self, end);
+        end == TunnelEnd::Closed
     }
 
     /// The client left before anything went through.
@@ -160,38 +176,42 @@ impl Tunnel {
     async fn both_ways(
         &self,
         shard: &Rc<Shard>,
-        client: &Socket,
+        near: Near<'_>,
         first: Vec<u8>,
     ) -> Result<(), TunnelEnd> {
-        let origin = &self.passage.socket;
+        let (client, origin) = (near.socket, &self.passage.socket);
+        let up = |bytes| self.moved(shard, client, TunnelWay::ToOrigin, bytes);
+        let down = |bytes| self.moved(shard, client, TunnelWay::ToClient, bytes);
         if !first.is_empty() {
             let sent = origin.send_all(&first, false).await;
             sent.map_err(|_| TunnelEnd::OriginReset)?;
-            self.moved(shard, client, TunnelWay::ToOrigin, first.len());
+            up(first.len());
             drop(first);
         }
-        let up = Way {
-            from: client,
-            to: origin,
-            pipes: &shard.pipes,
-            moved: |bytes| self.moved(shard, client, TunnelWay::ToOrigin, bytes),
-        };
-        let down = Way {
-            from: origin,
-            to: client,
-            pipes: &shard.pipes,
-            moved: |bytes| self.moved(shard, client, TunnelWay::ToClient, bytes),
-        };
-        let mut up = std::pin::pin!(up.pump());
-        let mut down = std::pin::pin!(down.pump());
-        match race(up.as_mut(), down.as_mut()).await {
-            Either::First(ended) => {
-                ended.map_err(of_upload)?;
-                down.await.map_err(of_download)
+        let pipes = &shard.pipes;
+        match near.session {
+            None => {
+                let up = Way {
+                    from: client,
+                    to: origin,
+                    pipes,
+                    moved: up,
+                };
+                let down = Way {
+                    from: origin,
+                    to: client,
+                    pipes,
+                    moved: down,
+                };
+                until_both_ended(up.pump(), down.pump()).await
             }
-            Either::Second(ended) => {
-                ended.map_err(of_download)?;
-                up.await.map_err(of_upload)
+            Some(session) => {
+                let inside = Inside {
+                    client,
+                    session,
+                    origin,
+                };
+                until_both_ended(inside.up(up), inside.down(down)).await
             }
         }
     }
@@ -207,6 +227,24 @@ impl Tunnel {
     fn touch(&self, shard: &Shard, client: &Socket) {
         let deadline_ms = clock::now_ms() + shard.policy().tunnels.idle_timeout_ms;
         client.arm(deadline_ms, OnExpiry::Tell);
+    }
+}
+
+async fn until_both_ended(
+    up: impl Future<Output = Result<(), Broken>>,
+    down: impl Future<Output = Result<(), Broken>>,
+) -> Result<(), TunnelEnd> {
+    let mut up = std::pin::pin!(up);
+    let mut down = std::pin::pin!(down);
+    match race(up.as_mut(), down.as_mut()).await {
+        Either::First(ended) => {
+            ended.map_err(of_upload)?;
+            down.await.map_err(of_download)
+        }
+        Either::Second(ended) => {
+            ended.map_err(of_download)?;
+            up.await.map_err(of_upload)
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::io::splice::{PIPE_BYTES, Pipe, Pipes};
 use crate::io::{Socket, breathe};
 
 /// Bytes moved without a wait before other tasks of the shard get a turn.
-const FAIR_BYTES: usize = 2 << 20;
+pub(super) const FAIR_BYTES: usize = 2 << 20;
 
 /// Bytes moved by copy, where they are.
 const COPY_BYTES: usize = 4 << 10;

@@ -146,6 +146,13 @@ impl TlsConnection {
         piece
     }
 
+    /// Exactly so many bytes.
+    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).expect("bytes");
+        bytes
+    }
+
     /// Reads to the end; what came, and how it ended.
     pub fn rest(&mut self) -> (Vec<u8>, Ending) {
         let mut all = Vec::new();
@@ -172,10 +179,15 @@ impl TlsConnection {
         !matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Ends our side as a client does that is done.
-    pub fn close(mut self) {
+    /// Ends our side of the session, and not the connection.
+    pub fn say_end(&mut self) {
         self.stream.conn.send_close_notify();
         let _ = self.stream.flush();
+    }
+
+    /// Ends our side as a client does that is done.
+    pub fn close(mut self) {
+        self.say_end();
     }
 }
 

@@ -24,11 +24,14 @@ use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::host::MultiDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use self::files::Files;
+use super::fault::wire::{TlsError, acceptor};
 use super::side::{self, Side, SideAnswer};
 use super::stats::{LogEntry, RequestRecord, Snapshot, Stats};
 use crate::net;
@@ -48,6 +51,8 @@ pub struct Config {
     pub secret_key: String,
     /// Suffixes of virtual-hosted names.
     pub domains: Vec<String>,
+    /// PEM files of the certificate chain and its key, to serve TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 /// Why it did not start.
@@ -67,6 +72,9 @@ pub enum StartError {
     /// A domain that is none.
     #[error("domains: {0}")]
     Domains(String),
+    /// A certificate or key that cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
 }
 
 /// A running server; dropped, it closes its port and every connection.
@@ -97,6 +105,8 @@ impl S3sOrigin {
     /// Binds and serves on the current tokio runtime.
     pub fn start(config: Config) -> Result<S3sOrigin, StartError> {
         let service = service(&config)?;
+        let tls = config.tls.as_ref();
+        let tls = tls.map(|(cert, key)| acceptor(cert, key)).transpose()?;
         let listener = net::listen(config.listen)?;
         let addr = listener.local_addr()?;
         let stats = Arc::new(Stats::default());
@@ -105,7 +115,7 @@ impl S3sOrigin {
             None => None,
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, service, Arc::clone(&stats)));
+        tasks.spawn(accept(listener, tls, service, Arc::clone(&stats)));
         let (stats_addr, side) = side.unzip();
         Ok(S3sOrigin {
             addr,
@@ -155,7 +165,12 @@ fn service(config: &Config) -> Result<S3Service, StartError> {
     Ok(builder.build())
 }
 
-async fn accept(listener: TcpListener, service: S3Service, stats: Arc<Stats>) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    service: S3Service,
+    stats: Arc<Stats>,
+) {
     let mut connections = JoinSet::new();
     let turn = Arc::new(Mutex::new(()));
     loop {
@@ -170,12 +185,27 @@ async fn accept(listener: TcpListener, service: S3Service, stats: Arc<Stats>) {
             Some(_) = connections.join_next() => continue,
         };
         let _ = stream.set_nodelay(true);
+        let (service, stats) = (service.clone(), Arc::clone(&stats));
         let turn = Arc::clone(&turn);
-        connections.spawn(serve(stream, service.clone(), Arc::clone(&stats), turn));
+        let tls = tls.clone();
+        connections.spawn(async move {
+            match tls {
+                None => serve(stream, service, stats, turn).await,
+                // A handshake that fails is the client's own affair too.
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(stream, service, stats, turn).await;
+                    }
+                }
+            }
+        });
     }
 }
 
-async fn serve(stream: TcpStream, service: S3Service, stats: Arc<Stats>, turn: Arc<Mutex<()>>) {
+async fn serve<S>(stream: S, service: S3Service, stats: Arc<Stats>, turn: Arc<Mutex<()>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let guard = stats.connection();
     let number = guard.number();
     let counted = service_fn(|request: Request<Incoming>| {
