@@ -323,7 +323,9 @@ fn semantics_167_uploads_that_nobody_goes_on_with_are_forgotten() {
     wait_until("that all are forgotten", Duration::from_secs(10), || {
         staged_bytes(&server) == 0.0
     });
-    assert_eq!(server.metrics().sum("millrace_index_extents", &[]), 0.0);
+    wait_until("that no extent is left of them", PATIENCE, || {
+        server.metrics().sum("millrace_index_extents", &[]) == 0.0
+    });
     // One that is ended later than that is what the origin makes of it.
     let body = Tile::new(99).slice(0, 5_000);
     store.insert("/bucket/7", Object::bytes(&body));
