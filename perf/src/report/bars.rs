@@ -99,6 +99,11 @@ pub const BARS: &[Bar] = &[
     bar("disk-1g", Throughput, AtLeast(0.9, "fio")),
     bar("fill-1g", LatencyP50, AtMost(1.05, RAM_ONLY)),
     bar("fill-1g", CpuPerGib, Within(0.6)),
+    bar("put-1m", Throughput, AtLeast(0.95, "direct")),
+    bar("tunnel-1g", Throughput, AtLeast(0.95, "haproxy")),
+    bar("tunnel-1g", CpuPerGib, AtMost(1.0, "haproxy")),
+    bar("tunnel-1m-64", Throughput, AtLeast(0.95, "haproxy")),
+    bar("tunnel-1m-64", CpuPerGib, AtMost(1.0, "haproxy")),
 ];
 
 /// What the results say of a bar.
