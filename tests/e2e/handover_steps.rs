@@ -297,3 +297,50 @@ fn the_passed_admin_socket_goes_on_to_the_successor() {
         TcpStream::connect(server.door).is_err()
     });
 }
+
+/// A program that is slow to begin: the old one, killed or stopped, is gone before the new one looks at what it was given.
+#[test]
+fn a_new_process_whose_old_one_ends_before_it_has_begun_serves_unless_both_were_stopped() {
+    let (_store, origin) = origin();
+    for stopped in [false, true] {
+        let folder = Scratch::new();
+        let path = program(&folder);
+        let mut server = Millrace::setup()
+            .program(&path)
+            .settings("[server]\ndrain = \"100ms\"")
+            .start(origin.address);
+        let (begun, built) = (
+            folder.path.join("begun"),
+            crate::harness::millrace::binary(),
+        );
+        let (begun, built) = (begun.display(), built.display());
+        let script = format!(
+            "#!/bin/sh\necho $$ > {begun}.next\nmv {begun}.next {begun}\nwhile kill -0 $PPID 2>/dev/null; do sleep 0.01; done\nexec {built} \"$@\"\n"
+        );
+        replace(&path, &script);
+        server.signal("USR2");
+        let begun = folder.path.join("begun");
+        wait_until("a new process", PATIENCE, || begun.exists());
+        let pid = std::fs::read_to_string(begun).expect("a number");
+        let heir = Heir(pid.trim_end().parse().expect("a number"));
+        match stopped {
+            true => server.terminate(),
+            false => server.child.kill().expect("kill -9"),
+        }
+        assert_eq!(server.await_exit().success(), stopped);
+        if stopped {
+            let lives = format!("/proc/{}/exe", heir.0);
+            let lives = std::path::Path::new(&lives);
+            wait_until("the new one ends too", PATIENCE, || !lives.exists());
+            continue;
+        }
+        wait_until("the new one serves", PATIENCE, || {
+            server.ready_status() == Some(200)
+        });
+        server.get("/bucket/k").assert_body(&Tile::new(1), 0, 1000);
+        drop(heir);
+        wait_until("the new one ends", PATIENCE, || {
+            server.ready_status().is_none()
+        });
+    }
+}
