@@ -344,3 +344,33 @@ fn a_new_process_whose_old_one_ends_before_it_has_begun_serves_unless_both_were_
         });
     }
 }
+
+/// Whoever stops a service stops all its processes.
+#[test]
+fn semantics_206_an_old_process_that_is_stopped_ends_when_the_drain_is_over() {
+    let (store, origin) = origin();
+    store.insert("/bucket/large", Object::tile(2, 40 << 20));
+    let folder = Scratch::new();
+    let mut server = Millrace::setup()
+        .program(&program(&folder))
+        .settings("[server]\ndrain = \"1s\"\nhandover = \"1h\"")
+        .start(origin.address);
+    let mut slow = server.connect();
+    slow.send_ask(&Ask::get("/bucket/large"));
+    let head = slow.head().expect("a head");
+    server.signal("USR2");
+    wait_until("a new process", PATIENCE, || {
+        server.output().contains("handed over")
+    });
+    let heir = Heir(successor(&server));
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(server.child.try_wait().expect("a state").is_none());
+    server.terminate();
+    assert!(server.await_exit().success(), "{}", server.output());
+    assert!(slow.check_body(&head, &Tile::new(2), 0).is_err());
+    assert_eq!(server.get("/bucket/k").status(), 200);
+    drop(heir);
+    wait_until("the new one ends too", PATIENCE, || {
+        server.ready_status().is_none()
+    });
+}
