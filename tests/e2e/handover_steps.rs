@@ -374,3 +374,16 @@ fn semantics_206_an_old_process_that_is_stopped_ends_when_the_drain_is_over() {
         server.ready_status().is_none()
     });
 }
+
+/// There is one admin address.
+#[test]
+fn a_second_admin_socket_that_systemd_passes_stops_the_start() {
+    let (_store, origin) = origin();
+    let [first, second] = [(); 2].map(|()| TcpListener::bind(free_address()).expect("bound"));
+    let prepare = crate::notify::activated(&[("admin", &first), ("admin", &second)]);
+    let mut server = Millrace::setup().prepare(prepare).spawn(origin.address);
+    assert!(!server.await_exit().success());
+    let address = second.local_addr().expect("an address");
+    let wanted = format!("\"admin\" at {address} that was passed at start is no door");
+    assert!(server.output().contains(&wanted), "{}", server.output());
+}
