@@ -228,3 +228,24 @@ fn who_leaves_an_upload_that_stands_still_is_noticed_at_once() {
     server.assert_nothing_held();
     server.finish();
 }
+
+/// The origin answers before it has the whole body, and is slow to end: nobody waits for the client any more, which sends nothing then.
+#[test]
+fn who_is_answered_in_the_middle_of_an_upload_has_no_deadline_left_from_it() {
+    let origin = crate::harness::Stub::start(|_, wire| {
+        std::thread::sleep(Duration::from_millis(200));
+        let head = "HTTP/1.1 403 Forbidden\r\nContent-Length: 10\r\n\r\nhello";
+        wire.send(head).expect("the peer is there");
+        std::thread::sleep(Duration::from_millis(1500));
+        let _ = wire.send("world");
+        crate::harness::stub::After::Close
+    });
+    let setup = Millrace::setup().settings("[listener]\nsend_timeout = \"1s\"");
+    let server = setup.start(origin.address);
+    let mut upload = server.connect();
+    upload.send("PUT /bucket/up HTTP/1.1\r\nHost: h\r\nContent-Length: 2000\r\n\r\nhalf");
+    let refused = upload.response("PUT").expect("a whole answer");
+    assert_eq!((refused.status(), &*refused.text()), (403, "helloworld"));
+    drop(upload);
+    server.finish();
+}
