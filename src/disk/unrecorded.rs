@@ -18,6 +18,8 @@ const SETTLED: &str = "settled";
 #[derive(Debug)]
 pub struct Unrecorded {
     dir: PathBuf,
+    /// As it was written.
+    text: String,
     /// What older marks say; 0 if there is none.
     until_ms: u64,
 }
@@ -38,13 +40,20 @@ fn read(dir: &Path) -> Option<(u64, bool)> {
 }
 
 /// It appears whole, and is there after a power cut.
-fn write(dir: &Path, until_ms: u64, state: &str) -> io::Result<()> {
+fn write(dir: &Path, text: &str) -> io::Result<()> {
     let unfinished = dir.join(format!("{NAME}.{}", std::process::id()));
-    let mut file = fs::File::create(&unfinished)?;
-    file.write_all(format!("{until_ms} {state}\n").as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, dir.join(NAME))?;
+    let put = || {
+        let mut file = fs::File::create(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, dir.join(NAME))
+    };
+    put().inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
     fs::File::open(dir)?.sync_all()
+}
+
+fn settled(until_ms: u64) -> String {
+    format!("{until_ms} {SETTLED}\n")
 }
 
 impl Unrecorded {
@@ -59,9 +68,16 @@ impl Unrecorded {
             Some((until_ms, false)) => until_ms,
             Some((_, true)) => clock::unix_ms(),
         };
-        write(dir, until_ms, OPEN)?;
+        // No other mark is the same.
+        let maker = (std::process::id(), clock::now_ns());
+        let text = format!("{until_ms} {OPEN} {}-{}\n", maker.0, maker.1);
+        write(dir, &text)?;
         let dir = dir.to_owned();
-        Ok(Self { dir, until_ms })
+        Ok(Self {
+            dir,
+            text,
+            until_ms,
+        })
     }
 
     /// Whether an older mark is about copies that are still there.
@@ -70,14 +86,17 @@ impl Unrecorded {
         self.until_ms > 0
     }
 
-    /// Everything is in journals that are on disk.
+    /// Everything is in journals that are on disk. Nothing is done if the mark is a later one: that says what is open since.
     ///
     /// # Errors
     /// The directory cannot be written: the mark stays.
     pub fn settle(self) -> io::Result<()> {
+        if fs::read_to_string(self.dir.join(NAME))? != self.text {
+            return Ok(());
+        }
         match self.until_ms {
             0 => fs::remove_file(self.dir.join(NAME)),
-            until_ms => write(&self.dir, until_ms, SETTLED),
+            until_ms => write(&self.dir, &settled(until_ms)),
         }
     }
 
@@ -90,7 +109,7 @@ impl Unrecorded {
             return Some(until_ms);
         }
         let now_ms = clock::unix_ms();
-        if let Err(error) = write(dir, now_ms, SETTLED) {
+        if let Err(error) = write(dir, &settled(now_ms)) {
             // Then the next one asks about more.
             tracing::warn!(%error, "the mark of a hand-over that was cut off stays open");
         }
@@ -136,6 +155,32 @@ mod tests {
         assert!(mark.is_behind_another());
         mark.settle().unwrap();
         assert_eq!(Unrecorded::found(&dir), Some(found));
+    }
+
+    /// Two hand-overs in a row: the first one's heir is still at it when it hands over itself.
+    #[test]
+    fn who_settles_its_mark_leaves_that_of_the_next_process_alone() {
+        for behind_another in [false, true] {
+            let folder = Folder::new();
+            let dir = folder.0.clone();
+            if behind_another {
+                drop(Unrecorded::begin(&dir).unwrap());
+            }
+            let first = Unrecorded::begin(&dir).unwrap();
+            let second = Unrecorded::begin(&dir).unwrap();
+            first.settle().unwrap();
+            assert!(read(&dir).is_some_and(|(_, open)| open));
+            second.settle().unwrap();
+            assert!(read(&dir).is_some_and(|(_, open)| !open));
+        }
+    }
+
+    #[test]
+    fn a_mark_that_cannot_be_made_leaves_nothing_behind() {
+        let folder = Folder::new();
+        fs::create_dir_all(folder.0.join(NAME)).unwrap();
+        assert!(Unrecorded::begin(&folder.0).is_err());
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
     }
 
     #[test]

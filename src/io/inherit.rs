@@ -2,7 +2,7 @@
 //!
 //! Called by `server` once, at start. The convention is systemd's (sd_listen_fds(3)): descriptors from 3 on, their number, names and
 //! addressee in the environment. A millrace that hands over cannot know this process's number when it writes the environment: it gives its
-//! own, and passes a socket of this name to talk over.
+//! own, and passes a socket to talk over that it has made itself. It may have died before it is looked for.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -24,16 +24,43 @@ pub struct Passed {
     pub fd: OwnedFd,
 }
 
-/// Names for `LISTEN_FDS` descriptors, if they are for this process.
-fn names(variable: impl Fn(&str) -> Option<String>, own: u32, parent: u32) -> Option<Vec<String>> {
+/// Names for `LISTEN_FDS` descriptors, if they are for this process; `maker` knows who made the socket of a number.
+fn names(
+    variable: impl Fn(&str) -> Option<String>,
+    own: u32,
+    maker: impl Fn(RawFd) -> Option<u32>,
+) -> Option<Vec<String>> {
     let number = |name: &str| variable(name)?.parse::<u32>().ok();
     let count = (number("LISTEN_FDS")? as usize).min(PASSED_MAX);
     let names = variable("LISTEN_FDNAMES").unwrap_or_default();
     let mut names: Vec<String> = names.split(':').map(str::to_owned).collect();
     names.resize(count, String::new());
     let addressee = number("LISTEN_PID")?;
-    let handed_over = addressee == parent && names.iter().any(|name| name == HANDOVER);
+    let mut numbered = names.iter().zip(FIRST_FD..);
+    let line = numbered.find(|(name, _)| *name == HANDOVER);
+    let handed_over = line.is_some_and(|(_, line)| maker(line) == Some(addressee));
     (addressee == own || handed_over).then_some(names)
+}
+
+/// The process that has made a pair of sockets, of which this is one; it need not live any more.
+fn maker_of(raw: RawFd) -> Option<u32> {
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `peer` and `size` are valid for the call; a number that is no socket is an error.
+    let result = unsafe {
+        libc::getsockopt(
+            raw,
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut size,
+        )
+    };
+    (result == 0).then(|| u32::try_from(peer.pid).ok())?
 }
 
 /// Takes what was passed; nothing when asked again.
@@ -43,8 +70,7 @@ fn names(variable: impl Fn(&str) -> Option<String>, own: u32, parent: u32) -> Op
 pub fn take() -> io::Result<Vec<Passed>> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let variable = |name: &str| std::env::var(name).ok();
-    let (own, parent) = (std::process::id(), std::os::unix::process::parent_id());
-    let Some(names) = names(variable, own, parent) else {
+    let Some(names) = names(variable, std::process::id(), maker_of) else {
         return Ok(Vec::new());
     };
     if TAKEN.swap(true, Ordering::SeqCst) {
@@ -67,6 +93,7 @@ pub fn take() -> io::Result<Vec<Passed>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
 
     fn asked(pid: &str, fds: &str, fd_names: Option<&str>) -> Option<Vec<String>> {
         let variable = |name: &str| match name {
@@ -75,7 +102,14 @@ mod tests {
             "LISTEN_FDNAMES" => fd_names.map(str::to_owned),
             _ => None,
         };
-        names(variable, 7, 6)
+        names(variable, 7, |raw| (raw == FIRST_FD + 1).then_some(6))
+    }
+
+    #[test]
+    fn who_made_a_pair_of_sockets_is_known() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(maker_of(one.as_raw_fd()), Some(std::process::id()));
+        assert_eq!(maker_of(-1), None);
     }
 
     #[test]
@@ -90,6 +124,8 @@ mod tests {
             asked("6", "2", Some("http:handover")),
             named(&["http", "handover"])
         );
+        assert_eq!(asked("5", "2", Some("http:handover")), None);
+        assert_eq!(asked("6", "2", Some("handover:http")), None);
         assert_eq!(asked("", "1", None), None);
         assert_eq!(asked("7", "x", None), None);
     }

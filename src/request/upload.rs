@@ -313,7 +313,10 @@ impl Flow<'_, '_> {
         if hungry {
             self.conn.disarm();
             let more = pin!(self.exchange.client.readable());
-            return which(race(answered, more).await);
+            let came = race(answered, more).await;
+            // Whichever it was, nobody waits for the client now.
+            self.exchange.client.socket.disarm();
+            return which(came);
         }
         match may_take_minutes(self.exchange.request.operation) {
             true => self.conn.arm_for(Awaiting::FirstByte, LONG_ANSWER_MS),

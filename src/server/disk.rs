@@ -262,7 +262,8 @@ fn settle(mark: Unrecorded, world: &World) {
             tell(world, shard, News::Flush(done));
             done_end.recv().unwrap_or(false)
         };
-        if (0..world.shards.len()).all(flushed) {
+        // The next process may be making its own mark.
+        if (0..world.shards.len()).all(flushed) && !world.doubt.is_about_all() {
             if let Err(error) = mark.settle() {
                 tracing::warn!(%error, "the mark of the hand-over stays");
             }

@@ -181,8 +181,10 @@ pub(super) fn bind(
         doors.extend(listeners.map(|listener| Door { listener, kind }));
     }
     let address = settings.admin.listen;
-    let named = inheritance.kept(ADMIN).into_iter().next();
-    let passed = named.or_else(|| inheritance.at(ADMIN, address));
+    let mut named = inheritance.kept(ADMIN).into_iter();
+    let first = named.next();
+    inheritance.sockets.extend(named);
+    let passed = first.or_else(|| inheritance.at(ADMIN, address));
     let admin_kept = passed.as_ref().is_some_and(|socket| socket.kept);
     let admin = match passed {
         Some(socket) => TcpListener::from(socket.fd),

@@ -297,3 +297,93 @@ fn the_passed_admin_socket_goes_on_to_the_successor() {
         TcpStream::connect(server.door).is_err()
     });
 }
+
+/// A program that is slow to begin: the old one, killed or stopped, is gone before the new one looks at what it was given.
+#[test]
+fn a_new_process_whose_old_one_ends_before_it_has_begun_serves_unless_both_were_stopped() {
+    let (_store, origin) = origin();
+    for stopped in [false, true] {
+        let folder = Scratch::new();
+        let path = program(&folder);
+        let mut server = Millrace::setup()
+            .program(&path)
+            .settings("[server]\ndrain = \"100ms\"")
+            .start(origin.address);
+        let (begun, built) = (
+            folder.path.join("begun"),
+            crate::harness::millrace::binary(),
+        );
+        let (begun, built) = (begun.display(), built.display());
+        let script = format!(
+            "#!/bin/sh\necho $$ > {begun}.next\nmv {begun}.next {begun}\nwhile kill -0 $PPID 2>/dev/null; do sleep 0.01; done\nexec {built} \"$@\"\n"
+        );
+        replace(&path, &script);
+        server.signal("USR2");
+        let begun = folder.path.join("begun");
+        wait_until("a new process", PATIENCE, || begun.exists());
+        let pid = std::fs::read_to_string(begun).expect("a number");
+        let heir = Heir(pid.trim_end().parse().expect("a number"));
+        match stopped {
+            true => server.terminate(),
+            false => server.child.kill().expect("kill -9"),
+        }
+        assert_eq!(server.await_exit().success(), stopped);
+        if stopped {
+            let lives = format!("/proc/{}/exe", heir.0);
+            let lives = std::path::Path::new(&lives);
+            wait_until("the new one ends too", PATIENCE, || !lives.exists());
+            continue;
+        }
+        wait_until("the new one serves", PATIENCE, || {
+            server.ready_status() == Some(200)
+        });
+        server.get("/bucket/k").assert_body(&Tile::new(1), 0, 1000);
+        drop(heir);
+        wait_until("the new one ends", PATIENCE, || {
+            server.ready_status().is_none()
+        });
+    }
+}
+
+/// Whoever stops a service stops all its processes.
+#[test]
+fn semantics_206_an_old_process_that_is_stopped_ends_when_the_drain_is_over() {
+    let (store, origin) = origin();
+    store.insert("/bucket/large", Object::tile(2, 40 << 20));
+    let folder = Scratch::new();
+    let mut server = Millrace::setup()
+        .program(&program(&folder))
+        .settings("[server]\ndrain = \"1s\"\nhandover = \"1h\"")
+        .start(origin.address);
+    let mut slow = server.connect();
+    slow.send_ask(&Ask::get("/bucket/large"));
+    let head = slow.head().expect("a head");
+    server.signal("USR2");
+    wait_until("a new process", PATIENCE, || {
+        server.output().contains("handed over")
+    });
+    let heir = Heir(successor(&server));
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(server.child.try_wait().expect("a state").is_none());
+    server.terminate();
+    assert!(server.await_exit().success(), "{}", server.output());
+    assert!(slow.check_body(&head, &Tile::new(2), 0).is_err());
+    assert_eq!(server.get("/bucket/k").status(), 200);
+    drop(heir);
+    wait_until("the new one ends too", PATIENCE, || {
+        server.ready_status().is_none()
+    });
+}
+
+/// There is one admin address.
+#[test]
+fn a_second_admin_socket_that_systemd_passes_stops_the_start() {
+    let (_store, origin) = origin();
+    let [first, second] = [(); 2].map(|()| TcpListener::bind(free_address()).expect("bound"));
+    let prepare = crate::notify::activated(&[("admin", &first), ("admin", &second)]);
+    let mut server = Millrace::setup().prepare(prepare).spawn(origin.address);
+    assert!(!server.await_exit().success());
+    let address = second.local_addr().expect("an address");
+    let wanted = format!("\"admin\" at {address} that was passed at start is no door");
+    assert!(server.output().contains(&wanted), "{}", server.output());
+}
