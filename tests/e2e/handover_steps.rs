@@ -1,7 +1,7 @@
 //! A hand-over that ends at each of its steps, by the death or the stop of either process: one of the two serves, or none that was not told to stop.
 
 use crate::handover::{Heir, program, replace, successor};
-use crate::harness::millrace::{Scratch, Setup};
+use crate::harness::millrace::{Scratch, Setup, signal};
 use crate::harness::store::Object;
 use crate::harness::{
     Ask, Connection, Millrace, PATIENCE, Store, Stub, Tile, free_address, wait_until,
@@ -238,10 +238,7 @@ fn what_nobody_serves_after_a_hand_over_is_refused_and_not_left_waiting() {
     wait_until("it is refused there", PATIENCE, || refuses(tunnel));
     assert_eq!(server.get("/bucket/k").status(), 200);
     // A successor that dies while the old one still has clients: the next server has the address at once.
-    let killed = Command::new("sh")
-        .args(["-c", &format!("kill -KILL {}", successor(&server))])
-        .status();
-    assert!(killed.is_ok_and(|status| status.success()));
+    assert!(signal(successor(&server), "KILL"));
     wait_until("it is refused there too", PATIENCE, || refuses(server.door));
     drop(TcpListener::bind(server.door).expect("the address is free"));
     drop(TcpListener::bind(server.admin).expect("the address is free"));
