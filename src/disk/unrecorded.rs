@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use crate::base::clock;
 
-/// The file, beside `FORMAT`.
-const NAME: &str = "unrecorded";
+use super::names::UNRECORDED;
+
 const OPEN: &str = "open";
 const SETTLED: &str = "settled";
 
@@ -24,7 +24,7 @@ pub struct Unrecorded {
 
 /// What a mark says: copies that were confirmed before are in doubt; nobody knows until when if it is open.
 fn read(dir: &Path) -> Option<(u64, bool)> {
-    let text = match fs::read_to_string(dir.join(NAME)) {
+    let text = match fs::read_to_string(dir.join(UNRECORDED)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(_) => return Some((0, true)),
@@ -39,11 +39,11 @@ fn read(dir: &Path) -> Option<(u64, bool)> {
 
 /// It appears whole, and is there after a power cut.
 fn write(dir: &Path, until_ms: u64, state: &str) -> io::Result<()> {
-    let unfinished = dir.join(format!("{NAME}.{}", std::process::id()));
+    let unfinished = dir.join(format!("{UNRECORDED}.{}", std::process::id()));
     let mut file = fs::File::create(&unfinished)?;
     file.write_all(format!("{until_ms} {state}\n").as_bytes())?;
     file.sync_all()?;
-    fs::rename(&unfinished, dir.join(NAME))?;
+    fs::rename(&unfinished, dir.join(UNRECORDED))?;
     fs::File::open(dir)?.sync_all()
 }
 
@@ -76,7 +76,7 @@ impl Unrecorded {
     /// The directory cannot be written: the mark stays.
     pub fn settle(self) -> io::Result<()> {
         match self.until_ms {
-            0 => fs::remove_file(self.dir.join(NAME)),
+            0 => fs::remove_file(self.dir.join(UNRECORDED)),
             until_ms => write(&self.dir, until_ms, SETTLED),
         }
     }
@@ -143,7 +143,7 @@ mod tests {
         let folder = Folder::new();
         fs::create_dir(&folder.0).unwrap();
         for text in ["", "x", "12", "x settled", "12 open"] {
-            fs::write(folder.0.join(NAME), text).unwrap();
+            fs::write(folder.0.join(UNRECORDED), text).unwrap();
             assert_eq!(read(&folder.0).map(|(_, open)| open), Some(true), "{text}");
         }
     }
