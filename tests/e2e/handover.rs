@@ -360,7 +360,7 @@ fn an_old_copy_on_disk_is_not_trusted_when_the_new_process_has_died_before_the_o
     assert!(signal(heir, "KILL"));
     assert_eq!(old.exchange(&Ask::get("/bucket/j")).status(), 200);
     server.kill();
-    let second = setup().start(origin.address);
+    let mut second = setup().start(origin.address);
     crate::disk::await_folded(&second);
     second.get("/bucket/k").assert_body(&Tile::new(5), 0, 500);
     let asked = origin.requests();
@@ -370,7 +370,6 @@ fn an_old_copy_on_disk_is_not_trusted_when_the_new_process_has_died_before_the_o
     assert_eq!(second.get("/bucket/j").cache_word(), "HIT");
     assert_eq!(origin.requests(), asked + 1);
     // A hand-over that comes to its end leaves nothing in doubt but that.
-    let mut second = second;
     second.signal("USR2");
     assert!(second.await_exit().success(), "{}", second.output());
     let heir = successor(&second);

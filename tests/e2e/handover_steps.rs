@@ -6,6 +6,7 @@ use crate::harness::store::Object;
 use crate::harness::{
     Ask, Connection, Millrace, PATIENCE, Store, Stub, Tile, free_address, wait_until,
 };
+use crate::notify::bound_for;
 use command_fds::{CommandFdExt, FdMapping};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -53,16 +54,10 @@ impl Before {
 fn heir() -> (Setup, Receiver<Before>) {
     let (to_test, before) = channel();
     let prepare = move |command: &mut Command| {
-        let arguments: Vec<String> = command
-            .get_args()
-            .map(|argument| argument.to_string_lossy().into_owned())
-            .collect();
-        let bound = |flag: &str| {
-            let at = arguments.iter().position(|argument| argument == flag);
-            let address = &arguments[at.expect("a flag") + 1];
-            TcpListener::bind(address).expect("bound")
-        };
-        let (door, admin) = (bound("--listen"), bound("--admin"));
+        let (door, admin) = (
+            bound_for(command, "--listen"),
+            bound_for(command, "--admin"),
+        );
         let (line, theirs) = UnixStream::pair().expect("a pair");
         line.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let passed: [OwnedFd; 3] = [
@@ -81,8 +76,11 @@ fn heir() -> (Setup, Receiver<Before>) {
             .env("LISTEN_FDNAMES", "http:admin:handover")
             .fd_mappings(mappings.collect())
             .expect("mapped");
-        let _admin = admin;
-        let before = Before { line, door, _admin };
+        let before = Before {
+            line,
+            door,
+            _admin: admin,
+        };
         to_test.send(before).expect("a test that listens");
     };
     (Millrace::setup().prepare(prepare), before)
