@@ -177,26 +177,28 @@ fn heavy_many_cancels_cost_no_slot_and_no_descriptor() {
     server.finish();
 }
 
-/// Sends as much as the other side's kernel takes while nobody reads, `most` at most; how much that is.
+/// Sends until the other side's kernel takes no more, `most` at most, while nobody reads; how much it has taken.
 fn fill_up(upload: &Connection, most: usize) -> usize {
-    use std::io::Write;
-    const STEP: usize = 64 << 10;
+    use std::io::{ErrorKind, Write};
     let mut stream = &upload.reader.stream;
-    let piece = [7u8; STEP];
-    let mut sent = 0;
-    while sent < most {
-        stream.write_all(&piece).expect("sent");
-        let taken = || crate::harness::wire::unsent(stream) == 0;
-        let deadline = Instant::now() + Duration::from_millis(300);
-        while !taken() && Instant::now() < deadline {
+    stream.set_nonblocking(true).expect("non-blocking");
+    let piece = [7u8; 64 << 10];
+    let (mut given, mut taken, mut since) = (0, 0, Instant::now());
+    while taken < most && since.elapsed() < Duration::from_millis(300) {
+        let next = &piece[..piece.len().min(most - given)];
+        match stream.write(next) {
+            Ok(bytes) => given += bytes,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+        }
+        let now = given.saturating_sub(crate::harness::wire::unsent(stream) as usize);
+        if now > taken {
+            (taken, since) = (now, Instant::now());
+        } else {
             std::thread::sleep(Duration::from_millis(1));
         }
-        if !taken() {
-            break;
-        }
-        sent += STEP;
     }
-    sent
+    stream.set_nonblocking(false).expect("blocking");
+    taken
 }
 
 /// The origin takes nothing, and so nothing is read of the client either.
