@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use perf::demo;
-use perf::origin::{fault, s3s};
+use perf::origin::{fault, s3s, tls};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -150,9 +150,7 @@ async fn serve(command: Command) -> Result<(), Box<dyn Error>> {
         Command::S3s(args) => run_s3s(args).await,
         Command::Origin(args) => run_origin(args).await,
         Command::Demo(args) => run_demo(args).await,
-        Command::Certs(args) => {
-            fault::wire::write_certificates(&args.dir, &args.name).map_err(Into::into)
-        }
+        Command::Certs(args) => tls::write_certificates(&args.dir, &args.name).map_err(Into::into),
         Command::Bench(_) | Command::Report(_) | Command::Compare(_) | Command::Bare(_) => {
             unreachable!("run without a runtime")
         }

@@ -15,6 +15,7 @@ use perf::net;
 use perf::origin::fault::{self, FaultOrigin};
 use perf::origin::generate::Content;
 use perf::origin::s3s::{self, S3sOrigin};
+use perf::origin::tls;
 use perf::sign::{Payload, Signer, Target, object_path};
 use time::{Duration, OffsetDateTime};
 
@@ -362,7 +363,7 @@ async fn pipelined_requests_are_answered_in_order() {
 #[tokio::test]
 async fn tls_is_served_with_the_made_certificates() {
     let dir = tempfile::tempdir().expect("a folder");
-    fault::wire::write_certificates(dir.path(), &["localhost".to_string()]).expect("certificates");
+    tls::write_certificates(dir.path(), &["localhost".to_string()]).expect("certificates");
     let tls = Some((dir.path().join("cert.pem"), dir.path().join("key.pem")));
     let origin = FaultOrigin::start(fault::Config {
         tls,

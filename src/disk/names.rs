@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// The file that says what the directory is.
 pub const FORMAT: &str = "FORMAT";
+/// The file that says that somebody serves whose invalidations are in no journal here yet.
+pub const UNRECORDED: &str = "unrecorded";
 /// The folder of instances.
 pub const INSTANCES: &str = "instances";
 /// The folder of an instance's segments.

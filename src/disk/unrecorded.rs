@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use crate::base::clock;
 
-/// The file, beside `FORMAT`.
-const NAME: &str = "unrecorded";
+use super::names::UNRECORDED;
+
 const OPEN: &str = "open";
 const SETTLED: &str = "settled";
 
@@ -26,7 +26,7 @@ pub struct Unrecorded {
 
 /// What a mark says: copies that were confirmed before are in doubt; nobody knows until when if it is open.
 fn read(dir: &Path) -> Option<(u64, bool)> {
-    let text = match fs::read_to_string(dir.join(NAME)) {
+    let text = match fs::read_to_string(dir.join(UNRECORDED)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(_) => return Some((0, true)),
@@ -41,12 +41,12 @@ fn read(dir: &Path) -> Option<(u64, bool)> {
 
 /// It appears whole, and is there after a power cut.
 fn write(dir: &Path, text: &str) -> io::Result<()> {
-    let unfinished = dir.join(format!("{NAME}.{}", std::process::id()));
+    let unfinished = dir.join(format!("{UNRECORDED}.{}", std::process::id()));
     let put = || {
         let mut file = fs::File::create(&unfinished)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&unfinished, dir.join(NAME))
+        fs::rename(&unfinished, dir.join(UNRECORDED))
     };
     put().inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
     fs::File::open(dir)?.sync_all()
@@ -91,11 +91,11 @@ impl Unrecorded {
     /// # Errors
     /// The directory cannot be written: the mark stays.
     pub fn settle(self) -> io::Result<()> {
-        if fs::read_to_string(self.dir.join(NAME))? != self.text {
+        if fs::read_to_string(self.dir.join(UNRECORDED))? != self.text {
             return Ok(());
         }
         match self.until_ms {
-            0 => fs::remove_file(self.dir.join(NAME)),
+            0 => fs::remove_file(self.dir.join(UNRECORDED)),
             until_ms => write(&self.dir, &settled(until_ms)),
         }
     }
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_mark_that_cannot_be_made_leaves_nothing_behind() {
         let folder = Folder::new();
-        fs::create_dir_all(folder.0.join(NAME)).unwrap();
+        fs::create_dir_all(folder.0.join(UNRECORDED)).unwrap();
         assert!(Unrecorded::begin(&folder.0).is_err());
         assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
     }
@@ -188,7 +188,7 @@ mod tests {
         let folder = Folder::new();
         fs::create_dir(&folder.0).unwrap();
         for text in ["", "x", "12", "x settled", "12 open"] {
-            fs::write(folder.0.join(NAME), text).unwrap();
+            fs::write(folder.0.join(UNRECORDED), text).unwrap();
             assert_eq!(read(&folder.0).map(|(_, open)| open), Some(true), "{text}");
         }
     }

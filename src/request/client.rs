@@ -142,7 +142,7 @@ impl Client {
     }
 
     /// Waits until the client gives bytes (a request body). What carries none, as a record of TLS can, wins no time: that ends with
-    /// [`Client::is_fed`].
+    /// [`Client::fed`].
     ///
     /// # Errors
     /// The client left or was too slow.
@@ -160,7 +160,7 @@ impl Client {
     }
 
     /// It has given bytes, or was told something to go on by.
-    pub(super) fn is_fed(&self) {
+    pub(super) fn fed(&self) {
         self.hungry_since_ms.set(None);
     }
 

@@ -195,7 +195,7 @@ impl Flow<'_, '_> {
     async fn interim(&self, head: &[u8]) -> Result<(), Stop> {
         if self.exchange.head.version == crate::http::Version::Http11 {
             self.exchange.client.send(head, &[], false).await?;
-            self.exchange.client.is_fed();
+            self.exchange.client.fed();
         }
         Ok(())
     }
@@ -264,7 +264,7 @@ impl Flow<'_, '_> {
             Ok(None) => Ok(false),
             Ok(Some(0)) | Err(_) => Err(Stop::Gone(self.exchange.client.gone())),
             Ok(Some(bytes)) => {
-                self.exchange.client.is_fed();
+                self.exchange.client.fed();
                 // A session may hold more that has been decrypted already.
                 let short = bytes < self.pump.room().len();
                 self.drained = short && !self.exchange.client.is_tls();

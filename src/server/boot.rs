@@ -291,7 +291,7 @@ pub(super) fn start(loaded: &Arc<Loaded>) -> Result<Running, ServerError> {
         world,
         readiness,
         doors,
-        admin: Some(admin),
+        admin,
         settled,
         admin_leaves: control.admin_leaves,
         events: control.events,

@@ -147,8 +147,7 @@ pub(crate) struct Running {
     world: Arc<World>,
     readiness: Arc<Readiness>,
     doors: Vec<doors::Door>,
-    /// `None` when another process serves it.
-    admin: Option<doors::AdminSocket>,
+    admin: doors::AdminSocket,
     /// Whether no process before this one takes from the same sockets.
     settled: Arc<AtomicBool>,
     admin_leaves: Arc<tokio::sync::Notify>,
@@ -222,13 +221,9 @@ pub fn run(loaded: Loaded) -> Result<(), ServerError> {
 
 impl Running {
     fn hand_over(&self) -> Result<Heir, HandoverError> {
-        // Only who leaves has none.
-        let Some(admin) = &self.admin else {
-            return Err(HandoverError::Crowded);
-        };
         let estate = handover::Estate {
             doors: &self.doors,
-            admin,
+            admin: &self.admin,
             world: &self.world,
         };
         estate.pass_on(&self.events)

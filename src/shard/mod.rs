@@ -165,7 +165,7 @@ pub struct World {
     pub name: Box<str>,
     /// Stop taking requests.
     pub draining: AtomicBool,
-    /// The same, but another process takes new connections: a client that is between two requests is told with its next answer.
+    /// The same, but the doors are still open, or another process's: a client that is between two requests is told with its next answer.
     pub leaving: AtomicBool,
     /// When the origin must be asked all the same.
     pub doubt: Doubt,

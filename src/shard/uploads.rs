@@ -68,20 +68,21 @@ impl Uploads {
         Some(upload)
     }
 
-    /// The one to go first: when room is needed one of which the origin has taken no part yet, as anybody can begin without being allowed to.
-    fn longest_idle(&self, full: bool) -> Option<(UploadName, u64)> {
+    /// The one that goes first: who has rested longest; when room is needed, before those one of which the origin has taken no part yet, since
+    /// anybody can begin one without being allowed to.
+    fn first_to_go(&self, full: bool) -> Option<(UploadName, u64)> {
         let idle = self.uploads.iter();
         let idle = idle.map(|(name, upload)| {
-            let counts = full && !upload.parts.is_empty();
-            (*name, (counts, upload.touched_ms))
+            let is_spared = full && !upload.parts.is_empty();
+            (*name, (is_spared, upload.touched_ms))
         });
-        let (name, (_, touched_ms)) = idle.min_by_key(|(_, worth)| *worth)?;
+        let (name, (_, touched_ms)) = idle.min_by_key(|(_, order)| *order)?;
         Some((name, touched_ms))
     }
 
     /// That one, if it is to go.
     fn expired(&mut self, now_ms: u64, full: bool) -> Option<Upload> {
-        let (name, touched_ms) = self.longest_idle(full)?;
+        let (name, touched_ms) = self.first_to_go(full)?;
         let gone = full || now_ms.saturating_sub(touched_ms) > self.idle_ms;
         gone.then(|| self.remove(name)).flatten()
     }

@@ -177,13 +177,14 @@ class Ways(unittest.TestCase):
 
     def each(self, tunnel=None, **way):
         """Lets each client write and read by this way: through the tunnels of a door, or else by a cache."""
-        before = self.world.tunnels(tunnel) if tunnel else sum(map(self.world.tunnels, ("sni", "connect")))
+        tunnels = lambda: sum(map(self.world.tunnels, (tunnel,) if tunnel else ("sni", "connect")))
+        before = tunnels()
         with concurrent.futures.ThreadPoolExecutor(len(CLIENTS)) as pool:
             runs = {kind: pool.submit(self.one, kind, tunnel, way) for kind in CLIENTS}
         for kind, run in runs.items():
             with self.subTest(client=kind):
                 run.result()
-        after = self.world.tunnels(tunnel) if tunnel else sum(map(self.world.tunnels, ("sni", "connect")))
+        after = tunnels()
         if tunnel:
             self.assertGreaterEqual(after - before, len(CLIENTS), "somebody came by no tunnel")
         else:

@@ -1,7 +1,7 @@
 //! A new process takes over the listening sockets: nobody is refused, nothing is cut,
 //! and what is read is true although two processes serve for a while.
 
-use crate::harness::millrace::{Millrace, Scratch, admin_status};
+use crate::harness::millrace::{Millrace, Scratch, admin_status, signal};
 use crate::harness::store::Object;
 use crate::harness::stub::{Seen, Wire};
 use crate::harness::{Ask, Connection, KIB, MIB, PATIENCE, Store, Stub, Tile, wait_until};
@@ -46,9 +46,7 @@ pub struct Heir(pub u32);
 
 impl Drop for Heir {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("sh")
-            .args(["-c", &format!("kill -TERM {}", self.0)])
-            .status();
+        signal(self.0, "TERM");
     }
 }
 
@@ -346,12 +344,6 @@ fn an_old_copy_on_disk_is_not_trusted_when_the_new_process_has_died_before_the_o
         let setup = Millrace::setup().program(&path).cache_dir(&cache.path);
         setup.settings("[server]\ndrain = \"30s\"\n[disk]\nsize = \"256MiB\"")
     };
-    let kill = |pid: u32| {
-        let killed = std::process::Command::new("sh")
-            .args(["-c", &format!("kill -KILL {pid}")])
-            .status();
-        assert!(killed.is_ok_and(|status| status.success()));
-    };
     let server = setup().start(origin.address);
     let mut old = server.connect();
     for path in ["/bucket/k", "/bucket/j"] {
@@ -365,10 +357,10 @@ fn an_old_copy_on_disk_is_not_trusted_when_the_new_process_has_died_before_the_o
     let heir = successor(&server);
     let body = Tile::new(5).slice(0, 500);
     assert_eq!(server.fetch(&Ask::put("/bucket/k", body)).status(), 200);
-    kill(heir);
+    assert!(signal(heir, "KILL"));
     assert_eq!(old.exchange(&Ask::get("/bucket/j")).status(), 200);
     server.kill();
-    let second = setup().start(origin.address);
+    let mut second = setup().start(origin.address);
     crate::disk::await_folded(&second);
     second.get("/bucket/k").assert_body(&Tile::new(5), 0, 500);
     let asked = origin.requests();
@@ -378,7 +370,6 @@ fn an_old_copy_on_disk_is_not_trusted_when_the_new_process_has_died_before_the_o
     assert_eq!(second.get("/bucket/j").cache_word(), "HIT");
     assert_eq!(origin.requests(), asked + 1);
     // A hand-over that comes to its end leaves nothing in doubt but that.
-    let mut second = second;
     second.signal("USR2");
     assert!(second.await_exit().success(), "{}", second.output());
     let heir = successor(&second);
@@ -386,7 +377,7 @@ fn an_old_copy_on_disk_is_not_trusted_when_the_new_process_has_died_before_the_o
         let mark = std::fs::read_to_string(cache.path.join("unrecorded"));
         mark.is_ok_and(|mark| mark.ends_with(" settled\n"))
     });
-    kill(heir);
+    assert!(signal(heir, "KILL"));
 }
 
 /// Who asks for a hand-over may ask all processes of a service, the one that is being started too.

@@ -1,11 +1,12 @@
 //! A hand-over that ends at each of its steps, by the death or the stop of either process: one of the two serves, or none that was not told to stop.
 
 use crate::handover::{Heir, program, replace, successor};
-use crate::harness::millrace::{Scratch, Setup};
+use crate::harness::millrace::{Scratch, Setup, signal};
 use crate::harness::store::Object;
 use crate::harness::{
     Ask, Connection, Millrace, PATIENCE, Store, Stub, Tile, free_address, wait_until,
 };
+use crate::notify::bound_for;
 use command_fds::{CommandFdExt, FdMapping};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -53,16 +54,10 @@ impl Before {
 fn heir() -> (Setup, Receiver<Before>) {
     let (to_test, before) = channel();
     let prepare = move |command: &mut Command| {
-        let arguments: Vec<String> = command
-            .get_args()
-            .map(|argument| argument.to_string_lossy().into_owned())
-            .collect();
-        let bound = |flag: &str| {
-            let at = arguments.iter().position(|argument| argument == flag);
-            let address = &arguments[at.expect("a flag") + 1];
-            TcpListener::bind(address).expect("bound")
-        };
-        let (door, admin) = (bound("--listen"), bound("--admin"));
+        let (door, admin) = (
+            bound_for(command, "--listen"),
+            bound_for(command, "--admin"),
+        );
         let (line, theirs) = UnixStream::pair().expect("a pair");
         line.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let passed: [OwnedFd; 3] = [
@@ -81,8 +76,11 @@ fn heir() -> (Setup, Receiver<Before>) {
             .env("LISTEN_FDNAMES", "http:admin:handover")
             .fd_mappings(mappings.collect())
             .expect("mapped");
-        let _admin = admin;
-        let before = Before { line, door, _admin };
+        let before = Before {
+            line,
+            door,
+            _admin: admin,
+        };
         to_test.send(before).expect("a test that listens");
     };
     (Millrace::setup().prepare(prepare), before)
@@ -238,10 +236,7 @@ fn what_nobody_serves_after_a_hand_over_is_refused_and_not_left_waiting() {
     wait_until("it is refused there", PATIENCE, || refuses(tunnel));
     assert_eq!(server.get("/bucket/k").status(), 200);
     // A successor that dies while the old one still has clients: the next server has the address at once.
-    let killed = Command::new("sh")
-        .args(["-c", &format!("kill -KILL {}", successor(&server))])
-        .status();
-    assert!(killed.is_ok_and(|status| status.success()));
+    assert!(signal(successor(&server), "KILL"));
     wait_until("it is refused there too", PATIENCE, || refuses(server.door));
     drop(TcpListener::bind(server.door).expect("the address is free"));
     drop(TcpListener::bind(server.admin).expect("the address is free"));

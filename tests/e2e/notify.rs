@@ -107,6 +107,13 @@ fn a_hand_over_names_the_new_main_process_which_goes_on_saying_that_it_lives() {
     manager.hear("STOPPING=1");
 }
 
+/// A socket at the address that a command has behind `flag`.
+pub fn bound_for(command: &Command, flag: &str) -> TcpListener {
+    let address = command.get_args().skip_while(|word| *word != flag).nth(1);
+    let address = address.expect("a flag and its address").to_string_lossy();
+    TcpListener::bind(&*address).expect("bound")
+}
+
 /// Runs the program behind a shell that puts the sockets at descriptors 3 and on, as systemd does.
 pub fn activated(sockets: &[(&'static str, &TcpListener)]) -> impl FnOnce(&mut Command) + 'static {
     let names: Vec<&str> = sockets.iter().map(|(name, _)| *name).collect();
@@ -233,13 +240,10 @@ fn semantics_205_a_socket_of_another_name_is_the_door_of_its_address() {
     let origin = Store::new().serve();
     let (to_test, bound) = std::sync::mpsc::channel();
     let setup = Millrace::setup().prepare(move |command: &mut Command| {
-        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-        let at = |flag: &str| {
-            let at = arguments.iter().position(|argument| argument == flag);
-            let address = arguments[at.expect("a flag") + 1].to_string_lossy();
-            TcpListener::bind(&*address).expect("bound")
-        };
-        let (door, admin) = (at("--listen"), at("--admin"));
+        let (door, admin) = (
+            bound_for(command, "--listen"),
+            bound_for(command, "--admin"),
+        );
         activated(&[("one.socket", &door), ("other.socket", &admin)])(command);
         to_test.send((door, admin)).expect("a test that listens");
     });

@@ -19,8 +19,8 @@ use crate::client::{self, Request};
 use crate::load::requests::{self, Bodies, Method, Requests};
 use crate::load::target::Target;
 use crate::load::{self, Job};
-use crate::origin::fault::wire;
 use crate::origin::stats::Snapshot;
+use crate::origin::tls;
 use crate::results::{Origin as Counted, Party};
 use crate::scenario::Scenario;
 
@@ -288,7 +288,7 @@ fn write_object(path: &Path, bodies: &Bodies, key: u32) -> io::Result<()> {
 
 fn certificates(dir: &Path) -> Result<PathBuf, PeerError> {
     let names = ["localhost", "127.0.0.1"].map(str::to_string);
-    wire::write_certificates(dir, &names).map_err(|error| failed(NAME)(io::Error::other(error)))?;
+    tls::write_certificates(dir, &names).map_err(|error| failed(NAME)(io::Error::other(error)))?;
     Ok(dir.join("ca.pem"))
 }
 

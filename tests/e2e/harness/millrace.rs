@@ -290,10 +290,7 @@ impl Millrace {
     }
 
     pub fn signal(&self, name: &str) {
-        let done = Command::new("sh")
-            .args(["-c", &format!("kill -{name} {}", self.child.id())])
-            .status();
-        assert!(done.is_ok_and(|status| status.success()), "kill -{name}");
+        assert!(signal(self.child.id(), name), "kill -{name}");
     }
 
     /// Ends it at once, as a power cut would.
@@ -346,7 +343,11 @@ impl Drop for Millrace {
             }
         }
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        // One that waits for a file system of the same test ends after that one only.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if std::thread::panicking() {
             eprintln!("--- millrace said:\n{}", self.output());
         }
@@ -369,6 +370,13 @@ impl Drop for Guarded {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Sends a signal to a process; false if there is none.
+pub fn signal(pid: u32, name: &str) -> bool {
+    let kill = format!("kill -{name} {pid}");
+    let done = Command::new("sh").args(["-c", &kill]).status();
+    done.is_ok_and(|status| status.success())
 }
 
 /// Status of an admin page, or nothing where nobody answers.

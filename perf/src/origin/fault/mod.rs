@@ -31,6 +31,7 @@ use self::rules::{Faults, Rule, RuleError};
 use self::store::{Definition, Store};
 use super::side::{self, Side, SideAnswer};
 use super::stats::{LogEntry, Snapshot, Stats};
+use super::tls::{TlsError, acceptor};
 use crate::net;
 
 /// How to start a fault origin.
@@ -67,7 +68,7 @@ pub enum StartError {
     Bind(#[from] io::Error),
     /// The certificate cannot be used.
     #[error(transparent)]
-    Tls(#[from] wire::TlsError),
+    Tls(#[from] TlsError),
 }
 
 /// What connections share.
@@ -128,7 +129,7 @@ impl FaultOrigin {
         let tls = config
             .tls
             .as_ref()
-            .map(|(cert, key)| wire::acceptor(cert, key))
+            .map(|(cert, key)| acceptor(cert, key))
             .transpose()?;
         let listener = net::listen(config.listen)?;
         let addr = listener.local_addr()?;

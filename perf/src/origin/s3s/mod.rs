@@ -31,9 +31,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use self::files::Files;
-use super::fault::wire::{TlsError, acceptor};
 use super::side::{self, Side, SideAnswer};
 use super::stats::{LogEntry, RequestRecord, Snapshot, Stats};
+use super::tls::{TlsError, acceptor};
 use crate::net;
 
 /// How to start it.
