@@ -233,7 +233,7 @@ fn inside_tls_a_tunnel_in_which_nothing_moves_is_cut() {
 
 /// Of what comes in no more is taken than the other side takes, whichever way, and it all arrives in the end.
 #[test]
-fn inside_tls_a_slow_receiver_makes_the_sender_wait_and_memory_stays() {
+fn inside_tls_heavy_a_slow_receiver_makes_the_sender_wait_and_memory_stays() {
     const SENT: usize = 64 << 20;
     let door = Door::open("");
     let socket = door.socket();
