@@ -131,8 +131,7 @@ fn semantics_146_a_write_through_the_edge_is_seen_behind_every_cache_it_passes()
 fn semantics_147_a_request_that_comes_round_is_refused() {
     let (one, two) = (free_address(), free_address());
     let listen = |address: std::net::SocketAddr| {
-        setup("[fill]\nfanout = 1")
-            .arguments(&["--listen", Box::leak(address.to_string().into_boxed_str())])
+        setup("[fill]\nfanout = 1").arguments(&["--listen", &address.to_string()])
     };
     let first = listen(one).start(two);
     let second = listen(two).start(one);
