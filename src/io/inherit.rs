@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::socket::option;
+
 /// The name of the socket between two millraces.
 pub const HANDOVER: &str = "handover";
 /// The first descriptor that is passed.
@@ -44,23 +46,14 @@ fn names(
 
 /// The process that has made a pair of sockets, of which this is one; it need not live any more.
 fn maker_of(raw: RawFd) -> Option<u32> {
-    let mut peer = libc::ucred {
+    let nobody = libc::ucred {
         pid: 0,
         uid: 0,
         gid: 0,
     };
-    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: `peer` and `size` are valid for the call; a number that is no socket is an error.
-    let result = unsafe {
-        libc::getsockopt(
-            raw,
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut peer).cast(),
-            &raw mut size,
-        )
-    };
-    (result == 0).then(|| u32::try_from(peer.pid).ok())?
+    // SAFETY: any bytes are three numbers; a number that is no socket is an error.
+    let peer = unsafe { option(raw, libc::SO_PEERCRED, nobody) }.ok()?;
+    u32::try_from(peer.pid).ok()
 }
 
 /// Takes what was passed; nothing when asked again.

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::eventfd::EventFd;
-use super::socket::{raw_address, set_congestion, set_option};
+use super::socket::{option, raw_address, set_congestion, set_option};
 
 /// A bound, listening socket.
 #[derive(Debug)]
@@ -203,8 +203,8 @@ impl Listener {
 /// # Errors
 /// It is none.
 pub fn local_address(fd: &OwnedFd) -> io::Result<SocketAddr> {
-    let listens = option(fd, libc::SO_ACCEPTCONN)? == 1;
-    if !listens || option(fd, libc::SO_TYPE)? != libc::SOCK_STREAM {
+    let listens = number(fd, libc::SO_ACCEPTCONN)? == 1;
+    if !listens || number(fd, libc::SO_TYPE)? != libc::SOCK_STREAM {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "it is no listening TCP socket",
@@ -214,23 +214,9 @@ pub fn local_address(fd: &OwnedFd) -> io::Result<SocketAddr> {
 }
 
 /// A numeric option of a socket.
-fn option(fd: &OwnedFd, name: libc::c_int) -> io::Result<libc::c_int> {
-    let mut value: libc::c_int = 0;
-    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: `value` and `size` are valid for the call.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            name,
-            (&raw mut value).cast(),
-            &raw mut size,
-        )
-    };
-    match result {
-        0 => Ok(value),
-        _ => Err(io::Error::last_os_error()),
-    }
+fn number(fd: &OwnedFd, name: libc::c_int) -> io::Result<libc::c_int> {
+    // SAFETY: any bytes are a number.
+    unsafe { option(fd.as_raw_fd(), name, 0) }
 }
 
 fn peer_address(storage: &libc::sockaddr_storage) -> SocketAddr {

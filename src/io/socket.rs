@@ -404,22 +404,24 @@ pub(super) fn raw_address(address: &SocketAddr) -> (libc::sockaddr_storage, libc
 }
 
 fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
-    let mut code: libc::c_int = 0;
-    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: `code` and `size` are valid for the call.
-    let result = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut code).cast(),
-            &raw mut size,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // SAFETY: any bytes are a number.
+    let code: libc::c_int = unsafe { option(fd, libc::SO_ERROR, 0) }?;
     Ok((code != 0).then(|| io::Error::from_raw_os_error(code)))
+}
+
+/// Reads an option of a socket (`SOL_SOCKET`) over `value`.
+///
+/// # Safety
+/// Any bytes are a `T`: the kernel writes as many as it has, `size_of::<T>()` at most.
+pub(super) unsafe fn option<T: Copy>(fd: RawFd, name: libc::c_int, mut value: T) -> io::Result<T> {
+    let mut size = size_of::<T>() as libc::socklen_t;
+    let to = (&raw mut value).cast();
+    // SAFETY: `value` and `size` are valid for the call; the caller answers for what is written.
+    let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, to, &raw mut size) };
+    match result {
+        0 => Ok(value),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Sets the TCP congestion control of a socket by name; listening sockets pass it to what they accept.

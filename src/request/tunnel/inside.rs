@@ -44,8 +44,7 @@ impl Inside<'_> {
                 None => {
                     room = Vec::new();
                     in_turn = 0;
-                    self.session.rest();
-                    self.client.readable().await.map_err(|_| Broken::From)?;
+                    self.more(self.client).await?;
                 }
             }
         }
@@ -71,11 +70,16 @@ impl Inside<'_> {
                 None => {
                     room = Vec::new();
                     in_turn = 0;
-                    self.session.rest();
-                    self.origin.readable().await.map_err(|_| Broken::From)?;
+                    self.more(self.origin).await?;
                 }
             }
         }
+    }
+
+    /// Waits until more comes from a socket that has nothing now; the session keeps no room meanwhile.
+    async fn more(&self, from: &Socket) -> Result<(), Broken> {
+        self.session.rest();
+        from.readable().await.map_err(|_| Broken::From)
     }
 
     /// Gives the client all of it.
